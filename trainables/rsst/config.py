@@ -1,0 +1,296 @@
+"""Every knob of a trial: name, type, default, unit, help and check; validated once, then frozen.
+
+Comes in: a mapping of knob names to values (flags, YAML, a search space, a former best.yaml).
+Goes out: a frozen `RSSTConfig` with presets applied, or one `ConfigError` line naming the key.
+The names are the seed guide's; METHOD.md ("Knobs") says what each one means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from trainables.rsst import presets
+
+Check = tuple[str, Callable[[Any], bool]]
+
+_POSITIVE: Check = ("a number > 0", lambda v: v > 0)
+_NOT_NEGATIVE: Check = ("a number ≥ 0", lambda v: v >= 0)
+_OPEN_UNIT: Check = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
+_SHARE: Check = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
+_COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
+_REWIND: Check = ("init, none or epoch:K with K ≥ 1", lambda v: v in ("init", "none") or _rewind_epoch(v) is not None)
+_NAME: Check = ("a name that is not empty", lambda v: bool(v))
+
+
+class ConfigError(ValueError):
+    """Bad input, told in one line: key, value, what is valid, what to do."""
+
+    def __init__(self, key: str, value: object, valid: str, hint: str = "") -> None:
+        self.key, self.value, self.valid, self.hint = key, value, valid, hint
+        super().__init__(f"{key} = {value}: valid is {valid}" + (f"; {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.valid, self.hint)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What the rest of the program may know about one knob.
+
+    `default` is None where the default depends on arch, dataset or pretrained (see presets.py).
+    """
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    check: Check | None
+    in_fingerprint: bool
+
+
+def _knob(
+    help: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    check: Check | None = None,
+    in_fingerprint: bool = True,
+) -> Any:
+    meta = {"help": help, "choices": choices, "check": check, "in_fingerprint": in_fingerprint}
+    return field(metadata=meta) if default is MISSING else field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RSSTConfig:
+    """One trial, completely determined. Build it with `from_knobs`; fields without a default come from presets.py."""
+
+    # the model and where it starts
+    arch: str = _knob("vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name", check=_NAME)
+    pretrained: bool = _knob("start from ImageNet (or your own) weights instead of random ones", False)
+    weights: str | None = _knob(
+        "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False
+    )
+    weights_digest: str | None = _knob("refuse pretrained weights whose digest is another one", None)
+    patch_embed: str = _knob(
+        "how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit")
+    )
+    on_missing_weights: str = _knob(
+        "when pretrained weights can't be had: start from scratch with a warning, or stop",
+        "scratch",
+        choices=("scratch", "error"),
+        in_fingerprint=False,
+    )
+    img_size: int = _knob("side of the (square) images (pixels)", check=_AT_LEAST_1)
+    patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1)
+    # data
+    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS)
+    data: str | None = _knob("folder that holds (or will hold) the data set", None, in_fingerprint=False)
+    augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))
+    label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE)
+    # training
+    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1)
+    lr: float = _knob("peak learning rate", check=_POSITIVE)
+    warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=_COUNT)
+    batch_size: int = _knob("images per optimizer step", check=_AT_LEAST_1)
+    optimizer: str = _knob("optimizer", "adamw", choices=("adamw", "sgd"))
+    momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=_SHARE)
+    weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=_NOT_NEGATIVE)
+    lr_schedule: str = _knob("learning rate after warm-up", "cosine", choices=("cosine", "multistep"))
+    amp: bool = _knob("train in bfloat16 autocast", False)
+    # pruning
+    struct: str = _knob(
+        "rsst presses the doomed units, then removes them; refill removes first, then trains",
+        "rsst",
+        choices=("rsst", "refill"),
+    )
+    criteria: str = _knob("score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"))
+    calibration_images: int = _knob("training images that l1, l2 and saliency look at", 256, check=_AT_LEAST_1)
+    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_AT_LEAST_1)
+    rate: float = _knob("share of the alive units that each round removes", 0.15, check=_OPEN_UNIT)
+    target_density: float | None = _knob(
+        "kept share of units at the end; pruning_times then follows from rate", None, check=_OPEN_UNIT
+    )
+    granularity: str = _knob("what is removed", "both", choices=("head", "neuron", "both", "element"))
+    scope: str = _knob("rank units inside each layer, or all together", choices=("layer", "global"))
+    rewind: str = _knob("weights that each later round starts from: init, none, epoch:K of round 0", "init", check=_REWIND)
+    penalty_form: str = _knob("how the penalty acts", "normalized", choices=("normalized", "l2"))
+    RST_schedule: str = _knob(
+        "shape of the penalty's ramp over a round",
+        "exp_custom_exponents",
+        choices=("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents"),
+    )
+    exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE)
+    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_NOT_NEGATIVE)
+    # running
+    seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT)
+    num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_AT_LEAST_1)
+    device: str = _knob("auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False)
+    save_dir: str | None = _knob("folder that a single run writes to", None, in_fingerprint=False)
+
+    @classmethod
+    def from_knobs(cls, knobs: Mapping[str, Any]) -> RSSTConfig:
+        """Check and complete `knobs`; anything not given comes from the presets.
+
+        Raises:
+            ConfigError: unknown key, wrong type, value out of range, or two knobs that contradict each other.
+        """
+        given = {key: _converted(_known(key), value) for key, value in knobs.items()}
+        folder = given.get("dataset")
+        if isinstance(folder, str) and folder not in presets.DATASETS and Path(folder).is_dir():
+            given |= {"dataset": "folder", "data": folder}
+        for key, value in given.items():
+            _check_range(KNOBS[key], value)
+        complete = presets.defaults(given) | given
+        for key in complete.keys() - given.keys():
+            _check_range(KNOBS[key], complete[key])
+        _check_pairs(complete, given)
+        if complete.get("target_density") is not None:
+            complete["pruning_times"] = 1 + _prunings(complete["target_density"], complete.get("rate", cls.rate))
+        return cls(**complete)
+
+    def knobs(self) -> dict[str, Any]:
+        """Every knob by name, JSON-able; `from_knobs` of it gives an equal config."""
+        return dataclasses.asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that determines the trial's numbers.
+
+        Fields at their class default are left out, so a knob added later does not change old fingerprints.
+        """
+        named = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.metadata["in_fingerprint"] and (f.default is MISSING or getattr(self, f.name) != f.default)
+        }
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds R; R − 1 of them end (refill: begin) with a removal."""
+        return self.pruning_times
+
+    @property
+    def rewind_epoch(self) -> int | None:
+        """K of rewind = epoch:K, else None."""
+        return _rewind_epoch(self.rewind)
+
+    def kept_share_after(self, prunings: int) -> float:
+        """Share of the units that should be alive after `prunings` prunings (METHOD.md, "rate" and "target_density")."""
+        if self.target_density is not None:
+            return float(self.target_density ** (prunings / max(self.rounds - 1, 1)))
+        return float((1.0 - self.rate) ** prunings)
+
+
+def _prunings(target_density: float, rate: float) -> int:
+    return math.ceil(math.log(target_density) / math.log(1.0 - rate) - 1e-9)
+
+
+def _rewind_epoch(rewind: str) -> int | None:
+    word, _, number = rewind.partition(":")
+    return int(number) if word == "epoch" and number.isdecimal() and int(number) >= 1 else None
+
+
+def _knob_table() -> dict[str, Knob]:
+    hints = typing.get_type_hints(RSSTConfig)
+    table = {}
+    for f in dataclasses.fields(RSSTConfig):
+        parts = [t for t in typing.get_args(hints[f.name]) or (hints[f.name],) if t is not type(None)]
+        optional = len(typing.get_args(hints[f.name])) > 1
+        default = None if f.default is MISSING else f.default
+        meta = f.metadata
+        table[f.name] = Knob(
+            f.name, parts[0], optional, default, meta["help"], meta["choices"], meta["check"], meta["in_fingerprint"]
+        )
+    return table
+
+
+KNOBS: Mapping[str, Knob] = _knob_table()
+
+
+def _known(key: str) -> Knob:
+    if key not in KNOBS:
+        close = get_close_matches(key, KNOBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KNOBS)}"
+        raise ConfigError(key, "(given)", "a known key only", hint)
+    return KNOBS[key]
+
+
+def _converted(knob: Knob, value: Any) -> Any:
+    """`value` as the knob's type. Strings are read ("1e-3", "true"); a float that is whole counts as an int."""
+    if value is None or (knob.optional and isinstance(value, str) and value.lower() in ("none", "null", "")):
+        if knob.optional:
+            return None
+        raise ConfigError(knob.name, value, _type_name(knob), "leave the key out to get the default")
+    try:
+        if knob.type is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError
+        if knob.type is int:
+            number = float(value)
+            if not number.is_integer():
+                raise ValueError
+            return int(value) if isinstance(value, str) and value.lstrip("+-").isdecimal() else int(number)
+        if knob.type is float:
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise ConfigError(knob.name, value, _type_name(knob)) from None
+    return str(value)
+
+
+def _type_name(knob: Knob) -> str:
+    if knob.choices:
+        return " or ".join(knob.choices)
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[knob.type]
+
+
+def _check_range(knob: Knob, value: Any) -> None:
+    if value is None:
+        return
+    if knob.choices and value not in knob.choices:
+        close = get_close_matches(str(value), knob.choices, n=1)
+        raise ConfigError(knob.name, value, " or ".join(knob.choices), f"did you mean {close[0]}?" if close else "")
+    if knob.check is not None and not knob.check[1](value):
+        raise ConfigError(knob.name, value, knob.check[0])
+
+
+def _check_pairs(c: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse knobs that contradict each other."""
+    if c["warmup"] > c["epochs"]:
+        raise ConfigError("warmup", c["warmup"], f"0 to epochs ({c['epochs']})", "give warmup, or more epochs")
+    if c["img_size"] % c["patch_size"]:
+        raise ConfigError("img_size", c["img_size"], f"a multiple of patch_size ({c['patch_size']})", "change one of the two")
+    if c["dataset"] == "folder" and not c.get("data"):
+        raise ConfigError("data", None, "the image folder's path when dataset = folder", "give data")
+    if c.get("granularity") == "element" and (c["criteria"], c["scope"]) != ("magnitude", "global"):
+        key = "criteria" if c["criteria"] != "magnitude" else "scope"
+        wanted = "magnitude" if key == "criteria" else "global"
+        raise ConfigError(key, c[key], f"{wanted} with granularity = element", f"give {key} {wanted} or leave it out")
+    epoch = _rewind_epoch(c.get("rewind", "init"))
+    if epoch is not None and epoch > c["epochs"]:
+        raise ConfigError("rewind", c["rewind"], f"epoch:1 to epoch:{c['epochs']} (epochs of round 0)")
+    if c.get("target_density") is not None and "pruning_times" in given:
+        follows = 1 + _prunings(c["target_density"], c.get("rate", RSSTConfig.rate))
+        if given["pruning_times"] != follows:
+            hint = "leave pruning_times out when target_density is given"
+            raise ConfigError("pruning_times", given["pruning_times"], f"{follows}, which follows from rate", hint)
+    if c.get("weights") and not c.get("pretrained"):
+        raise ConfigError("weights", c["weights"], "given together with pretrained", "add pretrained, or leave weights out")

@@ -1,0 +1,48 @@
+"""Defaults that depend on the model, the data set and the start: the seed guide's recommended values.
+
+Comes in: the knobs that were given. Goes out: a value for every knob that has no fixed default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+DATASETS = ("cifar10", "cifar100", "digits", "folder", "synthetic")
+
+# guide, "参数调整建议": pretrained / scratch on CIFAR; its 15 rounds at rate 0.15
+PRETRAINED = {"epochs": 80, "lr": 5e-4, "warmup": 20, "batch_size": 64}
+SCRATCH = {"epochs": 150, "lr": 1e-3, "warmup": 40, "batch_size": 64}
+# shared/METHOD.md: vit_small g 0.3, exponents 2; vit_tiny g 0.5, exponents 3
+RAMP = {"reg_granularity_prune": 0.3, "exponents": 2.0}
+RAMP_TINY = {"reg_granularity_prune": 0.5, "exponents": 3.0}
+# 1,257 training images of 8 × 8 pixels: small batches, short rounds, no augmentation
+DIGITS = {"epochs": 14, "lr": 1e-3, "warmup": 2, "batch_size": 32}
+
+
+def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the knobs whose default depends on others; what is in `given` decides, and is not repeated."""
+    dataset = given.get("dataset", "cifar100")
+    digits = dataset == "digits"
+    arch = given.get("arch", "vit_digits" if digits else "vit_small")
+    element = given.get("granularity") == "element"
+    training = DIGITS if digits else PRETRAINED if given.get("pretrained") else SCRATCH
+    found = {
+        "arch": arch,
+        "img_size": 8 if digits else 32,
+        "patch_size": _patch_size(arch),
+        "augment": "none" if digits else "standard",
+        "criteria": "magnitude" if element else "l1",
+        "scope": "global" if element else "layer",
+        "pruning_times": 15,
+        **training,
+        **(RAMP_TINY if arch == "vit_tiny" else RAMP),
+    }
+    return {key: value for key, value in found.items() if key not in given}
+
+
+def _patch_size(arch: str) -> int:
+    """A timm name says its patch size (vit_small_patch16_224); the named models take 4."""
+    match = re.search(r"patch(\d+)", arch)
+    return int(match.group(1)) if match else 4
