@@ -152,13 +152,15 @@ class RSSTConfig:
             given |= {"dataset": "folder", "data": folder}
         for key, value in given.items():
             _check_range(KNOBS[key], value)
-        complete = presets.defaults(given) | given
-        for key in complete.keys() - given.keys():
-            _check_range(KNOBS[key], complete[key])
-        _check_pairs(complete, given)
-        if complete.get("target_density") is not None:
-            complete["pruning_times"] = 1 + _prunings(complete["target_density"], complete.get("rate", cls.rate))
-        return cls(**complete)
+        config = cls(**(presets.defaults(given) | given))
+        _check_pairs(config)
+        if config.target_density is None:
+            return config
+        follows = 1 + _prunings(config.target_density, config.rate)
+        if given.get("pruning_times", follows) != follows:
+            hint = "leave pruning_times out when target_density is given"
+            raise ConfigError("pruning_times", given["pruning_times"], f"{follows}, which follows from rate", hint)
+        return dataclasses.replace(config, pruning_times=follows)
 
     def knobs(self) -> dict[str, Any]:
         """Every knob by name, JSON-able; `from_knobs` of it gives an equal config."""
@@ -272,25 +274,19 @@ def _check_range(knob: Knob, value: Any) -> None:
         raise ConfigError(knob.name, value, knob.check[0])
 
 
-def _check_pairs(c: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_pairs(c: RSSTConfig) -> None:
     """Refuse knobs that contradict each other."""
-    if c["warmup"] > c["epochs"]:
-        raise ConfigError("warmup", c["warmup"], f"0 to epochs ({c['epochs']})", "give warmup, or more epochs")
-    if c["img_size"] % c["patch_size"]:
-        raise ConfigError("img_size", c["img_size"], f"a multiple of patch_size ({c['patch_size']})", "change one of the two")
-    if c["dataset"] == "folder" and not c.get("data"):
-        raise ConfigError("data", None, "the image folder's path when dataset = folder", "give data")
-    if c.get("granularity") == "element" and (c["criteria"], c["scope"]) != ("magnitude", "global"):
-        key = "criteria" if c["criteria"] != "magnitude" else "scope"
-        wanted = "magnitude" if key == "criteria" else "global"
-        raise ConfigError(key, c[key], f"{wanted} with granularity = element", f"give {key} {wanted} or leave it out")
-    epoch = _rewind_epoch(c.get("rewind", "init"))
-    if epoch is not None and epoch > c["epochs"]:
-        raise ConfigError("rewind", c["rewind"], f"epoch:1 to epoch:{c['epochs']} (epochs of round 0)")
-    if c.get("target_density") is not None and "pruning_times" in given:
-        follows = 1 + _prunings(c["target_density"], c.get("rate", RSSTConfig.rate))
-        if given["pruning_times"] != follows:
-            hint = "leave pruning_times out when target_density is given"
-            raise ConfigError("pruning_times", given["pruning_times"], f"{follows}, which follows from rate", hint)
-    if c.get("weights") and not c.get("pretrained"):
-        raise ConfigError("weights", c["weights"], "given together with pretrained", "add pretrained, or leave weights out")
+    if c.warmup > c.epochs:
+        raise ConfigError("warmup", c.warmup, f"0 to epochs ({c.epochs})", "give warmup, or more epochs")
+    if c.img_size % c.patch_size:
+        raise ConfigError("img_size", c.img_size, f"a multiple of patch_size ({c.patch_size})", "change one of the two")
+    if c.dataset == "folder" and not c.data:
+        raise ConfigError("data", c.data, "the image folder's path when dataset = folder", "give data")
+    if c.granularity == "element" and c.criteria != "magnitude":
+        raise ConfigError("criteria", c.criteria, "magnitude with granularity = element", "leave criteria out")
+    if c.granularity == "element" and c.scope != "global":
+        raise ConfigError("scope", c.scope, "global with granularity = element", "leave scope out")
+    if c.rewind_epoch is not None and c.rewind_epoch > c.epochs:
+        raise ConfigError("rewind", c.rewind, f"epoch:1 to epoch:{c.epochs} (epochs of round 0)")
+    if c.weights and not c.pretrained:
+        raise ConfigError("weights", c.weights, "given together with pretrained", "add pretrained, or leave weights out")
