@@ -1,0 +1,66 @@
+# make setup   create .venv and install into it (again only when pyproject.toml or constraints.txt changed)
+# make sweep   the main job on the embedded digits; everything it writes lies under TUNE_RSST_HOME
+# make test    lint, types, import rules, tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := dev,onnx,bench,report,postgres
+ARGS ?=
+PYTEST_ARGS ?=
+
+TUNE_RSST_HOME ?= $(CURDIR)/.tune_rsst
+export TUNE_RSST_HOME
+
+.PHONY: help setup sweep test lint types imports test-tools format clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "PYTHON = $(PYTHON): valid is a Python >= 3.11; say which: make PYTHON=python3.11 setup" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "could not create $(VENV); on Debian install the package python3-venv" >&2; rm -rf $(VENV); exit 2; }
+	@echo "Installing into $(VENV) (torch alone is several GB the first time) …"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+sweep: setup
+	$(BIN)/tune-rsst sweep $(ARGS)
+
+test: setup test-tools lint types imports
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+# The browser test needs Chromium and the PostgreSQL tests its server programs. Installed where that is possible without
+# asking (root and apt-get); elsewhere said once, and the tests concerned skip with the reason.
+test-tools:
+	@missing=""; \
+	command -v chromium >/dev/null 2>&1 || missing="$$missing chromium"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "Installing for the tests:$$missing"; \
+	  { timeout 300 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends $$missing; } \
+	    || echo "apt-get failed: tests that need$$missing will skip"; \
+	else echo "Not here and not installable without root:$$missing; tests that need them will skip"; fi
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,114 @@
+"""The house rules of CONTRIBUTING.md that no linter checks: sizes, links, what the core may import."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("trainables", "search_spaces", "tune_rsst")
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 60
+CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "trainables"} | set(sys.stdlib_module_names)
+SERVICES = ("ray", "optuna", "mlflow", "search_spaces", "tune_rsst")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def documents() -> list[Path]:
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """(name, lines) of every function of a file, decorators not counted."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_the_packages_are_where_this_test_looks() -> None:
+    assert len(sources("trainables")) >= 5
+
+
+def test_no_file_is_over_300_lines() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*PACKAGES)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_over_60_lines() -> None:
+    long = {
+        f"{path.relative_to(ROOT)}:{name}": lines
+        for path in sources(*PACKAGES)
+        for name, lines in functions(path)
+        if lines > MAX_FUNCTION_LINES
+    }
+    assert long == {}
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in sources(*PACKAGES, "benchmarks", "tests")
+        if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_of_the_repository_leads_somewhere(document: Path) -> None:
+    targets = [link.split("#")[0] for link in LINK.findall(document.read_text(encoding="utf-8"))]
+    files = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    assert [target for target in files if not (document.parent / target).exists()] == []
+
+
+def imported_names(path: Path) -> set[str]:
+    """Top-level names that a module imports when it is itself imported (imports inside functions are on demand)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(sub) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for sub in ast.walk(node)}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", sources("trainables/rsst"), ids=lambda path: path.stem)
+def test_the_core_imports_only_what_a_gpu_box_without_ray_has(path: Path) -> None:
+    assert imported_names(path) - CORE_MAY_IMPORT == set()
+
+
+def test_the_core_imports_with_the_services_blocked() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources("trainables")
+        if path.stem not in ("ray_trainable", "__main__")
+    ]
+    program = f"""
+import importlib, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {SERVICES!r}:
+            raise ImportError(f"{{name}} is blocked")
+sys.meta_path.insert(0, Blocker())
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
