@@ -83,9 +83,7 @@ class RSSTConfig:
         "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False
     )
     weights_digest: str | None = _knob("refuse pretrained weights whose digest is another one", None)
-    patch_embed: str = _knob(
-        "how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit")
-    )
+    patch_embed: str = _knob("how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"))
     on_missing_weights: str = _knob(
         "when pretrained weights can't be had: start from scratch with a warning, or stop",
         "scratch",
@@ -124,7 +122,9 @@ class RSSTConfig:
     )
     granularity: str = _knob("what is removed", "both", choices=("head", "neuron", "both", "element"))
     scope: str = _knob("rank units inside each layer, or all together", choices=("layer", "global"))
-    rewind: str = _knob("weights that each later round starts from: init, none, epoch:K of round 0", "init", check=_REWIND)
+    rewind: str = _knob(
+        "weights that each later round starts from: init, none, epoch:K of round 0", "init", check=_REWIND
+    )
     penalty_form: str = _knob("how the penalty acts", "normalized", choices=("normalized", "l2"))
     RST_schedule: str = _knob(
         "shape of the penalty's ramp over a round",
@@ -183,6 +183,11 @@ class RSSTConfig:
     def rounds(self) -> int:
         """Number of rounds R; R − 1 of them end (refill: begin) with a removal."""
         return self.pruning_times
+
+    @property
+    def removes_first(self) -> bool:
+        """refill removes at the start of a round and trains without a penalty; rsst removes at its end."""
+        return self.struct == "refill"
 
     @property
     def rewind_epoch(self) -> int | None:
@@ -289,4 +294,6 @@ def _check_pairs(c: RSSTConfig) -> None:
     if c.rewind_epoch is not None and c.rewind_epoch > c.epochs:
         raise ConfigError("rewind", c.rewind, f"epoch:1 to epoch:{c.epochs} (epochs of round 0)")
     if c.weights and not c.pretrained:
-        raise ConfigError("weights", c.weights, "given together with pretrained", "add pretrained, or leave weights out")
+        raise ConfigError(
+            "weights", c.weights, "given together with pretrained", "add pretrained, or leave weights out"
+        )

@@ -1,0 +1,178 @@
+"""State on disk: atomic, hashed, addressed by the trial's fingerprint and by round and epoch.
+
+Comes in: a `TrialState`. Goes out: the newest one that is whole. A checkpoint is a folder `r003-e012` (after 12 epochs
+of round 3) of `tensors.safetensors`, `state.json` and `manifest.json`, which holds their sha256 and is written last.
+It is written under a temporary name, flushed and renamed; the last two whole ones are kept. Nothing is a pickle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trainables.rsst.state import TrialState
+
+_NAME = re.compile(r"r(\d+)-e(\d+)")
+KEEP = 2
+
+
+class StoreBusy(RuntimeError):
+    """Another process has this trial's store open."""
+
+
+class Damaged(ValueError):
+    """A checkpoint that is not what was written; says what is wrong with it."""
+
+
+class CheckpointStore:
+    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets one line for every damaged one it passes over."""
+
+    def __init__(self, root: Path, fingerprint: str, say: Callable[[str], None]) -> None:
+        self.folder = root / fingerprint
+        self._fingerprint, self._say = fingerprint, say
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the trial's lock; it goes with the process, however that ends.
+
+        Raises:
+            StoreBusy: another process still holds it after `wait_s` seconds.
+        """
+        path = self.folder / "lock"
+        with path.open("a+") as file:
+            deadline = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise StoreBusy(f"{self.folder} is in use by another process") from None
+                    time.sleep(0.2)
+            self._remove_orphans()
+            yield
+
+    def save(self, state: TrialState) -> Path:
+        """Write `state`; after the return it is on disk. Older checkpoints beyond the last two are removed.
+
+        Raises:
+            OSError: the disk is full or cannot be written; earlier checkpoints are as they were.
+        """
+        final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}"
+        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        try:
+            temporary.mkdir()
+            save_file(dict(state.tensors), temporary / "tensors.safetensors")
+            write_json(temporary / "state.json", dict(state.meta))
+            names = ("tensors.safetensors", "state.json")
+            _flush(temporary / names[0])
+            write_json(temporary / "manifest.json", {name: sha256_of(temporary / name) for name in names})
+            _flush(temporary)
+            if (
+                final.exists()
+            ):  # the same point of the same trial: written again when its copy was damaged or is finished
+                shutil.rmtree(_moved_aside(final))
+            temporary.rename(final)
+            _flush(self.folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in self._names()[KEEP:]:
+            shutil.rmtree(_moved_aside(self.folder / old), ignore_errors=True)
+        return final
+
+    def newest(self) -> TrialState | None:
+        """The newest checkpoint that is whole, or None."""
+        for name in self._names():
+            try:
+                return self._load(self.folder / name)
+            except Damaged as reason:
+                self._say(f"checkpoint {name} is damaged ({reason}); falling back to the one before it")
+        return None
+
+    def _load(self, folder: Path) -> TrialState:
+        try:
+            for name, expected in read_json(folder / "manifest.json").items():
+                if sha256_of(folder / name) != expected:
+                    raise Damaged(f"{name} has another sha256 than its manifest says")
+            meta = read_json(folder / "state.json")
+            tensors: dict[str, torch.Tensor] = load_file(folder / "tensors.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, Damaged):
+                raise
+            raise Damaged(str(error).splitlines()[0]) from error
+        if meta["fingerprint"] != self._fingerprint:
+            raise Damaged(f"it belongs to the trial {meta['fingerprint']}")
+        return TrialState(meta, tensors)
+
+    def _names(self) -> list[str]:
+        """Names of the checkpoints, newest first."""
+        found = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
+        return [m.group() for m in sorted((m for m in found if m), key=lambda m: (int(m[1]), int(m[2])), reverse=True)]
+
+    def _remove_orphans(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON and flush it to the disk; no NaN or infinity."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, then rename: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_json(temporary, value)
+    temporary.rename(path)
+    _flush(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no JSON.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _moved_aside(path: Path) -> Path:
+    """Rename to a temporary name, so that a kill while it is being removed leaves no half checkpoint."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    return aside
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,105 @@
+"""What a model is worth and what it costs: accuracy, parameters, MACs, latency.
+
+Comes in: a model or an architecture, images on its device. Goes out: plain numbers with their units in their names.
+Shapes: B images, C classes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.rsst.images import Split
+from trainables.rsst.vit import Architecture, build
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """top1 in [0, 1], mean cross-entropy (nats), predicted classes (B,) on the CPU."""
+
+    top1: float
+    loss: float
+    predictions: Tensor
+
+    def changed(self, other: Accuracy) -> float:
+        """Share of the images whose predicted class differs."""
+        return float((self.predictions != other.predictions).double().mean())
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> Accuracy:
+    """Accuracy in float32, without augmentation."""
+    was_training = model.training
+    model.eval()
+    losses, predictions = [], []
+    for start in range(0, len(split.labels), _BATCH):
+        logits = model(split.batch(slice(start, start + _BATCH)))
+        labels = split.labels[start : start + _BATCH]
+        losses.append(F.cross_entropy(logits.double(), labels, reduction="sum"))
+        predictions.append(logits.argmax(dim=1))
+    model.train(was_training)
+    found = torch.cat(predictions)
+    return Accuracy(
+        top1=float((found == split.labels).double().mean()),
+        loss=float(torch.stack(losses).sum()) / len(split.labels),
+        predictions=found.cpu(),
+    )
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def gmacs(arch: Architecture) -> float:
+    """Multiply-accumulates of one image's forward pass (10⁹), by torch's FLOP counter on the meta device."""
+    model = build(arch, "meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, *arch.input_shape(), device="meta"))
+    return counter.get_total_flops() / 2e9
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Forward pass of one batch: median and interquartile range (ms) over the repetitions."""
+
+    median_ms: float
+    iqr_ms: float
+
+
+@torch.no_grad()
+def latency(
+    model: nn.Module, shape: tuple[int, int, int], batch: int, *, budget_s: float = 0.15, warmups: int = 2
+) -> Latency:
+    """Measured latency of a forward pass over `batch` images of `shape` (C, H, W).
+
+    At least 5 repetitions after `warmups` untimed ones, at most 50, stopping when `budget_s` is used up.
+    """
+    device = next(model.parameters()).device
+    images = torch.zeros(batch, *shape, device=device)
+    was_training = model.training
+    model.eval()
+    times: list[float] = []
+    spent = 0.0
+    for repetition in range(warmups + 50):
+        began = time.perf_counter()
+        model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took = time.perf_counter() - began
+        if repetition >= warmups:
+            times.append(took * 1e3)
+        spent += took
+        if len(times) >= 5 and spent > budget_s:
+            break
+    model.train(was_training)
+    quartiles = statistics.quantiles(times, n=4)
+    return Latency(statistics.median(times), quartiles[2] - quartiles[0])

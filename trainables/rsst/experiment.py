@@ -1,0 +1,107 @@
+"""The round loop: what one trial does, in the order of METHOD.md ("A trial"). Start reading here.
+
+Comes in: config, images, and the last state if there is one. Goes out: events (start, epoch, round, final), nothing else.
+Stopping early is to stop iterating; resuming is to pass the last state.
+
+    round 0      train the dense model
+    round r ≥ 1  score the alive units with the weights that round r − 1 trained → choose the doomed
+                 → start from `rewind`, sliced to what is alive → train, pressing the doomed
+                 → evaluate → harden → evaluate → report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data import ImageData
+from trainables.rsst.evaluation import evaluate
+from trainables.rsst.report import final_metrics, round_metrics, start_metrics
+from trainables.rsst.running import Running
+from trainables.rsst.state import TrialState
+from trainables.rsst.training import train_epoch
+
+Metrics = dict[str, Any]
+Kind = Literal["start", "epoch", "round", "final"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One report. `snapshot()` is the state right after it; call it before asking for the next event."""
+
+    kind: Kind
+    metrics: Metrics
+    snapshot: Callable[[], TrialState]
+
+
+def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) -> Iterator[Event]:
+    """Run a trial from `state` (None: from the start) to its end, yielding every event that is not in `state` yet.
+
+    Raises:
+        ConfigError: the model, its weights or the data can't be had, or `state` belongs to other data.
+        TrialDiverged: a loss was not finite.
+    """
+    trial = Running.resumed(config, data, state) if state else Running.fresh(config, data)
+    if not trial.history:
+        yield _event(trial, "start", start_metrics(trial))
+    while trial.round < config.rounds:
+        if trial.epoch == 0:
+            begin_round(trial)
+        while trial.epoch < config.epochs:
+            yield _event(trial, "epoch", train_one_epoch(trial))
+        yield _event(trial, "round", end_round(trial))
+    if not trial.finished:
+        yield _event(trial, "final", final_metrics(trial))
+
+
+def begin_round(trial: Running) -> None:
+    """Rounds ≥ 1: score the trained weights, choose the doomed, rewind. refill removes the doomed here already."""
+    if trial.round > 0:
+        trial.choose_doomed()
+        if trial.config.removes_first:
+            trial.harden()
+        trial.rewind_weights()
+    trial.start_training()
+
+
+def train_one_epoch(trial: Running) -> Metrics:
+    """One epoch of the present round, and validation accuracy before hardening."""
+    began = time.perf_counter()
+    loss, rate = train_epoch(
+        trial.model,
+        trial.images.train,
+        trial.optimizer,
+        trial.penalty,
+        trial.config,
+        trial.clock,
+        num_classes=trial.images.num_classes,
+        round=trial.round,
+        epoch=trial.epoch,
+    )
+    trial.epoch_done()
+    return {
+        "round": trial.round,
+        "epoch": trial.epoch,
+        "epochs_trained": trial.epochs_trained,
+        "train_loss": loss,
+        "val_top1_before_hardening": evaluate(trial.model, trial.images.val).top1,
+        "lr": rate,
+        **trial.doomed_norm_left(),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def end_round(trial: Running) -> Metrics:
+    """Harden (refill did so at the start), measure, report; the trial then stands at the start of the next round."""
+    trial.harden()
+    metrics = round_metrics(trial)
+    trial.next_round()
+    return metrics
+
+
+def _event(trial: Running, kind: Kind, metrics: Metrics) -> Event:
+    trial.history.append({"kind": kind, **metrics})
+    return Event(kind, metrics, trial.snapshot)

@@ -1,0 +1,207 @@
+"""A trial while it runs: the live model, optimizer and penalty, and the steps that the round loop takes them through.
+
+Comes in: config and images, or a saved state. Goes out: itself changed in place; `snapshot()` gives it as a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from trainables.rsst.compact import Units, Weights
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data import ImageData
+from trainables.rsst.device import choose_device, environment
+from trainables.rsst.evaluation import Accuracy, evaluate
+from trainables.rsst.images import TrialImages, on_device
+from trainables.rsst.penalty import Penalty
+from trainables.rsst.pruning import Doomed, Form, pruner_for
+from trainables.rsst.seeding import derived
+from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, optimizer_tensors
+from trainables.rsst.training import clock_for, make_optimizer
+from trainables.rsst.vit import Architecture, architecture, build
+from trainables.rsst.weights import initial_weights
+
+
+@dataclass
+class Removal:
+    """Validation accuracy around the last removal; all None in a round that removed nothing."""
+
+    before: float | None = None
+    after: float | None = None
+    changed: float = 0.0
+
+
+@dataclass
+class Running:
+    """The live parts of one trial. `epoch` counts the epochs of the present round that are done."""
+
+    config: RSSTConfig
+    images: TrialImages
+    data_digest: str
+    form: Form
+    model: VisionTransformer
+    init: dict[str, Any]
+    rewind: Weights | None
+    round: int = 0
+    epoch: int = 0
+    doomed: Doomed = field(default_factory=Doomed)
+    removal: Removal = field(default_factory=Removal)
+    doomed_norm_start: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pruner = pruner_for(self.config.granularity)
+        self.clock = clock_for(self.config, len(self.images.train.labels))
+        self.optimizer = make_optimizer(self.config, self.model)
+        self.penalty = Penalty(self.config, {}, {}, {})
+
+    @classmethod
+    def fresh(cls, config: RSSTConfig, data: ImageData) -> Running:
+        """A trial before its first step; the model's start depends on the seed alone (and on pretrained weights)."""
+        images, arch = _prepare(config, data)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived(config.seed, "init"))
+            model = build(arch)
+        report = initial_weights(config, model)
+        model.to(images.train.labels.device)
+        init = {"init_effective": report.init_effective, "weights_digest": report.digest, "source": report.source}
+        init |= {"lines": list(report.lines), "warning": report.warning}
+        rewind = _copy(model) if config.rewind == "init" else None
+        return cls(config, images, data.digest, Form.unpruned(arch), model, init, rewind)
+
+    @classmethod
+    def resumed(cls, config: RSSTConfig, data: ImageData, state: TrialState) -> Running:
+        """The trial that `state` was taken from.
+
+        Raises:
+            ConfigError: the state belongs to other images.
+        """
+        meta = state.meta
+        if meta["data_digest"] != data.digest:
+            hint = "put the old images back, or use another save_dir"
+            raise ConfigError("data", data.digest, f"the images this trial began with ({meta['data_digest']})", hint)
+        images, full = _prepare(config, data)
+        alive = Units.from_json(meta["alive"])
+        form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
+        model = build(form.arch)
+        model.load_state_dict(state.group("weights"))
+        device = images.train.labels.device
+        model.to(device)
+        rewind = {name: tensor.to(device) for name, tensor in state.group("rewind").items()} or None
+        trial = cls(config, images, data.digest, form, model, dict(meta["init"]), rewind)
+        trial.round, trial.epoch = state.round, state.epoch
+        units = Units.from_json(meta["doomed"]) if meta["doomed"] else None
+        trial.doomed = Doomed(units, state.group("doomed"))
+        trial.removal = Removal(**meta["removal"])
+        trial.history = [dict(event) for event in meta["history"]]
+        trial._arm_penalty()
+        trial.doomed_norm_start = meta["doomed_norm_start"]
+        load_optimizer_tensors(trial.optimizer, model, state.group("optimizer"))
+        return trial
+
+    @property
+    def epochs_trained(self) -> int:
+        return self.round * self.config.epochs + self.epoch
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.history) and self.history[-1]["kind"] == "final"
+
+    def choose_doomed(self) -> None:
+        """Score what round − 1 trained and choose what this round removes."""
+        calibration = self.images.calibration(self.config.calibration_images, self.config.seed)
+        share = self.config.kept_share_after(self.round)
+        self.doomed = self.pruner.choose(self.model, self.form, self.config, calibration, share)
+
+    def rewind_weights(self) -> None:
+        """Start the round from the rewind weights, which are sliced to what is alive; with rewind = none: go on."""
+        if self.rewind is not None:
+            self.model.load_state_dict(self.rewind)
+
+    def start_training(self) -> None:
+        """A new optimizer and the penalty on this round's doomed."""
+        self.optimizer = make_optimizer(self.config, self.model)
+        self._arm_penalty()
+        self.doomed_norm_start = self.penalty.doomed_norm()
+
+    def _arm_penalty(self) -> None:
+        weights = dict(self.model.named_parameters())
+        masks = self.pruner.masks(weights, self.form, self.doomed)
+        self.penalty = Penalty(self.config, weights, masks, self.form.dead)
+
+    def doomed_norm_left(self) -> dict[str, float]:
+        """Share of the doomed norm that is left since the round began, by its metric name; {} if nothing is pressed."""
+        if self.doomed_norm_start == 0:
+            return {}
+        return {"doomed_norm_left": self.penalty.doomed_norm() / self.doomed_norm_start}
+
+    def epoch_done(self) -> None:
+        """Count an epoch; after epoch K of round 0, rewind = epoch:K keeps the weights."""
+        self.epoch += 1
+        if self.round == 0 and self.epoch == self.config.rewind_epoch:
+            self.rewind = _copy(self.model)
+
+    def harden(self) -> None:
+        """Remove the doomed, from the model and from the rewind weights; remember accuracy before and after."""
+        if self.doomed == Doomed():
+            return
+        before = evaluate(self.model, self.images.val)
+        weights, form = self.pruner.remove(self.model.state_dict(), self.form, self.doomed)
+        if self.rewind is not None:
+            self.rewind, _ = self.pruner.remove(self.rewind, self.form, self.doomed)
+        device = self.images.train.labels.device
+        self.form, self.model = form, build(form.arch).to(device)
+        self.model.load_state_dict(weights)
+        self.doomed = Doomed()
+        after = evaluate(self.model, self.images.val)
+        self.removal = _removal(before, after)
+
+    def next_round(self) -> None:
+        """Stand at the start of the next round."""
+        self.round, self.epoch, self.removal, self.doomed_norm_start = self.round + 1, 0, Removal(), 0.0
+        self.optimizer = make_optimizer(self.config, self.model)
+        self._arm_penalty()
+
+    def snapshot(self) -> TrialState:
+        """The trial as a value; later steps do not change it."""
+        groups = {
+            "weights": self.model.state_dict(),
+            "rewind": self.rewind or {},
+            "optimizer": optimizer_tensors(self.optimizer, self.model),
+            "doomed": self.doomed.entries,
+            "dead": self.form.dead,
+        }
+        meta = {
+            "fingerprint": self.config.fingerprint,
+            "round": self.round,
+            "epoch": self.epoch,
+            "full": self.form.full.to_json(),
+            "alive": self.form.alive.to_json(),
+            "doomed": self.doomed.units.to_json() if self.doomed.units else None,
+            "init": self.init,
+            "removal": vars(self.removal).copy(),
+            "doomed_norm_start": self.doomed_norm_start,
+            "history": [dict(event) for event in self.history],
+            "data_digest": self.data_digest,
+            "environment": environment(self.config, self.images.train.labels.device),
+        }
+        return TrialState(meta, grouped(groups))
+
+
+def _prepare(config: RSSTConfig, data: ImageData) -> tuple[TrialImages, Architecture]:
+    """Threads first (before any tensor is made), then the images on their device and the unpruned architecture."""
+    torch.set_num_threads(config.num_threads)
+    arch = architecture(config, in_chans=data.train_images.shape[1], num_classes=data.num_classes)
+    return on_device(data, choose_device(config)), arch
+
+
+def _copy(model: VisionTransformer) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _removal(before: Accuracy, after: Accuracy) -> Removal:
+    return Removal(before.top1, after.top1, after.changed(before))

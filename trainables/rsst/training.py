@@ -1,0 +1,127 @@
+"""One epoch of a round: optimizer steps, learning-rate schedule, penalty. Knows no rounds but the number it is given.
+
+Comes in: model, images, optimizer, penalty, the epoch's place in the round. Goes out: the mean training loss.
+Nothing is read back from the device within an epoch. A step is an optimizer step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.rsst.augment import augment
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.images import Split
+from trainables.rsst.penalty import Penalty
+from trainables.rsst.seeding import derived, generator
+
+
+class TrialDiverged(RuntimeError):
+    """The training loss is not finite; says in which round, epoch and step."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a step stands in its round: epochs and steps count from 0, progress t is in [0, 1]."""
+
+    epochs: int
+    steps_per_epoch: int
+    warmup_epochs: int
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def progress(self, step: int) -> float:
+        """t after `step` steps of the round."""
+        return step / self.steps
+
+
+def clock_for(config: RSSTConfig, train_images: int) -> Clock:
+    """The clock of every round of a trial; the last batch of an epoch may be smaller."""
+    return Clock(config.epochs, math.ceil(train_images / config.batch_size), config.warmup)
+
+
+def learning_rate(config: RSSTConfig, clock: Clock, step: int) -> float:
+    """Learning rate of step `step` of a round: linear warm-up per step, then the schedule.
+
+    cosine: ½(1 + cos πu)·lr, u the share of the steps after warm-up that are done; multistep: ×0.1 from u = ½ on and
+    ×0.01 from u = ¾ on.
+    """
+    warm = clock.warmup_epochs * clock.steps_per_epoch
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    u = (step - warm) / max(clock.steps - warm, 1)
+    if config.lr_schedule == "cosine":
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * u))
+    return config.lr * (0.01 if u >= 0.75 else 0.1 if u >= 0.5 else 1.0)
+
+
+def make_optimizer(config: RSSTConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD; weight decay acts on weight matrices, not on biases, norms, class token or position embedding."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        plain = parameter.ndim < 2 or name in ("cls_token", "pos_embed", "reg_token")
+        (free if plain else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+
+
+def train_epoch(
+    model: nn.Module,
+    train: Split,
+    optimizer: torch.optim.Optimizer,
+    penalty: Penalty,
+    config: RSSTConfig,
+    clock: Clock,
+    *,
+    num_classes: int,
+    round: int,
+    epoch: int,
+) -> tuple[float, float]:
+    """Train epoch `epoch` (from 0) of round `round` in place; returns the mean loss and the last learning rate.
+
+    Raises:
+        TrialDiverged: a step's loss was not finite.
+    """
+    model.train()
+    torch.manual_seed(derived(config.seed, "dropout", round, epoch))
+    device = train.labels.device
+    order = torch.randperm(len(train.labels), generator=generator(config.seed, "order", round, epoch)).to(device)
+    losses: list[Tensor] = []
+    rate = 0.0
+    for at, index in enumerate(order.split(config.batch_size)):
+        step = epoch * clock.steps_per_epoch + at
+        rate = learning_rate(config, clock, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        seed = derived(config.seed, "augment", round, epoch, at)
+        images, targets = augment(train.batch(index), train.labels[index], config.augment, num_classes, seed)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        t_from, t_to = clock.progress(step), clock.progress(step + 1)
+        penalty.before_step(t_to)
+        optimizer.step()
+        penalty.after_step(t_from, t_to)
+        losses.append(loss.detach())
+    return _mean_of_finite(torch.stack(losses), round, epoch), rate
+
+
+def _mean_of_finite(losses: Tensor, round: int, epoch: int) -> float:
+    finite = torch.isfinite(losses)
+    if not bool(finite.all()):
+        step = int((~finite).nonzero()[0])
+        raise TrialDiverged(f"round {round}, epoch {epoch + 1}, step {step}: the loss is {float(losses[step])}")
+    return float(losses.double().mean())

@@ -1,0 +1,117 @@
+"""One trial with its state on disk: what every edge (single-GPU mode, Ray, tests) runs.
+
+Comes in: a config and the folder of trial stores. Goes out: all events of the trial from its first epoch on; those that
+the store holds already are replayed, the rest is computed. State is saved before a round's event is handed out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trainables.rsst.checkpoint import CheckpointStore, replace_json
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data import ImageData, load
+from trainables.rsst.device import choose_device, environment
+from trainables.rsst.experiment import Event, run
+from trainables.rsst.export import export_state
+from trainables.rsst.report import report_of
+from trainables.rsst.state import TrialState
+
+
+class Trial:
+    """A trial that is open in this process; use it as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        config: RSSTConfig,
+        store: CheckpointStore,
+        say: Callable[[str], None],
+        checkpoint_every_s: float,
+        data: ImageData | None,
+        lock: ExitStack,
+    ) -> None:
+        self.config, self.folder = config, store.folder
+        self._store, self._say, self._every_s, self._data, self._lock = store, say, checkpoint_every_s, data, lock
+        self._state = store.newest()
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Events that the newest whole checkpoint holds, oldest first."""
+        return list(self._state.meta["history"]) if self._state else []
+
+    def events(self) -> Iterator[Event]:
+        """All events from the start: replayed ones first, then live ones. A finished trial is only replayed.
+
+        Raises:
+            ConfigError: the model, weights or data can't be had.
+            TrialDiverged: a loss was not finite.
+        """
+        state = self._state
+        for past in self.history:
+            yield Event(past["kind"], {k: v for k, v in past.items() if k != "kind"}, self._replayed)
+        if state is not None and state.finished:
+            self._write_results(state)
+            return
+        if state is not None:
+            self._warn_of_other_environment(state)
+        saved_at = time.monotonic()
+        for event in run(self.config, self._data or load(self.config), state):
+            if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
+                self._state = event.snapshot()
+                self._store.save(self._state)
+                saved_at = time.monotonic()
+                if event.kind == "final":
+                    self._write_results(self._state)
+            yield event
+
+    def close(self) -> None:
+        """Release the trial's store for other processes."""
+        self._lock.close()
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+    def _replayed(self) -> TrialState:
+        assert self._state is not None, "a replayed event comes from a state"
+        return self._state
+
+    def _write_results(self, state: TrialState) -> None:
+        export_state(state, self.folder)
+        replace_json(self.folder / "report.json", report_of(self.config, state.meta["history"]))
+
+    def _warn_of_other_environment(self, state: TrialState) -> None:
+        then, now = state.meta["environment"], environment(self.config, choose_device(self.config))
+        if other := [f"{key} {then[key]} → {now[key]}" for key in now if then.get(key) != now[key]]:
+            self._say(f"going on in another environment, bits may differ: {', '.join(other)}")
+
+
+def open_trial(
+    config: RSSTConfig,
+    root: Path,
+    *,
+    say: Callable[[str], None],
+    checkpoint_every_s: float = 30.0,
+    data: ImageData | None = None,
+    wait_s: float = 0.0,
+) -> Trial:
+    """Open the trial's store `root`/`config.fingerprint` and lock it.
+
+    `say` gets lines a user should read; `data` saves loading it again; `wait_s` is how long to wait for the lock.
+
+    Raises:
+        StoreBusy: another process has the trial open.
+        OSError: the store cannot be made or read.
+    """
+    store = CheckpointStore(root, config.fingerprint, say)
+    with ExitStack() as lock:
+        lock.enter_context(store.locked(wait_s))
+        return Trial(config, store, say, checkpoint_every_s, data, lock.pop_all())
+    raise AssertionError("unreachable")

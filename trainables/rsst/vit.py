@@ -1,0 +1,197 @@
+"""The network: a timm VisionTransformer, and which rows and columns of it are a unit.
+
+Comes in: an architecture (full or with fewer heads and neurons). Goes out: a plain timm model of that shape.
+Shapes: D embed dim, H heads, K head dim, F MLP neurons. A unit is a head (its q, k, v rows and biases, its K columns
+of `proj`) or a neuron (its row of `fc1` and bias, its column of `fc2`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.layers import Attention, Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+
+Kind = Literal["head", "neuron"]
+PerLayer = tuple[tuple[int, ...], ...]
+
+# embed dim, depth, heads, MLP ratio, and timm's name for its ImageNet weights
+NAMED: dict[str, tuple[int, int, int, float, str | None]] = {
+    "vit_digits": (64, 4, 4, 2.0, None),
+    "vit_tiny": (192, 9, 3, 2.0, None),
+    "vit_small": (384, 12, 6, 4.0, "vit_small_patch16_224"),
+    "vit_base": (768, 12, 12, 4.0, "vit_base_patch16_224"),
+}
+
+# the tensors of a block that belong to units: (name below the block, dimension that counts units, kind, repeats)
+UNIT_TENSORS: tuple[tuple[str, int, Kind, int], ...] = (
+    ("attn.qkv.weight", 0, "head", 3),
+    ("attn.qkv.bias", 0, "head", 3),
+    ("attn.proj.weight", 1, "head", 1),
+    ("mlp.fc1.weight", 0, "neuron", 1),
+    ("mlp.fc1.bias", 0, "neuron", 1),
+    ("mlp.fc2.weight", 1, "neuron", 1),
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build the model again: timm's name ("" for its VisionTransformer class), arguments, widths.
+
+    `heads` and `neurons` hold one count per layer; `head_dim` is K.
+    """
+
+    timm_name: str
+    arguments: dict[str, Any]
+    head_dim: int
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        return len(self.heads)
+
+    def counts(self, kind: Kind) -> tuple[int, ...]:
+        return self.heads if kind == "head" else self.neurons
+
+    def with_counts(self, heads: Sequence[int], neurons: Sequence[int]) -> Architecture:
+        return replace(self, heads=tuple(heads), neurons=tuple(neurons))
+
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        side = self.arguments["img_size"]
+        return self.arguments["in_chans"], side, side
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, d: dict[str, Any]) -> Architecture:
+        return cls(d["timm_name"], d["arguments"], d["head_dim"], tuple(d["heads"]), tuple(d["neurons"]))
+
+
+def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Architecture:
+    """The unpruned architecture that `config` asks for.
+
+    Raises:
+        ConfigError: timm has no such model, or it is not built of plain Block, Attention and Mlp.
+    """
+    sizes: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
+    sizes |= {"in_chans": in_chans, "num_classes": num_classes}
+    name = ""
+    if config.arch in NAMED:
+        dim, depth, heads, ratio, _ = NAMED[config.arch]
+        sizes |= {"embed_dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": ratio}
+    else:
+        name = config.arch
+    with torch.device("meta"):
+        model = _base(name, sizes, config.arch)
+    blocks = [block for _, block in blocks_of(model)]
+    for index, block in enumerate(blocks):
+        _require_plain(config.arch, index, block)
+    return Architecture(
+        timm_name=name,
+        arguments=sizes,
+        head_dim=blocks[0].attn.head_dim,
+        heads=tuple(b.attn.num_heads for b in blocks),
+        neurons=tuple(b.mlp.fc1.out_features for b in blocks),
+    )
+
+
+def build(arch: Architecture, device: torch.device | str = "cpu") -> VisionTransformer:
+    """A timm VisionTransformer with `arch.heads[l]` heads and `arch.neurons[l]` neurons in layer l, freshly initialised.
+
+    Blocks that are narrower than the full model get timm's own Attention and Mlp with fewer heads and neurons.
+    """
+    with torch.device(device):
+        model = _base(arch.timm_name, arch.arguments, arch.timm_name)
+        for index, block in blocks_of(model):
+            if block.attn.num_heads != arch.heads[index]:
+                block.attn = _narrow_attention(block.attn, arch.heads[index])
+            if block.mlp.fc1.out_features != arch.neurons[index]:
+                block.mlp = _narrow_mlp(block.mlp, arch.neurons[index])
+    return model
+
+
+def blocks_of(model: VisionTransformer) -> Iterator[tuple[int, Any]]:
+    """(layer, block) pairs; blocks are typed Any because their parts are replaced."""
+    yield from enumerate(model.blocks)
+
+
+def unit_index(arch: Architecture, kind: Kind, layer: int, units: Sequence[int], repeats: int) -> Tensor:
+    """Row (or column) numbers that `units` (positions in this layer) take up in a unit tensor: int64, (repeats·U·K,)."""
+    width = arch.head_dim if kind == "head" else 1
+    total = arch.counts(kind)[layer] * width
+    first = torch.tensor(list(units), dtype=torch.int64) * width
+    one = (first[:, None] + torch.arange(width)).reshape(-1)
+    return torch.cat([one + r * total for r in range(repeats)])
+
+
+def unit_tensors(arch: Architecture) -> Iterator[tuple[str, int, Kind, int, int]]:
+    """(full tensor name, layer, kind, dimension, repeats) of every tensor that belongs to units."""
+    for layer in range(arch.depth):
+        for suffix, dim, kind, repeats in UNIT_TENSORS:
+            yield f"blocks.{layer}.{suffix}", layer, kind, dim, repeats
+
+
+def _base(timm_name: str, arguments: dict[str, Any], asked: str) -> VisionTransformer:
+    if not timm_name:
+        return VisionTransformer(**arguments)
+    if not timm.is_model(timm_name):
+        close = timm.list_models(f"*{asked}*")[:3] or list(NAMED)
+        raise ConfigError("arch", asked, f"{', '.join(NAMED)} or a timm ViT", f"close names: {', '.join(close)}")
+    try:
+        model = timm.create_model(timm_name, pretrained=False, **arguments)
+    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError("arch", asked, "a timm ViT that takes img_size and patch_size", reason) from error
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError("arch", asked, "a timm VisionTransformer", f"this one is a {type(model).__name__}")
+    return model
+
+
+def _require_plain(asked: str, index: int, block: nn.Module) -> None:
+    parts: list[tuple[str, object, type]] = [(f"blocks.{index}", block, Block)]
+    parts += [(f"blocks.{index}.attn", getattr(block, "attn", None), Attention)]
+    parts += [(f"blocks.{index}.mlp", getattr(block, "mlp", None), Mlp)]
+    for name, part, wanted in parts:
+        if type(part) is not wanted:
+            hint = f"{name} is a {type(part).__name__}"
+            raise ConfigError("arch", asked, "a ViT of timm's plain Block, Attention and Mlp", hint)
+    attn, mlp = block.attn, block.mlp
+    if not isinstance(attn.norm, nn.Identity) or attn.gate is not None or not isinstance(mlp.norm, nn.Identity):
+        hint = f"blocks.{index} normalises or gates inside its attention or MLP, across units"
+        raise ConfigError("arch", asked, "a ViT of timm's plain Block, Attention and Mlp", hint)
+
+
+def _narrow_attention(old: Any, heads: int) -> Attention:
+    new = Attention(
+        old.qkv.in_features,
+        num_heads=heads,
+        attn_head_dim=old.head_dim,
+        dim_out=old.proj.out_features,
+        qkv_bias=old.qkv.bias is not None,
+        proj_bias=old.proj.bias is not None,
+        attn_drop=old.attn_drop.p,
+        proj_drop=old.proj_drop.p,
+    )
+    new.q_norm, new.k_norm = old.q_norm, old.k_norm  # they act per head dim, the same for every head
+    return new
+
+
+def _narrow_mlp(old: Any, neurons: int) -> Mlp:
+    return Mlp(
+        old.fc1.in_features,
+        hidden_features=neurons,
+        out_features=old.fc2.out_features,
+        act_layer=type(old.act),
+        bias=(old.fc1.bias is not None, old.fc2.bias is not None),
+        drop=(old.drop1.p, old.drop2.p),
+    )
