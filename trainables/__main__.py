@@ -1,0 +1,170 @@
+"""Single-GPU mode: one trial with the seed guide's flags, without Ray, Optuna or MLflow.
+
+Comes in: flags (one per knob, `python -m trainables --help`), or a former best.yaml by --config.
+Goes out, below --save_dir: report.json, model.safetensors + architecture.json (the compacted model), run.log, and the
+trial's checkpoints. Exit codes: 0 finished, 2 bad input, 130 interrupted (go on with --resume), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import timm  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as missing:
+    print(f"error: {missing.name} is missing; install it with: pip install {missing.name}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+from trainables.console import Console
+from trainables.rsst.checkpoint import StoreBusy, read_json, replace_json
+from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
+from trainables.rsst.export import ARCHITECTURE, MODEL
+from trainables.rsst.training import TrialDiverged
+from trainables.rsst.trial import open_trial
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line that names the flag and the closest valid one."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
+        close = get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
+        hint = f"; did you mean {close[0]}?" if close else "; see python -m trainables --help"
+        print(f"error: {message}{hint}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one trial from command-line arguments; returns the exit code."""
+    given = vars(_parser().parse_args(arguments))
+    edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config")}
+    try:
+        knobs = _from_file(edge["config"]) if edge["config"] else {}
+        knobs |= {name: value for name, value in given.items() if value is not None}
+        if edge["strict"]:
+            knobs["on_missing_weights"] = "error"
+        config = RSSTConfig.from_knobs(knobs)
+        if edge["print_config"]:
+            print(
+                "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in config.knobs().items())
+            )
+            return 0
+        return _run(config, resume=edge["resume"])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(config: RSSTConfig, *, resume: bool) -> int:
+    folder = _save_dir(config)
+    _refuse_other_work(folder, config, resume=resume)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Console(config, folder / "run.log") as console:
+        try:
+            replace_json(folder / "config.json", config.knobs())
+            with open_trial(config, folder / "state", say=console.say) as trial:
+                for event in trial.events():
+                    console.show(event)
+                for name in ("report.json", MODEL, ARCHITECTURE):
+                    _copy(trial.folder / name, folder / name)
+        except KeyboardInterrupt:
+            again = ["python", "-m", "trainables", "--config", str(folder / "config.json"), "--save_dir", str(folder)]
+            console.say(f"interrupted; go on with: {shlex.join([*again, '--resume'])}")
+            return 130
+        except (TrialDiverged, StoreBusy) as error:
+            console.say(f"error: {error}")
+            return 1
+        except OSError as error:
+            console.say(f"error: {error}; nothing that was saved is lost, go on with --resume")
+            return 1
+        console.say(f"report: {folder / 'report.json'}   model: {folder / MODEL}")
+    return 0
+
+
+def _save_dir(config: RSSTConfig) -> Path:
+    name = config.save_dir or f"results/{config.arch}-{config.dataset}-{config.fingerprint}"
+    folder = Path(name).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError("save_dir", name, "a folder that can be made and written", str(error)) from error
+    return folder
+
+
+def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> None:
+    """Never write over another trial, nor over this one unless --resume asks to go on with it."""
+    try:
+        before = read_json(folder / "config.json")
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise ConfigError("save_dir", folder, "a folder whose config.json can be read", "use another one") from None
+    if not resume:
+        hint = "add --resume to go on with it, or use another folder"
+        raise ConfigError("save_dir", folder, "a folder that holds no trial yet", hint)
+    now = config.knobs()
+    other = [n for n in now if KNOBS[n].in_fingerprint and before.get(n) != now[n]]
+    if other:
+        differing = ", ".join(f"{n} {before.get(n)} → {now[n]}" for n in other)
+        raise ConfigError("save_dir", folder, "the folder of the same trial", f"these knobs differ: {differing}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    import yaml  # timm requires it
+
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error).splitlines()[0]) from error
+    if not isinstance(read, dict):
+        raise ConfigError("config", path, "a YAML or JSON file of knobs", "it holds no key: value pairs")
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m trainables", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON of knobs, such as best.yaml; flags win over it")
+    parser.add_argument("--print-config", action="store_true", help="print every knob as YAML and stop")
+    parser.add_argument("--resume", action="store_true", help="go on from what --save_dir holds, if anything")
+    parser.add_argument("--strict", action="store_true", help="stop when pretrained weights can't be had")
+    group = parser.add_argument_group("knobs", "a default in (…) depends on arch, dataset and pretrained")
+    for knob in KNOBS.values():
+        bare: dict[str, Any] = {"nargs": "?", "const": True} if knob.type is bool else {}
+        group.add_argument(f"--{knob.name}", default=None, help=_help(knob), metavar=_metavar(knob), **bare)
+    return parser
+
+
+def _help(knob: Knob) -> str:
+    default = knob.default if knob.default is not None else "none" if knob.optional else "(preset)"
+    return f"{knob.help} [{default}]".replace("%", "%%")
+
+
+def _metavar(knob: Knob) -> str:
+    if knob.choices:
+        return "{" + ",".join(knob.choices) + "}"
+    return {int: "N", float: "X", bool: "BOOL", str: "TEXT"}[knob.type]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""What a single run shows: progress with an ETA, one line per round, warnings that can't be missed.
+
+Comes in: a trial's events. Goes out: lines on the terminal (a live line only where it is a terminal) and in run.log.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.experiment import Event
+
+_PLAIN_EVERY_S = 15.0
+
+
+class Console:
+    """Prints events; everything said also goes to `log` with the time of day."""
+
+    def __init__(self, config: RSSTConfig, log: Path) -> None:
+        self._config = config
+        self._log = log.open("a", encoding="utf-8")
+        self._live = sys.stdout.isatty()
+        self._shown_at = time.monotonic()
+        self._line_open = False
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._end_line()
+        self._log.close()
+
+    def say(self, text: str) -> None:
+        """One line for the reader and the log."""
+        self._end_line()
+        print(text, flush=True)
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._log.flush()
+
+    def show(self, event: Event) -> None:
+        """Show one event of the trial."""
+        {"start": self._start, "epoch": self._epoch, "round": self._round, "final": self._final}[event.kind](
+            event.metrics
+        )
+
+    def _start(self, m: dict[str, Any]) -> None:
+        c = self._config
+        for line in m["lines"]:
+            self.say(line)
+        if m["warning"]:
+            self._shout(m["warning"])
+        self.say(
+            f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
+            f"{c.struct}, {c.criteria} · {c.rounds} rounds of {c.epochs} epochs · {m['device']} ({m['device_name']})"
+        )
+
+    def _epoch(self, m: dict[str, Any]) -> None:
+        left = self._config.rounds * self._config.epochs - m["epochs_trained"]
+        pressed = f" · doomed norm {m['doomed_norm_left']:.1e}" if "doomed_norm_left" in m else ""
+        line = (
+            f"round {m['round']} epoch {m['epoch']}/{self._config.epochs} · loss {m['train_loss']:.4f} · "
+            f"val {m['val_top1_before_hardening']:.2%}{pressed} · ETA {duration(left * m['seconds'])}"
+        )
+        if self._live:
+            print(f"\r\x1b[K{line}", end="", flush=True)
+            self._line_open = True
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        elif time.monotonic() - self._shown_at >= _PLAIN_EVERY_S:
+            self._shown_at = time.monotonic()
+            self.say(line)
+
+    def _round(self, m: dict[str, Any]) -> None:
+        self.say(
+            f"round {m['round'] + 1}/{self._config.rounds} · val_top1 {m['val_top1']:.2%} "
+            f"(before hardening {m['val_top1_before_hardening']:.2%}) · kept {m['kept_share']:.1%} · "
+            f"density {m['density']:.1%} · heads {m['heads_kept']} neurons {m['neurons_kept']} · "
+            f"{m['params']:,} params · {m['gmacs']:.4g} GMACs · {m['latency_ms']:.2f} ms · {duration(m['seconds'])}"
+        )
+
+    def _final(self, m: dict[str, Any]) -> None:
+        self.say(
+            f"finished · test_top1 {m['test_top1']:.2%} · val_top1 {m['val_top1']:.2%} · density {m['density']:.1%} · "
+            f"hardening_gap {m['hardening_gap']:.4f} · {m['init_effective']}"
+        )
+
+    def _shout(self, warning: str) -> None:
+        self._end_line()
+        lines = warning.splitlines()
+        bar = "!" * min(max(len(line) for line in lines) + 4, 118)
+        print("\n".join([bar, *(f"! {line}" for line in lines), bar]), file=sys.stderr, flush=True)
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} WARNING {warning}\n")
+
+    def _end_line(self) -> None:
+        if self._line_open:
+            print(flush=True)
+            self._line_open = False
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person reads it: 42s, 3m10s, 5h02m, 2d07h."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h:02d}h"
+    return f"{h}h{m:02d}m" if hours else f"{m}m{s:02d}s" if minutes else f"{s}s"
