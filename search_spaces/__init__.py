@@ -1,0 +1,18 @@
+"""Search spaces: define-by-run functions that turn suggestions into knobs of one trial.
+
+    parts.py    ranges that several spaces share
+    digits.py   the default sweep
+    SPACES      name → function; `tune-rsst sweep space=NAME`, or your own: space=path/to/file.py:function
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from search_spaces.digits import digits
+from search_spaces.parts import Knobs, Suggest
+
+Space = Callable[[Suggest], Knobs]
+
+SPACES: Mapping[str, Space] = MappingProxyType({"digits": digits})

@@ -1,0 +1,200 @@
+"""The settings of a sweep: one flat namespace of sweep settings and trial knobs, checked before anything is written.
+
+Comes in: a YAML file and `key=value` overrides, both optional. Goes out: frozen `SweepSettings`; the knobs in it are
+fixed for every trial and leave the search. Every error is one line: key = value: valid is …; what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from trainables.rsst.config import KNOBS, ConfigError
+
+DEFAULT_TARGET_DENSITY = 0.3
+# Settings of a run rather than of the search: they may change from one resume to the next.
+RUN_ONLY = frozenset(
+    {
+        "name",
+        "max_concurrent_trials",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "mlflow_tracking_uri",
+        "optuna_storage",
+        "ray_address",
+        "data",
+        "device",
+        "weights",
+    }
+)
+NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
+
+
+class SweepSettings(BaseModel):
+    """Everything that decides a sweep. `fixed` holds the knobs that are the same in every trial."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(None, description="the sweep's name, which is its folder; default: space, date and time")
+    space: str = Field("digits", description="a name that `tune-rsst spaces` lists, path/to/file.py:function, or module:function")
+    trials: int = Field(16, ge=1, description="trials of the sweep")
+    seed: int = Field(0, ge=0, description="seed of the search and of every trial")
+    objective: Literal["val_top1"] = Field("val_top1", description="what is maximised, at the target density")
+    sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")
+    startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
+    stopping: Literal["halving", "none"] = Field("halving", description="early stopping at equal kept share")
+    reduction_factor: float = Field(2.0, gt=1, description="halving: 1 of this many goes on from each rung")
+    rungs: tuple[float, ...] = Field((0.3, 0.6), description="halving: rung q lies at kept share target_density^q")
+    max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
+    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for a trial")
+    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs (or a share of one) that Ray sets aside for a trial")
+    mlflow_tracking_uri: str | None = Field(None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME")
+    mlflow_experiment: str = Field("tune-rsst", min_length=1, description="MLflow experiment that holds the sweep")
+    optuna_storage: str | None = Field(None, description="default: sqlite in the sweep's folder; memory, or a database URL")
+    ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
+    fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
+        return name
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending_shares(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if not rungs or list(rungs) != sorted(set(rungs)) or not all(0 < q < 1 for q in rungs):
+            raise ValueError("numbers between 0 and 1, ascending, for example [0.3,0.6]")
+        return rungs
+
+    def flat(self) -> dict[str, Any]:
+        """Settings and fixed knobs in one mapping, as a YAML file would hold them."""
+        return {**self.model_dump(mode="json"), **{k: v for k, v in self.fixed.items() if k != "seed"}}
+
+    @property
+    def target_density(self) -> float | None:
+        """Kept share at which trials are compared; None when every trial runs its own number of rounds."""
+        value = self.fixed.get("target_density")
+        return None if value is None else float(value)
+
+
+def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the user wrote, merged: the file, then the overrides. Checks names, not values.
+
+    Raises:
+        ConfigError: the file can't be read, a value is a group, or a key is neither a setting nor a knob.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError("override", item, "key=value", "the settings file comes first and ends in .yaml or .yml")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(file) if file else {}, OmegaConf.from_dotlist(list(overrides)))
+        found = OmegaConf.to_container(merged, resolve=True)
+    except OSError as error:
+        raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise ConfigError("file" if file else "override", file or " ".join(overrides), f"YAML ({line})") from None
+    if not isinstance(found, dict):
+        raise ConfigError("file", file, "a YAML mapping of key: value")
+    for name, value in found.items():
+        _known(str(name), value)
+    return {str(name): value for name, value in found.items()}
+
+
+def settings_names() -> list[str]:
+    """Names of the sweep's own settings, knobs not included."""
+    return [name for name in SweepSettings.model_fields if name != "fixed"]
+
+
+def _known(name: str, value: Any) -> None:
+    names = [*settings_names(), *(k for k in KNOBS if k not in NOT_IN_A_SWEEP)]
+    if name in NOT_IN_A_SWEEP:
+        raise ConfigError(name, value, "not a setting of a sweep", NOT_IN_A_SWEEP[name])
+    if name not in names:
+        close = get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst sweep --help` lists them"
+        raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
+    if isinstance(value, dict) or (isinstance(value, list) and name != "rungs"):
+        raise ConfigError(name, value, "one value; all settings are in one flat list")
+
+
+def resolve(written: Mapping[str, Any]) -> SweepSettings:
+    """The settings of a sweep from what the user wrote.
+
+    Raises:
+        ConfigError: a value that is not valid; the line names the key.
+    """
+    own = {k: v for k, v in written.items() if k in settings_names()}
+    fixed = {k: v for k, v in written.items() if k in KNOBS}
+    if "pruning_times" not in fixed:
+        fixed.setdefault("target_density", DEFAULT_TARGET_DENSITY)
+    fixed.setdefault("on_missing_weights", "error")
+    for path in ("data", "weights"):
+        if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
+            fixed[path] = str(Path(fixed[path]).expanduser().absolute())
+    for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
+        own[name] = None
+    try:
+        settings = SweepSettings(**own)
+    except ValidationError as error:
+        raise _one_line(error, written) from None
+    fixed["seed"] = settings.seed
+    return settings.model_copy(update={"fixed": fixed})
+
+
+def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
+    """`settings` with the fixed knobs as the core understood them (`spaces.validate`), and rules that need both.
+
+    Raises:
+        ConfigError: stopping = halving without a target density.
+    """
+    settings = settings.model_copy(update={"fixed": {name: checked[name] for name in settings.fixed}})
+    if settings.stopping == "halving" and settings.target_density is None:
+        raise ConfigError(
+            "stopping", "halving", "none without target_density", "trials are compared at target_density^q: give it"
+        )
+    return settings
+
+
+def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError:
+    """The first complaint of pydantic in the project's own form."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return ConfigError(name, written.get(name), valid, _help(name))
+
+
+def _help(name: str) -> str:
+    field = SweepSettings.model_fields.get(name)
+    return field.description or "" if field else ""
+
+
+def differing(old: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys that the user wrote with another value than the sweep in the ledger has: key → (old, new).
+
+    Settings of a run (RUN_ONLY) may differ. `written` must be resolved values.
+    """
+    return {
+        name: (old.get(name), value) for name, value in written.items() if name not in RUN_ONLY and old.get(name) != value
+    }
+
+
+def without_secrets(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`flat` with passwords in addresses replaced, for files and records."""
+    return {name: hide_password(value) if isinstance(value, str) else value for name, value in flat.items()}
+
+
+def hide_password(text: str) -> str:
+    """scheme://user:password@host → scheme://user:***@host"""
+    return re.sub(r"(\w[\w+.-]*://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)

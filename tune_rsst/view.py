@@ -1,0 +1,143 @@
+"""What a ledger says: the sweep's settings and state, and each trial with its state, knobs and metrics.
+
+Comes in: ledger events, one by one (`SweepView.apply`), in order; the driver feeds it while it writes, readers feed it
+from the file. Goes out: the view; applying the same events again gives the same view. `key(...)` is how events of a trial
+are told apart, so that a report that arrives twice counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNFINISHED = "running"
+ENDED_STATES = ("finished", "stopped", "failed")
+EventKey = tuple[str, int, int]
+
+
+def trial_key(number: int) -> str:
+    """"t0007": the trial's id everywhere; the number is Optuna's."""
+    return f"t{number:04d}"
+
+
+def key(kind: str, metrics: Mapping[str, Any]) -> EventKey:
+    """What makes a core event the only one of its kind in its trial."""
+    return kind, int(metrics.get("round", -1)), int(metrics.get("epoch", -1))
+
+
+@dataclass
+class TrialView:
+    """One trial as far as the ledger knows it."""
+
+    trial: str
+    number: int
+    params: dict[str, Any]
+    distributions: dict[str, str]
+    knobs: dict[str, Any]
+    fingerprint: str
+    rounds: int
+    suggested_at: float
+    state: str = UNFINISHED
+    reason: str | None = None
+    rung: int | None = None
+    ended_at: float | None = None
+    seen: set[EventKey] = field(default_factory=set)
+    round_events: list[dict[str, Any]] = field(default_factory=list)
+    last_epoch: dict[str, Any] = field(default_factory=dict)
+    final: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The newest value of everything: the last hardened round's, the final event's, epochs trained so far."""
+        found = dict(self.round_events[-1]) if self.round_events else {}
+        found |= self.final or {}
+        if self.last_epoch.get("epochs_trained", 0) > found.get("epochs_trained", -1):
+            found["epochs_trained"] = self.last_epoch["epochs_trained"]
+            found.setdefault("round", self.last_epoch["round"])
+        return found
+
+    def apply_report(self, kind: str, metrics: dict[str, Any]) -> bool:
+        """Take one core event in. False when it was known already."""
+        event = key(kind, metrics)
+        if event in self.seen:
+            return False
+        self.seen.add(event)
+        if kind == "epoch":
+            self.last_epoch = metrics
+            self.seconds += float(metrics.get("seconds", 0.0))
+        elif kind == "round":
+            self.round_events.append(metrics)
+        elif kind == "final":
+            self.final = metrics
+        return True
+
+
+@dataclass
+class SweepView:
+    """One sweep as far as the ledger knows it."""
+
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    trials: dict[str, TrialView] = field(default_factory=dict)
+    repeats: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    active_s: float = 0.0
+
+    @classmethod
+    def of(cls, events: Iterable[dict[str, Any]]) -> SweepView:
+        """The view of all `events`."""
+        view = cls()
+        for event in events:
+            view.apply(event)
+        return view
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take one ledger event in. Kinds that a later version may add are passed over."""
+        kind, now = event["event"], float(event["time"])
+        if kind not in ("resumed", "sweep_started") and self.updated_at:
+            self.active_s += max(0.0, now - self.updated_at)
+        self.updated_at = now
+        if kind == "sweep_started":
+            self.name, self.settings, self.start, self.started_at = event["name"], event["settings"], dict(event), now
+        elif kind == "suggested":
+            self.trials[event["trial"]] = TrialView(
+                trial=event["trial"],
+                number=event["number"],
+                params=event["params"],
+                distributions=event["distributions"],
+                knobs=event["knobs"],
+                fingerprint=event["fingerprint"],
+                rounds=event["rounds"],
+                suggested_at=now,
+            )
+        elif kind == "reported":
+            self.trials[event["trial"]].apply_report(event["kind"], event["metrics"])
+        elif kind == "ended":
+            trial = self.trials[event["trial"]]
+            trial.state, trial.reason, trial.rung, trial.ended_at = event["state"], event["reason"], event["rung"], now
+        elif kind == "repeated":
+            self.repeats.append(dict(event))
+        elif kind == "sweep_ended":
+            self.ended = True
+        elif kind == "resumed":
+            self.ended = False
+
+    @property
+    def unfinished(self) -> list[TrialView]:
+        """Trials that were suggested and have not ended, in the order of their numbers."""
+        return [t for t in self.trials.values() if t.state == UNFINISHED]
+
+    def state(self, running: bool) -> str:
+        """running, finished or interrupted; `running` says whether a driver holds the sweep's lock."""
+        if running:
+            return "running"
+        return "finished" if self.ended else "interrupted"
+
+    def count(self, state: str) -> int:
+        """Number of trials in `state`."""
+        return sum(t.state == state for t in self.trials.values())
