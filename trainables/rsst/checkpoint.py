@@ -38,7 +38,7 @@ class Damaged(ValueError):
 
 
 class CheckpointStore:
-    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets one line for every damaged one it passes over."""
+    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets a line for each damaged one."""
 
     def __init__(self, root: Path, fingerprint: str, say: Callable[[str], None]) -> None:
         self.folder = root / fingerprint

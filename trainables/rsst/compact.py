@@ -25,9 +25,11 @@ class Units:
     neurons: PerLayer
 
     def of(self, kind: Kind) -> PerLayer:
+        """Layers of one kind."""
         return self.heads if kind == "head" else self.neurons
 
     def counts(self, kind: Kind) -> tuple[int, ...]:
+        """How many per layer."""
         return tuple(len(layer) for layer in self.of(kind))
 
     def without(self, positions: Units) -> Units:
@@ -35,10 +37,12 @@ class Units:
         return Units(_without(self.heads, positions.heads), _without(self.neurons, positions.neurons))
 
     def to_json(self) -> dict[str, list[list[int]]]:
+        """Lists by kind."""
         return {"heads": [list(x) for x in self.heads], "neurons": [list(x) for x in self.neurons]}
 
     @classmethod
     def from_json(cls, d: Mapping[str, list[list[int]]]) -> Units:
+        """The units that `to_json` wrote."""
         return cls(tuple(tuple(x) for x in d["heads"]), tuple(tuple(x) for x in d["neurons"]))
 
 

@@ -195,7 +195,7 @@ class RSSTConfig:
         return _rewind_epoch(self.rewind)
 
     def kept_share_after(self, prunings: int) -> float:
-        """Share of the units that should be alive after `prunings` prunings (METHOD.md, "rate" and "target_density")."""
+        """Share of the units that is asked to be alive after `prunings` prunings (METHOD.md, "Words")."""
         if self.target_density is not None:
             return float(self.target_density ** (prunings / max(self.rounds - 1, 1)))
         return float((1.0 - self.rate) ** prunings)

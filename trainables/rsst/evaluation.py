@@ -64,7 +64,7 @@ def gmacs(arch: Architecture) -> float:
     model = build(arch, "meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, *arch.input_shape(), device="meta"))
-    return counter.get_total_flops() / 2e9
+    return float(counter.get_total_flops()) / 2e9
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Scores:
     neurons: tuple[Tensor, ...]
 
     def of(self, kind: Kind) -> tuple[Tensor, ...]:
+        """Scores of one kind, by layer."""
         return self.heads if kind == "head" else self.neurons
 
 
@@ -114,7 +115,7 @@ def _from_activations(criterion: str, model: VisionTransformer, arch: Architectu
 
 @contextmanager
 def _captured(model: VisionTransformer) -> Iterator[dict[tuple[Kind, int], Tensor]]:
-    """The inputs of every layer's `proj` and `fc2` in the next forward pass; they keep their gradient if they have one."""
+    """The inputs of every layer's `proj` and `fc2` in the next forward pass; they keep their gradients."""
     captured: dict[tuple[Kind, int], Tensor] = {}
 
     def keep(kind: Kind, layer: int) -> Callable[..., None]:

@@ -88,7 +88,7 @@ class Penalty:
     def before_step(self, t: float) -> None:
         """l2: add λ(t)·w to the gradients of the doomed; t is the progress that the step ends at."""
         if self._weights and not self._normalized:
-            gradients = [weight.grad for weight in self._weights]
+            gradients = [weight.grad for weight in self._weights if weight.grad is not None]
             torch._foreach_addcmul_(gradients, self._weights, self._masks, value=ramp(self._name, t, self._g, self._p))
 
     @torch.no_grad()

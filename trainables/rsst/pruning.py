@@ -43,6 +43,7 @@ class Form:
 
     @classmethod
     def unpruned(cls, arch: Architecture) -> Form:
+        """The form before anything is removed."""
         return cls(arch, arch, all_units(arch))
 
 
@@ -78,14 +79,17 @@ class UnitPruner:
     def choose(
         self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Calibration, share: float
     ) -> Doomed:
+        """See `Pruner`."""
         scores = score(config.criteria, model, form.arch, calibration, rate=config.rate)
         totals = {kind: form.full.counts(kind) for kind in kinds_of("both")}
         return Doomed(select_units(scores, totals, share, scope=config.scope, granularity=config.granularity))
 
     def masks(self, weights: Mapping[str, Tensor], form: Form, doomed: Doomed) -> Masks:
+        """See `Pruner`."""
         return unit_masks(weights, form.arch, doomed.units) if doomed.units else {}
 
     def remove(self, weights: Mapping[str, Tensor], form: Form, doomed: Doomed) -> tuple[Weights, Form]:
+        """See `Pruner`."""
         if doomed.units is None:
             return dict(weights), form
         keep = all_units(form.arch).without(doomed.units)
@@ -93,6 +97,7 @@ class UnitPruner:
         return slice_weights(weights, form.arch, keep), smaller
 
     def kept_share(self, form: Form, config: RSSTConfig) -> float:
+        """See `Pruner`."""
         kinds = kinds_of(config.granularity)
         return sum(sum(form.arch.counts(k)) for k in kinds) / sum(sum(form.full.counts(k)) for k in kinds)
 
@@ -103,19 +108,23 @@ class ElementPruner:
     def choose(
         self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Calibration, share: float
     ) -> Doomed:
+        """See `Pruner`."""
         matrices = {name: w for name, w in model.state_dict().items() if name in _matrices(form.arch, model)}
         return Doomed(entries=select_elements(matrices, form.dead, share))
 
     def masks(self, weights: Mapping[str, Tensor], form: Form, doomed: Doomed) -> Masks:
+        """See `Pruner`."""
         return dict(doomed.entries)
 
     def remove(self, weights: Mapping[str, Tensor], form: Form, doomed: Doomed) -> tuple[Weights, Form]:
+        """See `Pruner`."""
         dead = {
             name: mask | form.dead[name] if name in form.dead else mask for name, mask in doomed.entries.items()
         } or form.dead
         return zeroed(weights, dead), replace(form, dead=dead)
 
     def kept_share(self, form: Form, config: RSSTConfig) -> float:
+        """See `Pruner`."""
         entries = sum(mask.numel() for mask in form.dead.values())
         return 1.0 - sum(int(mask.sum()) for mask in form.dead.values()) / entries if entries else 1.0
 

@@ -125,7 +125,7 @@ def final_metrics(trial: Running) -> dict[str, Any]:
 
 
 def report_of(config: RSSTConfig, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """report.json of a trial: config, fingerprint, start, rounds, epochs and, once it is finished, the final metrics."""
+    """report.json of a trial: config, fingerprint, start, rounds, epochs, and the final metrics when finished."""
     by_kind: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "round": [], "final": []}
     for event in history:
         by_kind[event["kind"]].append({name: value for name, value in event.items() if name != "kind"})

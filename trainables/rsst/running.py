@@ -105,10 +105,12 @@ class Running:
 
     @property
     def epochs_trained(self) -> int:
+        """Epochs of all rounds that are done."""
         return self.round * self.config.epochs + self.epoch
 
     @property
     def finished(self) -> bool:
+        """Whether the final event has been reported."""
         return bool(self.history) and self.history[-1]["kind"] == "final"
 
     def choose_doomed(self) -> None:

@@ -27,14 +27,17 @@ class TrialState:
 
     @property
     def round(self) -> int:
+        """Rounds that are done."""
         return int(self.meta["round"])
 
     @property
     def epoch(self) -> int:
+        """Epochs of the present round that are done."""
         return int(self.meta["epoch"])
 
     @property
     def finished(self) -> bool:
+        """Whether nothing is left to do."""
         history = self.meta["history"]
         return bool(history) and history[-1]["kind"] == "final"
 

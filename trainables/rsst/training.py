@@ -34,6 +34,7 @@ class Clock:
 
     @property
     def steps(self) -> int:
+        """Steps of a round."""
         return self.epochs * self.steps_per_epoch
 
     def progress(self, step: int) -> float:
@@ -63,7 +64,8 @@ def learning_rate(config: RSSTConfig, clock: Clock, step: int) -> float:
 
 def make_optimizer(config: RSSTConfig, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD; weight decay acts on weight matrices, not on biases, norms, class token or position embedding."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or name in ("cls_token", "pos_embed", "reg_token")
         (free if plain else decayed).append(parameter)

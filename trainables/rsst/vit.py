@@ -56,12 +56,15 @@ class Architecture:
 
     @property
     def depth(self) -> int:
+        """Number of layers."""
         return len(self.heads)
 
     def counts(self, kind: Kind) -> tuple[int, ...]:
+        """Heads or neurons per layer."""
         return self.heads if kind == "head" else self.neurons
 
     def with_counts(self, heads: Sequence[int], neurons: Sequence[int]) -> Architecture:
+        """The same model with other widths."""
         return replace(self, heads=tuple(heads), neurons=tuple(neurons))
 
     def input_shape(self) -> tuple[int, int, int]:
@@ -70,10 +73,12 @@ class Architecture:
         return self.arguments["in_chans"], side, side
 
     def to_json(self) -> dict[str, Any]:
+        """All fields, JSON-able."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, d: dict[str, Any]) -> Architecture:
+        """The architecture that `to_json` wrote."""
         return cls(d["timm_name"], d["arguments"], d["head_dim"], tuple(d["heads"]), tuple(d["neurons"]))
 
 
@@ -106,7 +111,7 @@ def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Arch
 
 
 def build(arch: Architecture, device: torch.device | str = "cpu") -> VisionTransformer:
-    """A timm VisionTransformer with `arch.heads[l]` heads and `arch.neurons[l]` neurons in layer l, freshly initialised.
+    """A timm VisionTransformer with `arch.heads[l]` heads and `arch.neurons[l]` neurons in layer l, new weights.
 
     Blocks that are narrower than the full model get timm's own Attention and Mlp with fewer heads and neurons.
     """
@@ -126,7 +131,7 @@ def blocks_of(model: VisionTransformer) -> Iterator[tuple[int, Any]]:
 
 
 def unit_index(arch: Architecture, kind: Kind, layer: int, units: Sequence[int], repeats: int) -> Tensor:
-    """Row (or column) numbers that `units` (positions in this layer) take up in a unit tensor: int64, (repeats·U·K,)."""
+    """Row (or column) numbers that `units` (positions in this layer) take up in a unit tensor: int64 (repeats·U·K,)."""
     width = arch.head_dim if kind == "head" else 1
     total = arch.counts(kind)[layer] * width
     first = torch.tensor(list(units), dtype=torch.int64) * width
@@ -157,7 +162,7 @@ def _base(timm_name: str, arguments: dict[str, Any], asked: str) -> VisionTransf
     return model
 
 
-def _require_plain(asked: str, index: int, block: nn.Module) -> None:
+def _require_plain(asked: str, index: int, block: Any) -> None:
     parts: list[tuple[str, object, type]] = [(f"blocks.{index}", block, Block)]
     parts += [(f"blocks.{index}.attn", getattr(block, "attn", None), Attention)]
     parts += [(f"blocks.{index}.mlp", getattr(block, "mlp", None), Mlp)]
