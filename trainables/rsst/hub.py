@@ -1,0 +1,108 @@
+"""timm's hub: a cached weights file, or one bounded question to the hub.
+
+Comes in: a timm model name. Goes out: the path of its weights file in the hub's own cache, or why there is none.
+huggingface_hub retries for 47 s when a network is gone, and waits for ever on a server that accepts and never answers.
+So a child process asks once, and is ended when no answer came in ASK_S, or no byte more in STALL_S during a download.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ASK_S = 9.0  # from the question to the answer, start of the child included
+STALL_S = 30.0  # a download may take as long as it likes while bytes come in
+FILE_NAMES = ("model.safetensors", "pytorch_model.bin")  # cached ones; only the first is ever downloaded
+
+# asks where the file is (once: without the client's retries), then downloads it and prints its path
+_CHILD = """
+import sys
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+repository, name = sys.argv[1:3]
+try:
+    get_hf_file_metadata(hf_hub_url(repository, name), timeout=float(sys.argv[3]))
+    print(hf_hub_download(repository, name))
+except Exception as error:
+    print(type(error).__name__ + ": " + (str(error).strip().splitlines() or [""])[0], file=sys.stderr)
+    sys.exit(1)
+"""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """`path` of the file, or None and the reason in `problem`. `repository` is None where timm knows no weights."""
+
+    repository: str | None
+    path: Path | None
+    problem: str = ""
+
+
+def fetch(timm_name: str) -> HubFile:
+    """The weights file of `timm_name`: from the cache without asking anyone, else downloaded once. Raises nothing."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(timm_name) if timm_name else None
+    if known is None or not known.hf_hub_id:
+        return HubFile(None, None, f"timm has no pretrained weights for {timm_name or 'this model'}")
+    repository = str(known.hf_hub_id)
+    try:
+        from huggingface_hub import constants, try_to_load_from_cache
+    except ImportError:
+        return HubFile(repository, None, "huggingface_hub is not installed (pip install huggingface_hub)")
+    for name in FILE_NAMES:
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return HubFile(repository, Path(cached))
+    if constants.HF_HUB_OFFLINE:
+        return HubFile(repository, None, f"{repository} is not in the cache and HF_HUB_OFFLINE is set")
+    return _download(repository, Path(constants.HF_HUB_CACHE))
+
+
+def _download(repository: str, cache: Path) -> HubFile:
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, repository, FILE_NAMES[0], str(ASK_S - 2.0)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | quiet,
+    )
+    try:
+        stopped = _watch(child, cache / f"models--{repository.replace('/', '--')}")
+    finally:
+        if child.poll() is None:
+            child.kill()
+        said, errors = child.communicate()
+    if child.returncode == 0:
+        return HubFile(repository, Path(said.strip().splitlines()[-1]))
+    problem = stopped or (errors.strip().splitlines() or ["no answer"])[-1]
+    return HubFile(repository, None, f"{repository}: {problem}")
+
+
+def _watch(child: subprocess.Popen[str], folder: Path) -> str:
+    """Wait for the child; the reason to end it, or "" when it ended by itself.
+
+    A download shows as growth of what lies below `folder`, the repository's place in the cache.
+    """
+    answered, size, since = False, _size(folder), time.monotonic()
+    while True:
+        try:
+            child.wait(timeout=0.1)
+            return ""
+        except subprocess.TimeoutExpired:
+            now = _size(folder)
+        if now != size:
+            answered, size, since = True, now, time.monotonic()
+        elif time.monotonic() - since > (STALL_S if answered else ASK_S):
+            return f"the download stood still for {STALL_S:.0f} s" if answered else f"no answer in {ASK_S:.0f} s"
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(entry.stat().st_size for entry in (folder / "blobs").iterdir())
+    except OSError:
+        return 0
