@@ -107,7 +107,9 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         seed = derived(config.seed, "augment", round, epoch, at)
-        images, targets = augment(train.batch(index), train.labels[index], config.augment, num_classes, seed)
+        images, targets = augment(
+            train.batch(index), train.labels[index], config.augment, num_classes, seed, mean=train.mean, std=train.std
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)

@@ -1,0 +1,48 @@
+"""A finished model in formats that other programs read: ONNX and torch.export's .pt2.
+
+Comes in: a model from `export.load_pruned` and the shape of one image. Goes out: a file; the batch size is free in both.
+ONNX needs the extra `onnx` (pip install 'tune-rsst[onnx]'). Shapes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_BATCH = torch.export.Dim("batch", min=1, max=65536)
+
+
+def _example(shape: tuple[int, int, int]) -> Tensor:
+    """Two images of zeros: a batch of one would be taken for a constant."""
+    return torch.zeros(2, *shape)
+
+
+def save_onnx(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+    """Write `model` as ONNX: input `images` float32 (B, C, H, W), output `logits` (B, classes).
+
+    Raises:
+        ImportError: the extra `onnx` is not installed.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.onnx.export(
+        model.eval(),
+        (_example(shape),),
+        temporary,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: _BATCH},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    temporary.replace(path)
+
+
+def save_program(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+    """Write `model` as a torch.export program (.pt2): `torch.export.load(path).module()(images)` gives logits."""
+    program = torch.export.export(model.eval(), (_example(shape),), dynamic_shapes=({0: _BATCH},))
+    temporary = path.with_name(f".{path.stem}.tmp.pt2")
+    torch.export.save(program, temporary)
+    temporary.replace(path)
