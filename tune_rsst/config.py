@@ -18,6 +18,7 @@ from trainables.rsst.config import KNOBS, ConfigError
 
 DEFAULT_TARGET_DENSITY = 0.3
 # Settings of a run rather than of the search: they may change from one resume to the next.
+HERE = frozenset({"data", "device"})
 RUN_ONLY = frozenset(
     {
         "name",
@@ -27,9 +28,7 @@ RUN_ONLY = frozenset(
         "mlflow_tracking_uri",
         "optuna_storage",
         "ray_address",
-        "data",
-        "device",
-        "weights",
+        *HERE,
     }
 )
 NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
@@ -178,16 +177,6 @@ def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError
 def _help(name: str) -> str:
     field = SweepSettings.model_fields.get(name)
     return field.description or "" if field else ""
-
-
-def differing(old: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys that the user wrote with another value than the sweep in the ledger has: key → (old, new).
-
-    Settings of a run (RUN_ONLY) may differ. `written` must be resolved values.
-    """
-    return {
-        name: (old.get(name), value) for name, value in written.items() if name not in RUN_ONLY and old.get(name) != value
-    }
 
 
 def without_secrets(flat: Mapping[str, Any]) -> dict[str, Any]:

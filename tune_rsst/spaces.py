@@ -170,16 +170,3 @@ def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tupl
         draw = space.draw(RandomSuggest(seed), fixed)
         yield draw, RSSTConfig.from_knobs(draw.knobs)
 
-
-def validate(space: Space, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Build many trials of the space; give back all knobs of the first, converted.
-
-    Raises:
-        ConfigError: one of them is not valid, or nothing is left to search.
-    """
-    first: dict[str, Any] = {}
-    for draw, config in samples(space, fixed, VALIDATION_DRAWS):
-        if not draw.params:
-            raise ConfigError("space", space.address, "a space with something to search", "every knob in it is fixed: free one")
-        first = first or config.knobs()
-    return first

@@ -58,6 +58,10 @@ class TrialView:
             found.setdefault("round", self.last_epoch["round"])
         return found
 
+    def knows(self, kind: str, metrics: Mapping[str, Any]) -> bool:
+        """Whether this core event is in the ledger already."""
+        return key(kind, metrics) in self.seen
+
     def apply_report(self, kind: str, metrics: dict[str, Any]) -> bool:
         """Take one core event in. False when it was known already."""
         event = key(kind, metrics)

@@ -1,8 +1,9 @@
 """State on disk: atomic, hashed, addressed by the trial's fingerprint and by round and epoch.
 
-Comes in: a `TrialState`. Goes out: the newest one that is whole. A checkpoint is a folder `r003-e012` (after 12 epochs
-of round 3) of `tensors.safetensors`, `state.json` and `manifest.json`, which holds their sha256 and is written last.
-It is written under a temporary name, flushed and renamed; the last two whole ones are kept. Nothing is a pickle.
+Comes in: a `TrialState`. Goes out: the newest one that is whole. A checkpoint is a folder `r003-e012-n00055` (12 epochs
+of round 3, 55 events) of `tensors.safetensors`, `state.json` and `manifest.json`, which holds their sha256 and is
+written last. It is written under a temporary name, flushed and renamed; the last two whole ones are kept. Nothing is a
+pickle.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from trainables.rsst.state import TrialState
 
-_NAME = re.compile(r"r(\d+)-e(\d+)")
+_NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
 KEEP = 2
 
 
@@ -72,7 +73,8 @@ class CheckpointStore:
         Raises:
             OSError: the disk is full or cannot be written; earlier checkpoints are as they were.
         """
-        final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}"
+        events = len(state.meta["history"])
+        final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}-n{events:05d}"
         temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
         try:
             temporary.mkdir()
@@ -82,9 +84,7 @@ class CheckpointStore:
             _flush(temporary / names[0])
             write_json(temporary / "manifest.json", {name: sha256_of(temporary / name) for name in names})
             _flush(temporary)
-            if (
-                final.exists()
-            ):  # the same point of the same trial: written again when its copy was damaged or is finished
+            if final.exists():  # the same point of the same trial, written again
                 shutil.rmtree(_moved_aside(final))
             temporary.rename(final)
             _flush(self.folder)
@@ -96,12 +96,13 @@ class CheckpointStore:
         return final
 
     def newest(self) -> TrialState | None:
-        """The newest checkpoint that is whole, or None."""
+        """The newest checkpoint that is whole, or None. Damaged ones are renamed: they no longer count as kept."""
         for name in self._names():
             try:
                 return self._load(self.folder / name)
             except Damaged as reason:
                 self._say(f"checkpoint {name} is damaged ({reason}); falling back to the one before it")
+                (self.folder / name).rename(self.folder / f"damaged-{name}-{time.time_ns()}")
         return None
 
     def _load(self, folder: Path) -> TrialState:
@@ -122,7 +123,10 @@ class CheckpointStore:
     def _names(self) -> list[str]:
         """Names of the checkpoints, newest first."""
         found = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
-        return [m.group() for m in sorted((m for m in found if m), key=lambda m: (int(m[1]), int(m[2])), reverse=True)]
+        return [
+            m.group()
+            for m in sorted((m for m in found if m), key=lambda m: [int(part) for part in m.groups()], reverse=True)
+        ]
 
     def _remove_orphans(self) -> None:
         for entry in self.folder.iterdir():

@@ -20,6 +20,9 @@ from typing import Any
 
 from trainables.rsst import presets
 
+METHOD_VERSION = 1
+"""Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
+
 Check = tuple[str, Callable[[Any], bool]]
 
 _POSITIVE: Check = ("a number > 0", lambda v: v > 0)
@@ -172,7 +175,8 @@ class RSSTConfig:
 
         Fields at their class default are left out, so a knob added later does not change old fingerprints.
         """
-        named = {
+        named: dict[str, Any] = {"method": METHOD_VERSION}
+        named |= {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
             if f.metadata["in_fingerprint"] and (f.default is MISSING or getattr(self, f.name) != f.default)

@@ -68,8 +68,8 @@ class Running:
             model = build(arch)
         report = initial_weights(config, model)
         model.to(images.train.labels.device)
-        init = {"init_effective": report.init_effective, "weights_digest": report.digest, "source": report.source}
-        init |= {"lines": list(report.lines), "warning": report.warning}
+        init: dict[str, Any] = {"init_effective": report.init_effective, "weights_digest": report.digest}
+        init |= {"source": report.source, "lines": list(report.lines), "warning": report.warning}
         rewind = _copy(model) if config.rewind == "init" else None
         return cls(config, images, data.digest, Form.unpruned(arch), model, init, rewind)
 

@@ -95,6 +95,8 @@ def _read_torch(path: Path) -> Tensors:
 def _read_numpy(path: Path) -> Tensors:
     """Plain arrays by timm's names, or Google's own ViT archives (JAX layout), which timm converts."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("not a NumPy archive")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:

@@ -34,7 +34,7 @@ from trainables.rsst.hub import fetch
 from trainables.rsst.vit import NAMED
 from trainables.rsst.weight_files import Tensors, digest_of, read_weights
 
-NONE = "none"  # the weights_digest of a trial whose weights were looked for and not found
+ABSENT = "absent"  # the weights_digest of a trial whose weights were looked for and not found
 PATCH_EMBED = "patch_embed.proj.weight"
 
 
@@ -50,7 +50,7 @@ class ResolvedWeights:
 
     def knobs(self) -> dict[str, str | None]:
         """The knobs that make a trial take exactly these weights without looking for them again."""
-        return {"weights": str(self.path) if self.path else None, "weights_digest": self.digest or NONE}
+        return {"weights": str(self.path) if self.path else None, "weights_digest": self.digest or ABSENT}
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _look(config: RSSTConfig) -> ResolvedWeights:
         path = Path(config.weights)
         problem = "" if path.is_file() else f"there is no file {path}"
         return ResolvedWeights(None if problem else path, None, path.name, problem)
-    if config.weights_digest == NONE:
+    if config.weights_digest == ABSENT:
         return ResolvedWeights(None, None, "", "they were looked for once, before this trial, and not found")
     timm_name = NAMED[config.arch][4] if config.arch in NAMED else config.arch
     if timm_name is None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tune_rsst.halving import EqualShareHalving
+from tune_rsst.schedulers import EqualShareHalving
 
 
 def halving(**changes: object) -> EqualShareHalving:
