@@ -1,0 +1,99 @@
+"""One trial under Ray Tune: pulls events from the trial's own store and hands them to the driver. Imports ray; nothing else here does.
+
+Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has already)}.
+Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done", and "failed": one line where the trial can't go on}.
+Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data import ImageData, load
+from trainables.rsst.experiment import Event
+from trainables.rsst.training import TrialDiverged
+from trainables.rsst.trial import Trial, open_trial
+
+MIN_STEP_S = 2.0
+LOCK_PATIENCE_S = 60.0
+DATA_KNOBS = ("dataset", "data", "seed", "img_size")
+
+
+class RSSTTrainable(tune.Trainable):
+    """Adapter of `trainables.rsst.trial` to Tune's class API; an actor runs many trials one after the other."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Remember what to run; the store is opened by the first step, so that a trial that can't start reports why."""
+        self._assignment = config
+        self._trial: Trial | None = None
+        self._events: Iterator[Event] | None = None
+        self._position = 0
+        self._data: tuple[tuple[Any, ...], ImageData] | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Train until a round ends, or until 2 s have passed and there is something to say."""
+        result: dict[str, Any] = {"trial_key": self._assignment["trial_key"], "events": [], "done": False}
+        try:
+            self._advance(result)
+        except (TrialDiverged, ConfigError) as error:
+            result |= {"failed": str(error), "done": True}
+        if result["done"]:
+            self._close()
+        return result
+
+    def _advance(self, result: dict[str, Any]) -> None:
+        began = time.monotonic()
+        for event in self._open():
+            self._position += 1
+            if event.kind == "final":
+                result["done"] = True
+            if self._position > self._assignment["reported"]:
+                result["events"].append({"kind": event.kind, **event.metrics})
+            if event.kind != "epoch" or (result["events"] and time.monotonic() - began >= MIN_STEP_S):
+                return
+        result["done"] = True
+
+    def _open(self) -> Iterator[Event]:
+        if self._events is None:
+            config = RSSTConfig.from_knobs(self._assignment["knobs"])
+            root = Path(self._assignment["store"])
+            self._trial = open_trial(config, root, say=self._say, data=self._load(config), wait_s=LOCK_PATIENCE_S)
+            self._events = self._trial.events()
+        return self._events
+
+    def _load(self, config: RSSTConfig) -> ImageData:
+        """The images; kept from trial to trial of this actor while they are the same."""
+        wanted = tuple(config.knobs()[name] for name in DATA_KNOBS)
+        if self._data is None or self._data[0] != wanted:
+            self._data = (wanted, load(config))
+        return self._data[1]
+
+    def _say(self, line: str) -> None:
+        """Keep what a user should read beside the trial's checkpoints; a worker has no terminal."""
+        config = RSSTConfig.from_knobs(self._assignment["knobs"])
+        folder = Path(self._assignment["store"]) / config.fingerprint
+        with (folder / "messages.log").open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take over another trial in the same process; nothing but the images is kept."""
+        self._close()
+        self._assignment, self._position = new_config, 0
+        return True
+
+    def cleanup(self) -> None:
+        """Release the trial's store; Tune calls it when the actor is stopped."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+        self._trial = self._events = None
+        gc.collect()

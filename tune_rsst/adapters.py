@@ -1,0 +1,120 @@
+"""Ray Tune's three doors to the driver: Searcher, TrialScheduler, Callback. None of them holds state, none ever raises.
+
+An exception here would end the whole sweep inside Tune, so what goes wrong is kept in `driver.broken` and the sweep is
+stopped in order (as by Ctrl-C). Tune pickles these objects into its own, disposable state; nothing is in the pickles.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from tune_rsst.driver import Driver
+
+log = logging.getLogger(__name__)
+
+
+class _Door:
+    """What the doors share: the driver, a guard around it, an empty pickle."""
+
+    driver: Driver
+
+    def guarded(self, action: Callable[[], Any], otherwise: Any = None) -> Any:
+        """`action()`; where it raises, the sweep is stopped and `otherwise` returned."""
+        if self.driver.broken is not None:
+            return otherwise
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001  (reported by the sweep, with exit code 1)
+            log.debug("the driver failed", exc_info=True)
+            self.driver.broken = f"{type(error).__name__}: {error}"
+            signal.raise_signal(signal.SIGINT)
+            return otherwise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerSearcher(_Door, Searcher):
+    """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
+
+    def __init__(self, driver: Driver, store: Path) -> None:
+        super().__init__()
+        self.driver, self._store = driver, store
+        self._keys: dict[str, str] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self.guarded(lambda: self._suggest(trial_id), otherwise=Searcher.FINISHED)
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str:
+        trial = self.driver.next_trial()
+        if trial is None:
+            return Searcher.FINISHED
+        self._keys[trial_id] = trial.trial
+        return {
+            "trial_key": trial.trial,
+            "knobs": self.driver.knobs_of(trial),
+            "store": str(self._store),
+            "reported": len(trial.seen),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self._keys.pop(trial_id, None)
+        if error and trial is not None:
+            self.guarded(lambda: self.driver.given_up(trial))
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        return None
+
+
+class LedgerScheduler(_Door, FIFOScheduler):
+    """Hands every result to the driver and passes its decision on."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        stop = self.guarded(lambda: self.driver.take(result), otherwise=True)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if "trial_key" in result:  # results with done = True come here only
+            self.guarded(lambda: self.driver.take(result))
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.guarded(lambda: self.driver.worker_error(trial.config["trial_key"], _reason(trial)))
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of what the worker raised."""
+    error = trial.get_pickled_error()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
+
+
+class Ticker(_Door, Callback):
+    """Lets the live table look at the view a few times a second."""
+
+    def __init__(self, driver: Driver, tick: Callable[[], None]) -> None:
+        self.driver, self._tick = driver, tick
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        try:
+            self._tick()
+        except Exception:  # noqa: BLE001  (a table that can't be drawn must not stop the sweep)
+            log.debug("the live table failed", exc_info=True)

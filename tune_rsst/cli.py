@@ -1,0 +1,111 @@
+"""`tune-rsst`: the commands. Bad input is one line and exit code 2; ray, optuna and mlflow are imported where they are used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.ledger import LedgerError, SweepBusy
+
+app = typer.Typer(
+    help="Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+Sweep = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
+
+
+@app.command()
+def sweep(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="Settings: a file, then overrides.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep, where there is one.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
+) -> None:
+    """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes."""
+    from tune_rsst import config
+    from tune_rsst.plan import make_plan
+
+    words = list(words or [])
+    file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
+    plan = make_plan(config.given(file, words), name, resume)
+    console = Console()
+    if plan.note:
+        console.print(plan.note, highlight=False, soft_wrap=True)
+    from tune_rsst.sweep import run
+
+    raise typer.Exit(run(plan, console))
+
+
+@app.command()
+def show(
+    sweep: Sweep = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+) -> None:
+    """State, ranking, best trial, where everything lies, and what to type next."""
+    from tune_rsst import home, results
+    from tune_rsst.tracking_tail import known_parent_run
+
+    folder = home.find(sweep)
+    view, state = results.load(folder)
+    if as_json:
+        print(json.dumps(results.as_json(folder, view, state, known_parent_run(folder.cursor)), ensure_ascii=False))
+    else:
+        results.print_table(Console(), folder, view, state)
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="A space: its name, FILE.py:function or module:function.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many trials to draw.")] = 3,
+) -> None:
+    """List the search spaces, or show one and draw trials from it."""
+    from tune_rsst.listing import print_space, print_spaces
+
+    if name is None:
+        print_spaces(Console())
+    else:
+        print_space(Console(), name, samples)
+
+
+@app.command()
+def sync(sweep: Sweep = None) -> None:
+    """Upload to MLflow what is missing there, for example after the server was down."""
+    from tune_rsst import home, results
+    from tune_rsst.tracking import Uploader
+
+    folder = home.find(sweep)
+    view, _ = results.load(folder)
+    uploader = Uploader(
+        folder.ledger, view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"], folder.cursor
+    )
+    missing = uploader.sync_once()
+    if missing:
+        _fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
+    print(f"{folder.name}: everything is in {view.settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}")
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Run the command line; errors of the user's are one line."""
+    try:
+        app()
+    except (ConfigError, SweepBusy) as error:
+        _fail(str(error), 2)
+    except LedgerError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted before the sweep began", 130)

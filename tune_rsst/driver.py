@@ -1,0 +1,176 @@
+"""What the driver does with each report: write it to the ledger, compare, end trials, ask for new ones. Knows no Ray.
+
+Comes in: the ledger of the sweep (empty or not) and results of the workers. Goes out: what to run next and what to stop.
+After a restart the same ledger gives the same state: trials that had no end are given out again with the same parameters,
+rungs are refilled in the order in which they were filled, and a decision that was not written any more is made again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tune_rsst.config import HERE, SweepSettings
+from tune_rsst.ledger import Ledger
+from tune_rsst.schedulers import Decision, EqualShareHalving
+from tune_rsst.searcher import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.view import UNFINISHED, SweepView, TrialView, trial_key
+
+
+class Driver:
+    """The sweep's one decision maker. All of its state is a function of the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: SweepSettings,
+        searcher: StudySearcher,
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Replay `ledger`; `notify` is called after each line that is written."""
+        self._ledger, self._settings, self._searcher, self._notify = ledger, settings, searcher, notify
+        self.view = SweepView()
+        self.halving = None
+        if settings.stopping == "halving" and settings.target_density is not None:
+            self.halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
+        self.rungs: dict[str, dict[int, float]] = {}
+        self.broken: str | None = None
+        self.exhausted = False
+        self._given_out: set[str] = set()
+        self._worker_errors: dict[str, str] = {}
+        due: dict[str, Decision] = {}
+        for event in ledger.events:
+            self.view.apply(event)
+            if event["event"] == "reported" and event["kind"] == "round":
+                decision = self._compare(self.view.trials[event["trial"]], event["metrics"])
+                if decision and decision.stop:
+                    due[event["trial"]] = decision
+        self._finish_what_was_decided(due)
+        searcher.sync(self.view, self.rungs)
+
+    def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
+        """A crash can fall between a report and its consequence: draw it now."""
+        for trial in self.view.unfinished:
+            if trial.final is not None:
+                self._write("ended", trial=trial.trial, state="finished", reason=None, rung=None)
+            elif trial.trial in due:
+                decision = due[trial.trial]
+                self._write("ended", trial=trial.trial, state="stopped", reason=decision.reason, rung=decision.rung)
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Write an event of the sweep itself (sweep_started, interrupted, resumed, sweep_ended)."""
+        self._write(event, **fields)
+
+    def _write(self, event: str, **fields: Any) -> None:
+        self.view.apply(self._ledger.append(event, **fields))
+        self._notify()
+
+    # --- what to run -----------------------------------------------------------------------------------------------
+
+    @property
+    def remaining(self) -> int:
+        """Trials that have not ended, those not suggested yet included."""
+        ended = len(self.view.trials) - len(self.view.unfinished)
+        return max(0, self._settings.trials - ended)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to run."""
+        return not self.view.unfinished and (self.exhausted or self.remaining == 0)
+
+    def next_trial(self) -> TrialView | None:
+        """A trial to run: first those that a former driver left unfinished, then new ones. None when there is no more."""
+        for trial in self.view.unfinished:
+            if trial.trial not in self._given_out:
+                self._given_out.add(trial.trial)
+                return trial
+        if len(self.view.trials) >= self._settings.trials or self.exhausted:
+            return None
+        return self._new_trial()
+
+    def _new_trial(self) -> TrialView | None:
+        known = {t.fingerprint: t.trial for t in self.view.trials.values()}
+        for _ in range(MAX_ASKS):
+            asked = self._searcher.ask(known)
+            said = {"number": asked.number, "params": asked.params, "distributions": asked.distributions}
+            if asked.config is None or asked.repeat_of is not None:
+                self._write("repeated", **said, of=asked.repeat_of, reason=asked.invalid)
+                if asked.repeat_of is not None:
+                    self._tell(asked.number, self.view.trials[asked.repeat_of])
+                continue
+            trial = trial_key(asked.number)
+            about = {"knobs": asked.config.knobs(), "fingerprint": asked.config.fingerprint, "rounds": asked.config.rounds}
+            self._write("suggested", trial=trial, **said, **about)
+            self._given_out.add(trial)
+            return self.view.trials[trial]
+        self.exhausted = True
+        return None
+
+    def knobs_of(self, trial: TrialView) -> dict[str, Any]:
+        """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""
+        here = {name: value for name, value in self._settings.fixed.items() if name in HERE}
+        return {**trial.knobs, **here}
+
+    # --- what came back --------------------------------------------------------------------------------------------
+
+    def take(self, result: Mapping[str, Any]) -> bool:
+        """Take a worker's result in. True when the trial shall not go on. Taking the same result twice changes nothing."""
+        trial = self.view.trials[result["trial_key"]]
+        for event in result.get("events", ()):
+            if trial.state != UNFINISHED:
+                return True
+            metrics = {name: value for name, value in event.items() if name != "kind"}
+            self._take_event(trial, event["kind"], metrics)
+        if trial.state == UNFINISHED and result.get("failed"):
+            self.end(trial, "failed", str(result["failed"]))
+        return trial.state != UNFINISHED
+
+    def _take_event(self, trial: TrialView, kind: str, metrics: dict[str, Any]) -> None:
+        if trial.knows(kind, metrics):
+            return
+        if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
+            self.end(trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})")
+            return
+        self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
+        if kind == "round":
+            decision = self._compare(trial, metrics)
+            if decision:
+                self._searcher.report_rung(trial.number, decision.rung, decision.value)
+                if decision.stop:
+                    self.end(trial, "stopped", decision.reason, decision.rung)
+        elif kind == "final":
+            self.end(trial, "finished")
+
+    def _compare(self, trial: TrialView, metrics: Mapping[str, Any]) -> Decision | None:
+        if self.halving is None or "val_top1" not in metrics:
+            return None
+        last_round = metrics["round"] >= trial.rounds - 1
+        decision = self.halving.enter(
+            trial.trial, metrics["kept_share_asked"], metrics["val_top1"], last_round=last_round
+        )
+        if decision:
+            self.rungs.setdefault(trial.trial, {})[decision.rung] = decision.value
+        return decision
+
+    def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
+        """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""
+        self._write("ended", trial=trial.trial, state=state, reason=reason, rung=rung)
+        self._tell(trial.number, trial)
+        for repeat in self.view.repeats:
+            if repeat["of"] == trial.trial:
+                self._tell(repeat["number"], trial)
+
+    def _tell(self, number: int, trial: TrialView) -> None:
+        self._searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {})))
+
+    def worker_error(self, trial: str, reason: str) -> None:
+        """A worker died or raised; Tune may try again. Kept for the trial's reason, and written for the user."""
+        self._worker_errors[trial] = reason
+        self._write("worker_error", trial=trial, reason=reason)
+
+    def given_up(self, trial: str) -> None:
+        """Tune will not try this trial again."""
+        if self.view.trials[trial].state == UNFINISHED:
+            reason = self._worker_errors.get(trial, "the worker failed and gave no reason")
+            self.end(self.view.trials[trial], "failed", reason)

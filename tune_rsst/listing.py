@@ -1,0 +1,66 @@
+"""`tune-rsst spaces`: what spaces there are, what one searches, and trials drawn from it.
+
+Comes in: a space's name or address. Goes out: text.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from rich.console import Console
+from rich.table import Table
+
+from search_spaces import SPACES
+from tune_rsst import config
+from tune_rsst.spaces import RandomSuggest, Space, find, samples
+
+
+def print_spaces(console: Console) -> None:
+    """One line for each published space."""
+    for name, function in SPACES.items():
+        first = (inspect.getdoc(function) or "").splitlines()[0]
+        console.print(f"{name:14}{first}", highlight=False, soft_wrap=True, markup=False)
+    console.print("\nYour own: space=path/to/file.py:function or space=module:function", highlight=False, soft_wrap=True)
+
+
+def print_space(console: Console, address: str, count: int) -> None:
+    """The space's own words, its ranges, and `count` trials as a sweep would draw them at random.
+
+    Raises:
+        ConfigError: there is no such space, or it gives trials that are not valid.
+    """
+    space = find(address)
+    console.print(inspect.getdoc(space.function) or "(no description)", highlight=False, soft_wrap=True, markup=False)
+    console.print()
+    for name, shown in _ranges(space).items():
+        console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)
+    fixed = config.resolve({"space": address}).fixed
+    drawn = list(samples(space, fixed, count))
+    names = sorted({name for draw, _ in drawn for name in draw.params})
+    table = Table(box=None, header_style="bold", title=f"\n{count} trials drawn at random", title_justify="left")
+    for name in (*names, "rounds", "epochs in all", "arch", "dataset"):
+        table.add_column(name, justify="right")
+    for draw, trial in drawn:
+        cells = [_short(draw.params.get(name, "")) for name in names]
+        table.add_row(*cells, str(trial.rounds), str(trial.rounds * trial.epochs), trial.arch, trial.dataset)
+    console.print(table)
+
+
+def _ranges(space: Space) -> dict[str, str]:
+    """Parameter → its range in words, over several draws, so that dependent parameters show too."""
+    found: dict[str, str] = {}
+    for seed in range(20):
+        suggest = RandomSuggest(seed)
+        space.draw(suggest, {})
+        for name, (kind, *values) in suggest.ranges.items():
+            if kind == "categorical":
+                found[name] = "one of " + ", ".join(map(str, values))
+            else:
+                low, high, step, log = values
+                scale = ", log scale" if log else f", step {step}" if step not in (None, 1) else ""
+                found[name] = f"{'whole number ' if kind == 'int' else ''}{low} to {high}{scale}"
+    return found
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,48 @@
+"""Pretrained weights of a sweep: looked for once, on the driver, and given to every trial as one verified copy.
+
+Comes in: the trials that a space may ask for. Goes out: the two knobs (weights, weights_digest) that make a trial take
+exactly these weights; so no worker asks a hub, and no two trials start from different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.weights import ResolvedWeights, copy_verified, resolve
+
+
+class SweepWeights:
+    """Answers by (arch, weights); what is not there is refused or falls back, as on_missing_weights says."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
+        self._folder: Path | None = None
+
+    def look_for(self, configs: Iterable[RSSTConfig]) -> None:
+        """Resolve the weights of all `configs` that ask for some.
+
+        Raises:
+            ConfigError: they can't be had, and on_missing_weights = error (the default of a sweep).
+        """
+        for config in configs:
+            if config.pretrained and (config.arch, config.weights) not in self._found:
+                self._found[config.arch, config.weights] = resolve(config)
+
+    def copy_into(self, folder: Path) -> None:
+        """Keep what was found in `folder`, where every worker reads it."""
+        self._folder = folder
+        self._found = {name: copy_verified(found, folder) for name, found in self._found.items()}
+
+    def complete(self, config: RSSTConfig) -> RSSTConfig:
+        """`config` with the address and digest of its weights."""
+        if not config.pretrained or config.weights_digest is not None:
+            return config
+        if (config.arch, config.weights) not in self._found:
+            self.look_for([config])
+            if self._folder is not None:
+                self.copy_into(self._folder)
+        knobs: dict[str, Any] = config.knobs() | self._found[config.arch, config.weights].knobs()
+        return RSSTConfig.from_knobs(knobs)

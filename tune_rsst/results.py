@@ -1,0 +1,209 @@
+"""What a sweep found: ranking, the best trial, the table, the JSON of `show`, best.yaml and best_model.
+
+Comes in: the ledger's view and the sweep's folder. Goes out: text, JSON, files. Nothing here changes the sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tune_rsst.home import SweepFolder
+from tune_rsst.ledger import is_running, read
+from tune_rsst.view import SweepView, TrialView
+
+SLACK = 1e-9
+ALWAYS = ("val_top1", "density", "kept_share", "params", "gmacs", "hardening_gap", "round", "epochs_trained")
+RERUN_LEAVES_OUT = ("save_dir", "on_missing_weights")
+
+
+def load(folder: SweepFolder) -> tuple[SweepView, str]:
+    """The view of the sweep in `folder`, and its state.
+
+    Raises:
+        LedgerError: the ledger is damaged.
+    """
+    running = is_running(folder.path)
+    view = SweepView.of(read(folder.ledger))
+    return view, view.state(running)
+
+
+def _order(trial: TrialView) -> tuple[float, int, int]:
+    m = trial.metrics
+    return -m.get("val_top1", -1.0), m.get("params", sys.maxsize), trial.number
+
+
+def rank(view: SweepView) -> list[TrialView]:
+    """Ended trials: finished ones by val_top1 (ties: fewer parameters, then the lower number), then stopped, then failed."""
+    groups = {"finished": 0, "stopped": 1, "failed": 2}
+    ended = [t for t in view.trials.values() if t.state in groups]
+    return sorted(ended, key=lambda t: (groups[t.state], *_order(t)))
+
+
+def best_of(view: SweepView) -> TrialView | None:
+    """Highest val_top1 of the finished trials at or under the target density; None while there is none.
+
+    What the schedule asked for counts: whole units round, and a trial of small layers may keep a little more.
+    """
+    target = view.settings.get("target_density")
+    limit = 1.0 if target is None else float(target)
+    finished = [t for t in view.trials.values() if t.state == "finished" and "val_top1" in t.metrics]
+    return min((t for t in finished if t.metrics["kept_share_asked"] <= limit + SLACK), key=_order, default=None)
+
+
+def trial_json(trial: TrialView) -> dict[str, Any]:
+    """One trial as `show --json` prints it. Metrics that are not known yet are null."""
+    m = trial.metrics
+    return {
+        "id": trial.trial,
+        "state": trial.state,
+        "params": trial.params,
+        "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if k not in ("lines", "source", "warning")}},
+        "reason": trial.reason,
+        "rounds": trial.rounds,
+        "fingerprint": trial.fingerprint,
+        "knobs": trial.knobs,
+    }
+
+
+def as_json(folder: SweepFolder, view: SweepView, state: str, parent_run_id: str | None) -> dict[str, Any]:
+    """The object that `show --json` prints."""
+    best = best_of(view)
+    return {
+        "name": folder.name,
+        "state": state,
+        "objective": view.settings.get("objective"),
+        "target_density": view.settings.get("target_density"),
+        "mlflow_tracking_uri": view.settings.get("mlflow_tracking_uri"),
+        "mlflow_experiment": view.settings.get("mlflow_experiment"),
+        "mlflow_parent_run_id": parent_run_id,
+        "folder": str(folder.path),
+        "best": trial_json(best) if best else None,
+        "trials": [trial_json(t) for t in view.trials.values()],
+    }
+
+
+def _program(name: str) -> str:
+    """A program of this Python's environment, by its absolute path."""
+    path = Path(sys.executable).parent / name
+    return shlex.quote(str(path)) if path.exists() else f"{shlex.quote(sys.executable)} -m {name.replace('-', '_')}"
+
+
+def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tuple[str, str]]:
+    """(what for, command) of what one may want to do next; each works when pasted, from any folder."""
+    q: Callable[[object], str] = lambda value: shlex.quote(str(value))  # noqa: E731
+    home = f"TUNE_RSST_HOME={q(folder.path.parent)}"
+    uri = str(view.settings.get("mlflow_tracking_uri"))
+    commands = []
+    if state == "interrupted":
+        commands.append(("Go on with it", f"{home} {_program('tune-rsst')} sweep --name {q(folder.name)} --resume"))
+    if uri.startswith("sqlite:"):
+        commands.append(("Look at it in MLflow", f"{_program('mlflow')} ui --backend-store-uri {q(uri)} --port 5000"))
+    if folder.best.exists():
+        where = folder.path / "best_rerun"
+        rerun = f"{q(sys.executable)} -m trainables --config {q(folder.best)} --save_dir {q(where)}"
+        commands.append(("Run the best trial again, alone", rerun))
+    commands.append(("See this table again", f"{home} {_program('tune-rsst')} show {q(folder.name)}"))
+    return commands
+
+
+COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    ("val_top1", lambda m: f"{m['val_top1']:.4f}" if "val_top1" in m else ""),
+    ("test_top1", lambda m: f"{m['test_top1']:.4f}" if "test_top1" in m else ""),
+    ("kept share", lambda m: f"{m['kept_share']:.3f}" if "kept_share" in m else ""),
+    ("density", lambda m: f"{m['density']:.3f}" if "density" in m else ""),
+    ("params", lambda m: f"{m['params']:,}" if "params" in m else ""),
+    ("MMACs", lambda m: f"{1000 * m['gmacs']:.3g}" if "gmacs" in m else ""),
+    ("gap", lambda m: f"{m['hardening_gap']:.4f}" if "hardening_gap" in m else ""),
+    ("epochs", lambda m: str(m.get("epochs_trained", ""))),
+    ("init_effective", lambda m: str(m.get("init_effective", ""))),
+]
+
+
+def print_table(console: Console, folder: SweepFolder, view: SweepView, state: str) -> None:
+    """The ranking, what it means, where everything lies, what to type next."""
+    best = best_of(view)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("#", justify="right")
+    searched = sorted({name for t in view.trials.values() for name in t.params})
+    for name in ("trial", "state", *(c for c, _ in COLUMNS), *searched):
+        table.add_column(name, justify="left" if name in ("trial", "state", "init_effective") else "right", no_wrap=True)
+    order = [*rank(view), *view.unfinished]
+    for position, trial in enumerate(order, start=1):
+        place = str(position) if trial.state == "finished" else ""
+        cells = [place, trial.trial, trial.state, *(shown(trial.metrics) for _, shown in COLUMNS)]
+        cells += [_short(trial.params.get(name, "")) for name in searched]
+        table.add_row(*cells, style="bold green" if best and trial.trial == best.trial else None)
+    counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
+    width = None if console.is_terminal else 200
+    console.print(f"\nSweep {folder.name}: {state}; {counts or 'no trials yet'}", highlight=False, soft_wrap=True)
+    console.print(table, width=width)
+    for trial in order:
+        if trial.state == "failed":
+            console.print(f"{trial.trial} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
+    for line in _summary(folder, view, best):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for title, command in next_commands(folder, view, state):
+        console.print(f"\n{title}:\n  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
+    target = view.settings.get("target_density")
+    if best is None:
+        told = "\nNo trial has finished at the target yet."
+    else:
+        m = best.metrics
+        told = (
+            f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
+            f"kept share {m['kept_share']:.3f}" + (f" (target {target})" if target is not None else "")
+        )
+    lines = [told, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
+    if folder.best.exists():
+        lines.append(f"Best trial's knobs: {folder.best}")
+    if folder.best_model.exists():
+        lines.append(f"Best trial's model: {folder.best_model}")
+    return lines
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
+    """Write best.yaml and best_model/ of the best trial there is; each file under a temporary name first."""
+    best = best_of(view)
+    if best is None:
+        return None
+    m = best.metrics
+    lines = [
+        f"# Sweep {folder.name}, trial {best.trial}: val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
+        f"kept share {m['kept_share']:.4f}, init_effective {m.get('init_effective')}",
+        f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
+        "# python -m trainables --config best.yaml --save_dir FOLDER",
+    ]
+    kept = {name: value for name, value in best.knobs.items() if name not in RERUN_LEAVES_OUT and value is not None}
+    lines += [f"{name}: {json.dumps(value)}" for name, value in kept.items()]
+    temporary = folder.path / ".best.yaml.tmp"
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(folder.best)
+    _copy_model(folder.store(best.fingerprint), folder.best_model)
+    return best
+
+
+def _copy_model(store: Path, target: Path) -> None:
+    new = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    for name in ("model.safetensors", "architecture.json", "report.json"):
+        if (store / name).exists():
+            shutil.copy2(store / name, new / name)
+    shutil.rmtree(target, ignore_errors=True)
+    new.rename(target)

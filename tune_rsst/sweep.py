@@ -1,0 +1,279 @@
+"""Runs a planned sweep on Ray Tune, from the folder's lock to the final table; new or resumed, the way is the same.
+
+Comes in: a `Plan`. Goes out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted and
+resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is removed, never read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from trainables.rsst.config import ConfigError
+from tune_rsst import home, results
+from tune_rsst.config import without_secrets
+from tune_rsst.ledger import DriverLock, Ledger
+from tune_rsst.live import LiveTable
+from tune_rsst.plan import Plan
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+    from tune_rsst.tracking import Uploader
+
+MAX_WORKER_FAILURES = 2
+UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
+OBJECT_STORE_BYTES = 200 * 1024**2
+PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
+# Set before ray is imported. Tune's own loggers and its change of folder are of no use here; uv's hook uploads the folder.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
+}
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Run `plan` to its end or to an interruption; print the table and say what to do next.
+
+    Raises:
+        ConfigError: the folder can't be made.
+        SweepBusy: another driver runs this sweep.
+        LedgerError: its ledger is damaged.
+    """
+    folder = plan.folder
+    if plan.finished:
+        console.print(f"{folder.name} is finished: nothing to go on with", highlight=False, soft_wrap=True)
+        return _show(plan, console)
+    home.make(folder.path)
+    with DriverLock(folder.path):
+        ledger = Ledger(folder.ledger)
+        _write_settings(plan)
+        plan.weights.copy_into(folder.path / "weights")
+        driver, uploader = _assemble(plan, ledger)
+        try:
+            problem = _train(plan, driver, console)
+            return _conclude(plan, driver, uploader, console, problem)
+        finally:
+            ledger.close()
+            shutil.rmtree(folder.tune, ignore_errors=True)
+
+
+def _write_settings(plan: Plan) -> None:
+    text = yaml.safe_dump(without_secrets(plan.settings.flat()), sort_keys=False, allow_unicode=True)
+    head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
+    plan.folder.settings.write_text(head + text, encoding="utf-8")
+
+
+def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
+    from tune_rsst.driver import Driver
+    from tune_rsst.searcher import StudySearcher
+    from tune_rsst.tracking import Uploader
+
+    settings, folder = plan.settings, plan.folder
+    storage = None if settings.optuna_storage == "memory" else settings.optuna_storage
+    searcher = StudySearcher(settings, plan.space, plan.weights, storage=storage, conditional=plan.conditional)
+    uri = str(settings.mlflow_tracking_uri)
+    uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor)
+    driver = Driver(ledger, settings, searcher, notify=uploader.notify)
+    started = {
+        "name": folder.name,
+        "settings": without_secrets(settings.flat()),
+        "space": settings.space,
+        "space_digest": plan.space_digest,
+        "seed": settings.seed,
+        "versions": _versions(),
+    }
+    if driver.view.name:
+        driver.record("resumed", versions=_versions())
+    else:
+        driver.record("sweep_started", **started)
+    uploader.start()
+    return driver, uploader
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
+    """Let Tune run what the driver gives out. Returns what went wrong, in one line, if something did."""
+    if driver.complete:
+        return None
+    where = "the cluster" if _address(plan) else "a local Ray"
+    console.print(
+        f"Sweep {plan.folder.name}: {driver.remaining} of {plan.settings.trials} trials to run; starting {where} …\n"
+        f"Folder: {plan.folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        with home.ray_folder() as ray_folder, _ray(plan, str(ray_folder)), LiveTable(driver.view, plan.settings.trials, console) as table:
+            _fit(plan, driver, table)
+            table.tick(force=True)
+    except KeyboardInterrupt:
+        return None
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001  (Ray and Tune raise anything; the ledger is whole, so the sweep can go on)
+        logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    finally:
+        home.forget_sessions()
+    return driver.broken
+
+
+def _address(plan: Plan) -> str | None:
+    return plan.settings.ray_address or os.environ.get("RAY_ADDRESS")
+
+
+@contextmanager
+def _ray(plan: Plan, local_folder: str) -> Iterator[None]:
+    """Ray, connected; SIGTERM (what `ray job stop` and a scheduler send) then ends the sweep as Ctrl-C does."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    address = _address(plan)
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _temp_dir=local_folder,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **common,
+        )
+    try:
+        signal.signal(signal.SIGTERM, _as_interrupt)  # again: ray.init installs its own
+        yield
+    finally:
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
+    import ray
+    from ray import tune
+
+    from trainables.ray_trainable import RSSTTrainable
+    from tune_rsst.adapters import LedgerScheduler, LedgerSearcher, Ticker
+
+    settings = plan.settings
+    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    at_once = _at_once(plan, ray.cluster_resources())
+    tuner = tune.Tuner(
+        tune.with_resources(RSSTTrainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearcher(driver, plan.folder.trials),
+            scheduler=LedgerScheduler(driver),
+            num_samples=driver.remaining,
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="run",
+            storage_path=str(plan.folder.tune),
+            callbacks=[Ticker(driver, table.tick)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_FAILURES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _at_once(plan: Plan, cluster: dict[str, float]) -> int:
+    """Trials at a time.
+
+    Raises:
+        ConfigError: not even one trial fits.
+    """
+    settings = plan.settings
+    fits = []
+    for name, wanted in (("CPU", settings.cpus_per_trial), ("GPU", settings.gpus_per_trial)):
+        there = float(cluster.get(name, 0.0))
+        if wanted > there:
+            raise ConfigError(f"{name.lower()}s_per_trial", wanted, f"at most {there:g}, which Ray has")
+        if wanted:
+            fits.append(int(there / wanted + 1e-9))
+    return settings.max_concurrent_trials or max(1, min(fits))
+
+
+def _conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, problem: str | None) -> int:
+    """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
+    with _deaf():
+        if driver.broken is None:
+            driver.record("sweep_ended" if driver.complete else "interrupted", **({"reason": problem} if problem else {}))
+        results.write_best(plan.folder, driver.view)
+    missing = 1
+    with suppress(KeyboardInterrupt):
+        missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
+    if driver.complete and problem is None:
+        code = _show(plan, console)
+    else:
+        code = 1 if problem else 130
+        _say_how_to_go_on(plan, driver, console, problem)
+    if missing:
+        reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
+        console.print(
+            f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return code
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Interruptions wait while a few short writes are made."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
+    command = dict((title, line) for title, line in results.next_commands(plan.folder, driver.view, "interrupted"))
+    ended = len(driver.view.trials) - len(driver.view.unfinished)
+    head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
+    console.print(
+        f"{head}{ended} of {plan.settings.trials} trials have ended; nothing is lost. "
+        f"Go on with: {command['Go on with it']}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _show(plan: Plan, console: Console) -> int:
+    view, state = results.load(plan.folder)
+    results.print_table(console, plan.folder, view, "finished" if view.ended else state)
+    return 3 if view.count("failed") else 0
