@@ -12,18 +12,18 @@ import hashlib
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from trainables.rsst import presets
+from trainables.rsst.knobs import Check, Knob, check_range, converted
+from trainables.rsst.knobs import ConfigError as ConfigError
 
 METHOD_VERSION = 1
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
-
-Check = tuple[str, Callable[[Any], bool]]
 
 _POSITIVE: Check = ("a number > 0", lambda v: v > 0)
 _NOT_NEGATIVE: Check = ("a number ≥ 0", lambda v: v >= 0)
@@ -33,34 +33,6 @@ _AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
 _COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
 _REWIND: Check = ("init, none or epoch:K with K ≥ 1", lambda v: v in ("init", "none") or _rewind_epoch(v) is not None)
 _NAME: Check = ("a name that is not empty", lambda v: bool(v))
-
-
-class ConfigError(ValueError):
-    """Bad input, told in one line: key, value, what is valid, what to do."""
-
-    def __init__(self, key: str, value: object, valid: str, hint: str = "") -> None:
-        self.key, self.value, self.valid, self.hint = key, value, valid, hint
-        super().__init__(f"{key} = {value}: valid is {valid}" + (f"; {hint}" if hint else ""))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.key, self.value, self.valid, self.hint)
-
-
-@dataclass(frozen=True)
-class Knob:
-    """What the rest of the program may know about one knob.
-
-    `default` is None where the default depends on arch, dataset or pretrained (see presets.py).
-    """
-
-    name: str
-    type: type
-    optional: bool
-    default: Any
-    help: str
-    choices: tuple[str, ...]
-    check: Check | None
-    in_fingerprint: bool
 
 
 def _knob(
@@ -149,12 +121,12 @@ class RSSTConfig:
         Raises:
             ConfigError: unknown key, wrong type, value out of range, or two knobs that contradict each other.
         """
-        given = {key: _converted(_known(key), value) for key, value in knobs.items()}
+        given = {key: converted(_known(key), value) for key, value in knobs.items()}
         folder = given.get("dataset")
         if isinstance(folder, str) and folder not in presets.DATASETS and Path(folder).is_dir():
             given |= {"dataset": "folder", "data": folder}
         for key, value in given.items():
-            _check_range(KNOBS[key], value)
+            check_range(KNOBS[key], value)
         config = cls(**(presets.defaults(given) | given))
         _check_pairs(config)
         if config.target_density is None:
@@ -237,50 +209,6 @@ def _known(key: str) -> Knob:
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KNOBS)}"
         raise ConfigError(key, "(given)", "a known key only", hint)
     return KNOBS[key]
-
-
-def _converted(knob: Knob, value: Any) -> Any:
-    """`value` as the knob's type. Strings are read ("1e-3", "true"); a float that is whole counts as an int."""
-    if value is None or (knob.optional and isinstance(value, str) and value.lower() in ("none", "null", "")):
-        if knob.optional:
-            return None
-        raise ConfigError(knob.name, value, _type_name(knob), "leave the key out to get the default")
-    try:
-        if knob.type is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
-        if isinstance(value, bool):
-            raise ValueError
-        if knob.type is int:
-            number = float(value)
-            if not number.is_integer():
-                raise ValueError
-            return int(value) if isinstance(value, str) and value.lstrip("+-").isdecimal() else int(number)
-        if knob.type is float:
-            number = float(value)
-            if not math.isfinite(number):
-                raise ValueError
-            return number
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise ConfigError(knob.name, value, _type_name(knob)) from None
-    return str(value)
-
-
-def _type_name(knob: Knob) -> str:
-    if knob.choices:
-        return " or ".join(knob.choices)
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[knob.type]
-
-
-def _check_range(knob: Knob, value: Any) -> None:
-    if value is None:
-        return
-    if knob.choices and value not in knob.choices:
-        close = get_close_matches(str(value), knob.choices, n=1)
-        raise ConfigError(knob.name, value, " or ".join(knob.choices), f"did you mean {close[0]}?" if close else "")
-    if knob.check is not None and not knob.check[1](value):
-        raise ConfigError(knob.name, value, knob.check[0])
 
 
 def _check_pairs(c: RSSTConfig) -> None:
