@@ -1,8 +1,8 @@
 """Search spaces: define-by-run functions that turn suggestions into knobs of one trial.
 
-    parts.py    ranges that several spaces share
-    digits.py   the default sweep
-    SPACES      name → function; `tune-rsst sweep space=NAME`, or your own: space=path/to/file.py:function
+parts.py    ranges that several spaces share
+digits.py   the default sweep
+SPACES      name → function; `tune-rsst sweep space=NAME`, or your own: space=path/to/file.py:function
 """
 
 from __future__ import annotations

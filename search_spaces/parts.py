@@ -17,7 +17,9 @@ Knobs = dict[str, Value]
 class Suggest(Protocol):
     """The part of `optuna.trial.Trial` that a space uses; search_spaces itself needs no Optuna."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         """A number in [low, high], on a log scale where `log`."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
@@ -43,7 +45,7 @@ def pruning_rate(trial: Suggest, low: float, high: float) -> Knobs:
 
 
 def penalty_height(trial: Suggest) -> Knobs:
-    """`reg_granularity_prune` (g) of penalty_form = normalized, which multiplies a doomed weight by exp(-30 g) over a round.
+    """`reg_granularity_prune` (g) of penalty_form = normalized: over a round it scales doomed weights by exp(-30 g).
 
     0.2 leaves 0.25 % of its norm and 2 leaves nothing that float32 can hold: all of the range presses to zero
     (METHOD.md: below 0.1 units are cut while they still work), what varies is how early in the round it does so.

@@ -1,7 +1,7 @@
-"""One trial under Ray Tune: pulls events from the trial's own store and hands them to the driver. Imports ray; nothing else here does.
+"""One trial under Ray Tune: hands the trial's events to the driver. The only file of trainables that imports ray.
 
-Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has already)}.
-Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done", and "failed": one line where the trial can't go on}.
+Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has)}.
+Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done", and "failed": one line where it can't go on}.
 Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
 """
 

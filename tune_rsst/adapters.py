@@ -33,7 +33,7 @@ class _Door:
             return otherwise
         try:
             return action()
-        except Exception as error:  # noqa: BLE001  (reported by the sweep, with exit code 1)
+        except Exception as error:
             log.debug("the driver failed", exc_info=True)
             self.driver.broken = f"{type(error).__name__}: {error}"
             signal.raise_signal(signal.SIGINT)
@@ -116,5 +116,5 @@ class Ticker(_Door, Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         try:
             self._tick()
-        except Exception:  # noqa: BLE001  (a table that can't be drawn must not stop the sweep)
+        except Exception:
             log.debug("the live table failed", exc_info=True)

@@ -1,4 +1,7 @@
-"""`tune-rsst`: the commands. Bad input is one line and exit code 2; ray, optuna and mlflow are imported where they are used."""
+"""`tune-rsst`: the commands. Bad input is one line and exit code 2.
+
+Comes in: the command line. Goes out: text, an exit code. Ray, Optuna and MLflow are imported only where they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import LedgerError, SweepBusy
@@ -28,7 +30,9 @@ def sweep(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="Settings: a file, then overrides.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep, where there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted sweep, where there is one.")
+    ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
 ) -> None:
     """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes."""
@@ -38,7 +42,9 @@ def sweep(
     words = list(words or [])
     file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
     plan = make_plan(config.given(file, words), name, resume)
-    console = Console()
+    from tune_rsst.table import make_console
+
+    console = make_console()
     if plan.note:
         console.print(plan.note, highlight=False, soft_wrap=True)
     from tune_rsst.sweep import run
@@ -53,6 +59,7 @@ def show(
 ) -> None:
     """State, ranking, best trial, where everything lies, and what to type next."""
     from tune_rsst import home, results
+    from tune_rsst.table import make_console, print_table
     from tune_rsst.tracking_tail import known_parent_run
 
     folder = home.find(sweep)
@@ -60,7 +67,7 @@ def show(
     if as_json:
         print(json.dumps(results.as_json(folder, view, state, known_parent_run(folder.cursor)), ensure_ascii=False))
     else:
-        results.print_table(Console(), folder, view, state)
+        print_table(make_console(), folder, view, state)
 
 
 @app.command()
@@ -70,18 +77,19 @@ def spaces(
 ) -> None:
     """List the search spaces, or show one and draw trials from it."""
     from tune_rsst.listing import print_space, print_spaces
+    from tune_rsst.table import make_console
 
     if name is None:
-        print_spaces(Console())
+        print_spaces(make_console())
     else:
-        print_space(Console(), name, samples)
+        print_space(make_console(), name, samples)
 
 
 @app.command()
 def sync(sweep: Sweep = None) -> None:
     """Upload to MLflow what is missing there, for example after the server was down."""
     from tune_rsst import home, results
-    from tune_rsst.tracking import Uploader
+    from tune_rsst.uploader import Uploader
 
     folder = home.find(sweep)
     view, _ = results.load(folder)
@@ -91,7 +99,9 @@ def sync(sweep: Sweep = None) -> None:
     missing = uploader.sync_once()
     if missing:
         _fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
-    print(f"{folder.name}: everything is in {view.settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}")
+    print(
+        f"{folder.name}: everything is in {view.settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}"
+    )
 
 
 def _fail(line: str, code: int) -> NoReturn:

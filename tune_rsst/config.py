@@ -40,7 +40,9 @@ class SweepSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str | None = Field(None, description="the sweep's name, which is its folder; default: space, date and time")
-    space: str = Field("digits", description="a name that `tune-rsst spaces` lists, path/to/file.py:function, or module:function")
+    space: str = Field(
+        "digits", description="a name that `tune-rsst spaces` lists, path/to/file.py:function, or module:function"
+    )
     trials: int = Field(16, ge=1, description="trials of the sweep")
     seed: int = Field(0, ge=0, description="seed of the search and of every trial")
     objective: Literal["val_top1"] = Field("val_top1", description="what is maximised, at the target density")
@@ -52,9 +54,13 @@ class SweepSettings(BaseModel):
     max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
     cpus_per_trial: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for a trial")
     gpus_per_trial: float = Field(0.0, ge=0, description="GPUs (or a share of one) that Ray sets aside for a trial")
-    mlflow_tracking_uri: str | None = Field(None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME")
+    mlflow_tracking_uri: str | None = Field(
+        None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"
+    )
     mlflow_experiment: str = Field("tune-rsst", min_length=1, description="MLflow experiment that holds the sweep")
-    optuna_storage: str | None = Field(None, description="default: sqlite in the sweep's folder; memory, or a database URL")
+    optuna_storage: str | None = Field(
+        None, description="default: sqlite in the sweep's folder; memory, or a database URL"
+    )
     ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
     fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
 

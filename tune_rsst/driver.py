@@ -1,8 +1,8 @@
 """What the driver does with each report: write it to the ledger, compare, end trials, ask for new ones. Knows no Ray.
 
-Comes in: the ledger of the sweep (empty or not) and results of the workers. Goes out: what to run next and what to stop.
-After a restart the same ledger gives the same state: trials that had no end are given out again with the same parameters,
-rungs are refilled in the order in which they were filled, and a decision that was not written any more is made again.
+Comes in: the ledger of the sweep (empty or not) and results of the workers. Goes out: what to run next, what to stop.
+After a restart the same ledger gives the same state: trials that had no end are given out again with the same
+parameters, rungs are refilled in the order in which they were filled, a decision that was not written is made again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Driver:
         return not self.view.unfinished and (self.exhausted or self.remaining == 0)
 
     def next_trial(self) -> TrialView | None:
-        """A trial to run: first those that a former driver left unfinished, then new ones. None when there is no more."""
+        """A trial to run: first those that a former driver left unfinished, then new ones; None at the end."""
         for trial in self.view.unfinished:
             if trial.trial not in self._given_out:
                 self._given_out.add(trial.trial)
@@ -100,7 +100,11 @@ class Driver:
                     self._tell(asked.number, self.view.trials[asked.repeat_of])
                 continue
             trial = trial_key(asked.number)
-            about = {"knobs": asked.config.knobs(), "fingerprint": asked.config.fingerprint, "rounds": asked.config.rounds}
+            about = {
+                "knobs": asked.config.knobs(),
+                "fingerprint": asked.config.fingerprint,
+                "rounds": asked.config.rounds,
+            }
             self._write("suggested", trial=trial, **said, **about)
             self._given_out.add(trial)
             return self.view.trials[trial]
@@ -115,7 +119,7 @@ class Driver:
     # --- what came back --------------------------------------------------------------------------------------------
 
     def take(self, result: Mapping[str, Any]) -> bool:
-        """Take a worker's result in. True when the trial shall not go on. Taking the same result twice changes nothing."""
+        """Take a worker's result in. True when the trial shall not go on. Taking it twice does nothing."""
         trial = self.view.trials[result["trial_key"]]
         for event in result.get("events", ()):
             if trial.state != UNFINISHED:
@@ -130,7 +134,9 @@ class Driver:
         if trial.knows(kind, metrics):
             return
         if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
-            self.end(trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})")
+            self.end(
+                trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})"
+            )
             return
         self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
         if kind == "round":

@@ -1,9 +1,9 @@
 """Where things lie: TUNE_RSST_HOME, the sweeps in it, and the folders that Ray needs while a sweep runs.
 
-    TUNE_RSST_HOME/            default: .tune_rsst in the current folder
-      mlflow.db mlartifacts/   one MLflow for all sweeps of this home
-      .ray/                    Ray's own files while it runs
-      SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
+TUNE_RSST_HOME/            default: .tune_rsst in the current folder
+  mlflow.db mlartifacts/   one MLflow for all sweeps of this home
+  .ray/ .ray_token         Ray's own files while it runs; the key of its local services
+  SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import LEDGER_NAME, decode
 
-# An AF_UNIX path may have 107 bytes; Ray puts "/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store" below its folder.
+# An AF_UNIX path may have 107 bytes, and this is what Ray puts below its folder.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
 
 
@@ -124,7 +124,11 @@ def find(name: str | None) -> SweepFolder:
         if folder.name == name:
             return folder
     close = get_close_matches(name or "", [f.name for f in known], n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"sweeps there: {', '.join(f.name for f in known[-5:]) or 'none'}"
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"sweeps there: {', '.join(f.name for f in known[-5:]) or 'none'}"
+    )
     raise ConfigError("sweep", name, f"a sweep in {home()}", hint)
 
 
@@ -132,8 +136,8 @@ def find(name: str | None) -> SweepFolder:
 def ray_folder() -> Iterator[Path]:
     """The folder for a local Ray, below the home but by a path that is short enough for sockets; emptied at the end."""
     real = home() / ".ray"
-    real.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _own_token(real)
+    real.mkdir(parents=True, exist_ok=True)
+    _own_token(home() / ".ray_token")
     link = None
     try:
         if len(str(real).encode()) > LONGEST_RAY_FOLDER:
@@ -153,13 +157,17 @@ def forget_sessions() -> None:
             session.unlink(missing_ok=True)
         elif not Path(f"/proc/{session.name.rpartition('_')[2]}").exists() or session.name.endswith(f"_{os.getpid()}"):
             shutil.rmtree(session, ignore_errors=True)
+    with suppress(OSError):
+        (home() / ".ray").rmdir()
 
 
-def _own_token(folder: Path) -> None:
-    """Token authentication for the local Ray, with a token that lies below the home and is the owner's alone."""
+def _own_token(token: Path) -> None:
+    """Token authentication for the local Ray, with a token that lies below the home and is the owner's alone.
+
+    It is not in Ray's folder, which Ray makes writable for everybody.
+    """
     if os.environ.get("RAY_AUTH_MODE"):
         return
-    token = folder / "auth_token"
     if not token.exists():
         fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as file:

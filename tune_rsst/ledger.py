@@ -69,8 +69,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
             if number == len(lines):
                 break
             raise LedgerError(
-                f"ledger = {path}: line {number} is damaged; take that line out (the trials' own checkpoints are whole) "
-                "and resume, or start a new sweep"
+                f"ledger = {path}: line {number} is damaged; take it out and resume (the trials' own checkpoints "
+                "are whole), or start a new sweep"
             )
         events.append(event)
         good += len(line)
@@ -141,7 +141,9 @@ class DriverLock:
                 if time.monotonic() > deadline:
                     os.close(fd)
                     name = self.path.parent.name
-                    raise SweepBusy(f"name = {name}: another driver is running this sweep; wait for it, or stop it") from None
+                    raise SweepBusy(
+                        f"name = {name}: another driver is running this sweep; wait for it, or stop it"
+                    ) from None
                 time.sleep(0.05)
         self._fd = fd
 
@@ -155,7 +157,9 @@ class DriverLock:
         self.acquire()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
 

@@ -20,7 +20,9 @@ def print_spaces(console: Console) -> None:
     for name, function in SPACES.items():
         first = (inspect.getdoc(function) or "").splitlines()[0]
         console.print(f"{name:14}{first}", highlight=False, soft_wrap=True, markup=False)
-    console.print("\nYour own: space=path/to/file.py:function or space=module:function", highlight=False, soft_wrap=True)
+    console.print(
+        "\nYour own: space=path/to/file.py:function or space=module:function", highlight=False, soft_wrap=True
+    )
 
 
 def print_space(console: Console, address: str, count: int) -> None:

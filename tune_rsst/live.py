@@ -47,7 +47,9 @@ class Progress:
         """Rounds still to run; trials that are not suggested yet count as much as the ended ones took on average."""
         ended = [t for t in self.view.trials.values() if t.ended_at]
         each = sum(len(t.round_events) for t in ended) / len(ended) if ended else _mean_rounds(self.view)
-        open_rounds = sum(min(t.rounds, max(each, len(t.round_events) + 1)) - len(t.round_events) for t in self.view.unfinished)
+        open_rounds = sum(
+            min(t.rounds, max(each, len(t.round_events) + 1)) - len(t.round_events) for t in self.view.unfinished
+        )
         return open_rounds + max(0, self.trials - len(self.view.trials)) * each
 
     def eta_s(self, now: float) -> float | None:
@@ -73,11 +75,11 @@ def _mean_rounds(view: SweepView) -> float:
     return sum(rounds) / len(rounds) if rounds else 1.0
 
 
-def _row(trial: TrialView) -> list[str]:
+def _row(trial: TrialView) -> list[str | Text]:
     m = trial.metrics
     epoch = trial.last_epoch
     now = f"{trial.last_epoch.get('round', 0) + 1}/{trial.rounds}" if epoch else f"–/{trial.rounds}"
-    shown = [
+    return [
         trial.trial,
         Text(trial.state, STYLE[trial.state]),
         now,
@@ -88,7 +90,6 @@ def _row(trial: TrialView) -> list[str]:
         duration(trial.seconds) if trial.seconds else "",
         " ".join(f"{k} {_short(v)}" for k, v in trial.params.items()),
     ]
-    return shown  # type: ignore[return-value]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -108,14 +109,18 @@ class LiveTable:
         self._view = view
         self._drawn_at = 0.0
         self._told: dict[str, tuple[int, str]] = {t.trial: (len(t.round_events), t.state) for t in view.trials.values()}
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        )
 
     def __enter__(self) -> LiveTable:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -132,7 +137,17 @@ class LiveTable:
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold")
-        for name in ("trial", "state", "round", "epochs", "kept share", "val_top1", "gmacs", "trained for", "parameters"):
+        for name in (
+            "trial",
+            "state",
+            "round",
+            "epochs",
+            "kept share",
+            "val_top1",
+            "gmacs",
+            "trained for",
+            "parameters",
+        ):
             table.add_column(name, no_wrap=name != "parameters")
         running, ended = self._view.unfinished, rank(self._view)
         for trial in [*running, *ended[: max(1, ROWS - len(running))]]:

@@ -1,7 +1,7 @@
 """What `tune-rsst sweep` is about to do: a new sweep or one that goes on, checked before anything is written.
 
-Comes in: the settings that the user wrote, --name and --resume. Goes out: a `Plan`. A resumed sweep keeps the settings of
-its ledger; what the user writes again must be the same, apart from the settings of a run (config.RUN_ONLY).
+Comes in: the settings that the user wrote, --name and --resume. Goes out: a `Plan`. A resumed sweep keeps the settings
+of its ledger; what the user writes again must be the same, apart from the settings of a run (config.RUN_ONLY).
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
     if changed:
         hint = "leave these out, or start a new sweep without --resume"
-        raise ConfigError("--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint)
+        raise ConfigError(
+            "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
+        )
     return plan
 
 
@@ -127,4 +129,6 @@ def _ask_again_for_passwords(settings: SweepSettings) -> None:
     for name in ("optuna_storage", "mlflow_tracking_uri"):
         value = getattr(settings, name)
         if value and PASSWORD_MARK in value:
-            raise ConfigError(name, value, "an address with its password", f"passwords are not kept: give {name}= again")
+            raise ConfigError(
+                name, value, "an address with its password", f"passwords are not kept: give {name}= again"
+            )

@@ -1,6 +1,6 @@
-"""What a sweep found: ranking, the best trial, the table, the JSON of `show`, best.yaml and best_model.
+"""What a sweep found: ranking, the best trial, the JSON of `show`, the commands to type next, best.yaml and best_model.
 
-Comes in: the ledger's view and the sweep's folder. Goes out: text, JSON, files. Nothing here changes the sweep.
+Comes in: the ledger's view and the sweep's folder. Goes out: JSON, files. Nothing here changes the sweep.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running, read
@@ -42,7 +39,7 @@ def _order(trial: TrialView) -> tuple[float, int, int]:
 
 
 def rank(view: SweepView) -> list[TrialView]:
-    """Ended trials: finished ones by val_top1 (ties: fewer parameters, then the lower number), then stopped, then failed."""
+    """Ended trials: finished by val_top1 (ties: fewer parameters, then the lower number), then stopped, then failed."""
     groups = {"finished": 0, "stopped": 1, "failed": 2}
     ended = [t for t in view.trials.values() if t.state in groups]
     return sorted(ended, key=lambda t: (groups[t.state], *_order(t)))
@@ -113,68 +110,6 @@ def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tupl
         commands.append(("Run the best trial again, alone", rerun))
     commands.append(("See this table again", f"{home} {_program('tune-rsst')} show {q(folder.name)}"))
     return commands
-
-
-COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-    ("val_top1", lambda m: f"{m['val_top1']:.4f}" if "val_top1" in m else ""),
-    ("test_top1", lambda m: f"{m['test_top1']:.4f}" if "test_top1" in m else ""),
-    ("kept share", lambda m: f"{m['kept_share']:.3f}" if "kept_share" in m else ""),
-    ("density", lambda m: f"{m['density']:.3f}" if "density" in m else ""),
-    ("params", lambda m: f"{m['params']:,}" if "params" in m else ""),
-    ("MMACs", lambda m: f"{1000 * m['gmacs']:.3g}" if "gmacs" in m else ""),
-    ("gap", lambda m: f"{m['hardening_gap']:.4f}" if "hardening_gap" in m else ""),
-    ("epochs", lambda m: str(m.get("epochs_trained", ""))),
-    ("init_effective", lambda m: str(m.get("init_effective", ""))),
-]
-
-
-def print_table(console: Console, folder: SweepFolder, view: SweepView, state: str) -> None:
-    """The ranking, what it means, where everything lies, what to type next."""
-    best = best_of(view)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("#", justify="right")
-    searched = sorted({name for t in view.trials.values() for name in t.params})
-    for name in ("trial", "state", *(c for c, _ in COLUMNS), *searched):
-        table.add_column(name, justify="left" if name in ("trial", "state", "init_effective") else "right", no_wrap=True)
-    order = [*rank(view), *view.unfinished]
-    for position, trial in enumerate(order, start=1):
-        place = str(position) if trial.state == "finished" else ""
-        cells = [place, trial.trial, trial.state, *(shown(trial.metrics) for _, shown in COLUMNS)]
-        cells += [_short(trial.params.get(name, "")) for name in searched]
-        table.add_row(*cells, style="bold green" if best and trial.trial == best.trial else None)
-    counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
-    width = None if console.is_terminal else 200
-    console.print(f"\nSweep {folder.name}: {state}; {counts or 'no trials yet'}", highlight=False, soft_wrap=True)
-    console.print(table, width=width)
-    for trial in order:
-        if trial.state == "failed":
-            console.print(f"{trial.trial} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
-    for line in _summary(folder, view, best):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    for title, command in next_commands(folder, view, state):
-        console.print(f"\n{title}:\n  {command}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
-    target = view.settings.get("target_density")
-    if best is None:
-        told = "\nNo trial has finished at the target yet."
-    else:
-        m = best.metrics
-        told = (
-            f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
-            f"kept share {m['kept_share']:.3f}" + (f" (target {target})" if target is not None else "")
-        )
-    lines = [told, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
-    if folder.best.exists():
-        lines.append(f"Best trial's knobs: {folder.best}")
-    if folder.best_model.exists():
-        lines.append(f"Best trial's model: {folder.best_model}")
-    return lines
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:

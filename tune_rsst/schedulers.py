@@ -1,9 +1,10 @@
 """Early stopping at equal kept share: asynchronous successive halving over rungs that are model sizes, not epochs.
 
 Why not by epoch or round: a trial that removes half of its units in a round is, after two rounds, a quarter of the
-model that a gentle trial still trains in full. Compared at the same epoch or round the aggressive trial looks bad although
-it may be the better one at the size that counts. So a trial enters rung q (0 < q < 1) of a sweep to target density τ with
-the hardened accuracy of its first round at asked kept share ≤ τ^q (METHOD.md, "Progress for early stopping").
+model that a gentle trial still trains in full. Compared at the same epoch or round the aggressive trial looks bad
+although it may be the better one at the size that counts. So a trial enters rung q (0 < q < 1) of a sweep to target
+density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q (METHOD.md, "Progress for early
+stopping").
 
 A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
 `reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.

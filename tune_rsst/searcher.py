@@ -1,9 +1,9 @@
-"""The Optuna study of a sweep: asks for trials, is told how they ended. A view of the ledger, rebuilt where it disagrees.
+"""The Optuna study of a sweep: asked for trials, told how they ended. A view of the ledger, rebuilt where it disagrees.
 
-Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE, stopped early → PRUNED (with
-the value of every rung it reached), failed → FAIL; a configuration that was given out before is not trained again: its
-Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and the study is asked again.
-Each suggestion is drawn by a sampler seeded with (seed, number), so a resumed sweep does not repeat its first random draws.
+Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE, stopped early →
+PRUNED (with the value of every rung it reached), failed → FAIL; a configuration that was given out before is not
+trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and the study is asked again.
+Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """One answer of the study: a trial to train (`config`), a repeat of another (`repeat_of`), or `invalid`: why not."""
+    """One answer of the study: a trial to train (`config`), a repeat (`repeat_of`), or why it is `invalid`."""
 
     number: int
     params: dict[str, Any]
@@ -144,7 +144,7 @@ class StudySearcher:
     def report_rung(self, number: int, rung: int, value: float) -> None:
         """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable."""
         frozen = self.study.get_trials(deepcopy=False)[number]
-        if not frozen.state.is_finished():
+        if not frozen.state.is_finished() and rung not in frozen.intermediate_values:
             optuna.trial.Trial(self.study, frozen._trial_id).report(value, rung)
 
     def tell(self, number: int, seen: Outcome) -> None:
@@ -162,7 +162,11 @@ def outcome(trial: TrialView, rungs: Mapping[int, float]) -> Outcome:
     state = STATES[trial.state]
     if state == TrialState.COMPLETE:
         value = trial.metrics.get("val_top1")
-        return Outcome(state, float(value), dict(rungs)) if value is not None else Outcome(TrialState.FAIL, None, dict(rungs))
+        return (
+            Outcome(state, float(value), dict(rungs))
+            if value is not None
+            else Outcome(TrialState.FAIL, None, dict(rungs))
+        )
     last = rungs[max(rungs)] if state == TrialState.PRUNED and rungs else None
     return Outcome(state, last, dict(rungs))
 
@@ -170,7 +174,8 @@ def outcome(trial: TrialView, rungs: Mapping[int, float]) -> Outcome:
 def _records(view: SweepView) -> list[dict[str, Any]]:
     """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
     trials = [
-        {"number": t.number, "params": t.params, "distributions": t.distributions, "of": t.trial} for t in view.trials.values()
+        {"number": t.number, "params": t.params, "distributions": t.distributions, "of": t.trial}
+        for t in view.trials.values()
     ]
     return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
 

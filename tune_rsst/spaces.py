@@ -1,7 +1,7 @@
 """Finds a search space, fixes knobs in it, draws from it, and checks that what it gives can be trained.
 
-Comes in: a space's name or address, fixed knobs, something that suggests. Goes out: searched parameters and all knobs of
-a trial; a digest of the space's behaviour, by which a resume notices that it was changed.
+Comes in: a space's name or address, fixed knobs, something that suggests. Goes out: searched parameters and all knobs
+of a trial; a digest of the space's behaviour, by which a resume notices that it was changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Suggestions:
     fixed: Mapping[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         return self._answer(name, lambda: self.trial.suggest_float(name, low, high, step=step, log=log))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
@@ -68,7 +70,9 @@ class RandomSuggest:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         self.ranges[name] = ("float", low, high, step, log)
         if step:
             return low + step * self._random.randint(0, int((high - low) / step + 1e-9))
@@ -104,9 +108,13 @@ class Space:
         try:
             given = self.function(suggestions)
         except Exception as error:
-            raise ConfigError("space", self.address, "a function that runs", f"it raised {type(error).__name__}: {error}") from error
+            raise ConfigError(
+                "space", self.address, "a function that runs", f"it raised {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(given, dict):
-            raise ConfigError("space", self.address, "a function that returns a dict of knobs", f"it returned {type(given).__name__}")
+            raise ConfigError(
+                "space", self.address, "a function that returns a dict of knobs", f"it returned {type(given).__name__}"
+            )
         return Draw(dict(suggestions.params), {**given, **fixed})
 
     def digest(self) -> str:
@@ -157,7 +165,9 @@ def _load(address: str, place: str) -> Any:
         return module
     except Exception as error:
         line = " ".join(str(error).split())
-        raise ConfigError("space", address, "a file or module that can be imported", f"{type(error).__name__}: {line}") from error
+        raise ConfigError(
+            "space", address, "a file or module that can be imported", f"{type(error).__name__}: {line}"
+        ) from error
 
 
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:
@@ -169,4 +179,3 @@ def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tupl
     for seed in range(count):
         draw = space.draw(RandomSuggest(seed), fixed)
         yield draw, RSSTConfig.from_knobs(draw.knobs)
-

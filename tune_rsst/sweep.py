@@ -1,7 +1,7 @@
 """Runs a planned sweep on Ray Tune, from the folder's lock to the final table; new or resumed, the way is the same.
 
-Comes in: a `Plan`. Goes out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted and
-resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is removed, never read.
+Comes in: a `Plan`. Goes out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted
+and resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from tune_rsst.config import without_secrets
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
 from tune_rsst.plan import Plan
+from tune_rsst.table import print_table
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
-    from tune_rsst.tracking import Uploader
+    from tune_rsst.uploader import Uploader
 
 MAX_WORKER_FAILURES = 2
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
 OBJECT_STORE_BYTES = 200 * 1024**2
 PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
-# Set before ray is imported. Tune's own loggers and its change of folder are of no use here; uv's hook uploads the folder.
+# Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new engine prints a box even when told to be silent
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -80,7 +82,7 @@ def _write_settings(plan: Plan) -> None:
 def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import Driver
     from tune_rsst.searcher import StudySearcher
-    from tune_rsst.tracking import Uploader
+    from tune_rsst.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
     storage = None if settings.optuna_storage == "memory" else settings.optuna_storage
@@ -124,14 +126,18 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
         soft_wrap=True,
     )
     try:
-        with home.ray_folder() as ray_folder, _ray(plan, str(ray_folder)), LiveTable(driver.view, plan.settings.trials, console) as table:
+        with (
+            home.ray_folder() as ray_folder,
+            _ray(plan, str(ray_folder)),
+            LiveTable(driver.view, plan.settings.trials, console) as table,
+        ):
             _fit(plan, driver, table)
             table.tick(force=True)
     except KeyboardInterrupt:
         return None
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001  (Ray and Tune raise anything; the ledger is whole, so the sweep can go on)
+    except Exception as error:
         logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     finally:
@@ -229,7 +235,9 @@ def _conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, 
     """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
     with _deaf():
         if driver.broken is None:
-            driver.record("sweep_ended" if driver.complete else "interrupted", **({"reason": problem} if problem else {}))
+            driver.record(
+                "sweep_ended" if driver.complete else "interrupted", **({"reason": problem} if problem else {})
+            )
         results.write_best(plan.folder, driver.view)
     missing = 1
     with suppress(KeyboardInterrupt):
@@ -261,7 +269,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
-    command = dict((title, line) for title, line in results.next_commands(plan.folder, driver.view, "interrupted"))
+    command = dict(results.next_commands(plan.folder, driver.view, "interrupted"))
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     console.print(
@@ -275,5 +283,5 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str
 
 def _show(plan: Plan, console: Console) -> int:
     view, state = results.load(plan.folder)
-    results.print_table(console, plan.folder, view, "finished" if view.ended else state)
+    print_table(console, plan.folder, view, "finished" if view.ended else state)
     return 3 if view.count("failed") else 0

@@ -1,8 +1,8 @@
 """What a ledger says: the sweep's settings and state, and each trial with its state, knobs and metrics.
 
 Comes in: ledger events, one by one (`SweepView.apply`), in order; the driver feeds it while it writes, readers feed it
-from the file. Goes out: the view; applying the same events again gives the same view. `key(...)` is how events of a trial
-are told apart, so that a report that arrives twice counts once.
+from the file. Goes out: the view; applying the same events again gives the same view. `key(...)` is how events of a
+trial are told apart, so that a report that arrives twice counts once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EventKey = tuple[str, int, int]
 
 
 def trial_key(number: int) -> str:
-    """"t0007": the trial's id everywhere; the number is Optuna's."""
+    """ "t0007": the trial's id everywhere; the number is Optuna's."""
     return f"t{number:04d}"
 
 

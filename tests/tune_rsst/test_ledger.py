@@ -10,11 +10,11 @@ from tune_rsst.ledger import DriverLock, Ledger, LedgerError, SweepBusy, decode,
 def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path, clock=lambda: 12.5)
-    ledger.append("sweep_started", name="a", note="ε, \"crc\": 1")
+    ledger.append("sweep_started", name="a", note='ε, "crc": 1')
     ledger.append("reported", trial="t0000", metrics={"val_top1": 0.25})
     ledger.close()
     assert read(path) == [
-        {"event": "sweep_started", "time": 12.5, "name": "a", "note": "ε, \"crc\": 1"},
+        {"event": "sweep_started", "time": 12.5, "name": "a", "note": 'ε, "crc": 1'},
         {"event": "reported", "time": 12.5, "trial": "t0000", "metrics": {"val_top1": 0.25}},
     ]
 

@@ -51,7 +51,7 @@ def test_one_round_can_pass_two_rungs_and_is_judged_in_the_higher() -> None:
 
 
 def test_comparing_by_round_or_epoch_would_stop_the_wrong_trial() -> None:
-    """Two recorded curves: (kept share asked, val_top1) a round. At share 0.5 the fast one is ahead; by round it looks worse."""
+    """Curves of (kept share asked, val_top1): at share 0.5 the fast trial is ahead, round by round it looks worse."""
     gentle = [(1.0, 0.95), (0.8, 0.94), (0.64, 0.93), (0.5, 0.90), (0.4, 0.85), (0.25, 0.80)]
     fast = [(1.0, 0.95), (0.5, 0.92), (0.25, 0.88)]
     assert gentle[1][1] > fast[1][1], "at equal round the fast trial would be the one to stop"
