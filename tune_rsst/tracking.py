@@ -1,0 +1,211 @@
+"""A sweep's runs in MLflow; the only module that imports mlflow, and it does so when first used (it takes seconds).
+
+Comes in: what is to be in which run (tracking_plan.py). Goes out: the runs, found again by their tags or made.
+The uploader (uploader.py) calls this from its thread: whatever a store raises ends there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.config import hide_password
+from tune_rsst.tracking_plan import PARENT, Plan, Write
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PRIMARY_METRIC = "final/val_top1"
+PRIMARY_METRIC_TAG = "mlflow.experiment.primaryMetric.name"
+# One try a request: the thread tries again itself and looks first what the lost request has done.
+REQUEST_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
+
+
+def sqlite_uri(home: Path) -> str:
+    """Tracking address of the database below `home`, always absolute: a job's working directory is not kept."""
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+
+
+def check_tracking_uri(uri: str) -> str:
+    """`uri` when a sweep can use it.
+
+    Raises:
+        ConfigError: a folder (MLflow's file store is refused by MLflow itself) or a sqlite path that is not absolute.
+    """
+    if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri) or _sqlite_file(uri) is not None:
+        return uri
+    valid = "http(s)://…, sqlite:////absolute/path.db or a database URL"
+    raise ConfigError("mlflow_tracking_uri", hide_password(uri), valid, "leave it out for sqlite in TUNE_RSST_HOME")
+
+
+def find_parent_run(tracking_uri: str, experiment: str, sweep: str) -> str | None:
+    """Run id of the newest sweep of that name, None where there is none or the server does not answer."""
+    try:
+        client = _client(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        where = f"tags.sweep = '{sweep}' and tags.role = 'sweep'"
+        runs = client.search_runs([found.experiment_id], where, max_results=1) if found else []
+    except Exception:  # noqa: BLE001  any failure of any store means the same here: not known
+        return None
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    """A client with bounded requests; on sqlite this makes or migrates the database, one process at a time.
+
+    Raises:
+        Exception: whatever the store raises when it can't be reached.
+    """
+    for name, value in REQUEST_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    database = _sqlite_file(tracking_uri)
+    if database is None:
+        return MlflowClient(tracking_uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f".{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return MlflowClient(tracking_uri)
+
+
+def _sqlite_file(tracking_uri: str) -> Path | None:
+    match = re.fullmatch(r"sqlite:///(/[^?]+)(\?.*)?", tracking_uri)
+    return Path(match[1]) if match else None
+
+
+class SweepRuns:
+    """One sweep's runs in one MLflow experiment.
+
+    `runs` maps trial (or PARENT) to run id; `deleted` are those that a user deleted: they stay deleted.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, sweep_uid: str) -> None:
+        """Connect, make the experiment when missing, and find the sweep's runs.
+
+        Raises:
+            RuntimeError: the experiment was deleted.
+            Exception: the store can't be reached.
+        """
+        self._client, self._uid = _client(tracking_uri), sweep_uid
+        self._experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
+        self.runs: dict[str, str] = {}
+        self.deleted: set[str] = set()
+        self._status: dict[str, str] = {}
+        self._create_unanswered = self._doubles_possible = False
+        self._find_runs()
+
+    def _experiment_of(self, name: str, database: Path | None) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            folder = re.sub(r"[^\w.-]+", "_", name)
+            location = str(database.parent / "mlartifacts" / folder) if database else None
+            return str(self._client.create_experiment(name, location, {PRIMARY_METRIC_TAG: PRIMARY_METRIC}))
+        if known.lifecycle_stage != "active":
+            hint = "it was deleted in MLflow; restore it there, or choose another"
+            raise RuntimeError(f"mlflow_experiment = {name}: {hint}")
+        if PRIMARY_METRIC_TAG not in known.tags:
+            self._client.set_experiment_tag(known.experiment_id, PRIMARY_METRIC_TAG, PRIMARY_METRIC)
+        return str(known.experiment_id)
+
+    def _find_runs(self) -> None:
+        """Learn the sweep's runs. Of two for one trial (a create's answer was lost) the one that holds more stays."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        gone, token = set(), None
+        while True:
+            page = self._search(token)
+            for run in page:
+                name = run.data.tags.get("trial", PARENT)
+                if run.info.lifecycle_stage == "active":
+                    found[name].append(run)
+                else:
+                    gone.add(name)
+            token = page.token
+            if not token:
+                break
+        for name, runs in found.items():
+            kept, *doubles = sorted(runs, key=lambda r: (-len(r.data.metrics) - len(r.data.params), r.info.run_id))
+            self.runs[name], self._status[name] = kept.info.run_id, kept.info.status
+            for double in doubles:
+                self._client.delete_run(double.info.run_id)
+        self.deleted = gone - self.runs.keys()
+        self._create_unanswered = False
+
+    def _search(self, token: str | None) -> Any:
+        from mlflow.entities import ViewType
+
+        where = f"tags.sweep_uid = '{self._uid}'"
+        return self._client.search_runs([self._experiment_id], where, ViewType.ALL, max_results=1000, page_token=token)
+
+    def drop_doubles(self) -> None:
+        """Delete runs that a create made after its answer was given up."""
+        if self._doubles_possible:
+            self._find_runs()
+            self._doubles_possible = False
+
+    def holds(self, names: Iterable[str]) -> bool:
+        """Whether MLflow has, or had, a run for each of `names`."""
+        return all(name in self.runs or name in self.deleted for name in names)
+
+    def put(self, write: Write, plan: Plan) -> str | None:
+        """Write into the run, which is made when missing. Returns why MLflow will never take it, if so.
+
+        Raises:
+            LookupError: a run that was there is gone, for example with the whole database.
+            Exception: the store can't be reached; try again.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        if write.run in self.deleted:
+            return "it was deleted in MLflow, and nothing more is written to it"
+        run_id = self._run_id(write.run, plan)
+        metrics = [Metric(name, value, ms, step) for name, value, ms, step in write.points]
+        params = [Param(name, value) for name, value in write.params.items()]
+        tags = [RunTag(name, value) for name, value in write.tags.items()]
+        try:
+            self._client.log_batch(run_id, metrics, params, tags)
+            if write.status and self._status.get(write.run) != write.status:
+                if write.status == "RUNNING":
+                    self._client.update_run(run_id, status="RUNNING")
+                else:
+                    self._client.set_terminated(run_id, write.status, write.end_ms)
+                self._status[write.run] = write.status
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise LookupError("a run that was uploaded is no longer in MLflow: all is uploaded again") from error
+            if error.error_code in REFUSED:
+                return str(error)
+            raise
+        return None
+
+    def _run_id(self, run: str, plan: Plan) -> str:
+        if self._create_unanswered:
+            self._find_runs()
+        if run not in self.runs:
+            name, start_ms, tags = plan.identity(run)
+            if run != PARENT:
+                tags["mlflow.parentRunId"] = self._run_id(PARENT, plan)
+            self._create_unanswered = True
+            try:
+                made = self._client.create_run(self._experiment_id, start_ms, tags, name)
+            except Exception:
+                self._doubles_possible = True
+                raise
+            self._create_unanswered = False
+            self.runs[run], self._status[run] = made.info.run_id, "RUNNING"
+        return self.runs[run]

@@ -1,0 +1,95 @@
+"""A thread that keeps trying: it repeats one action whenever it is woken, backs off while that fails, never raises.
+
+Comes in: the action. Goes out: `problems`, what stopped it last. The action may check `time_left_s` between its steps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from tune_rsst.config import hide_password
+
+FIRST_RETRY_S, LAST_RETRY_S, LAST_RETRY_WHEN_CLOSING_S = 0.5, 30.0, 1.0
+PROBLEMS_KEPT, PROBLEM_LENGTH = 20, 300
+
+
+class RetryingThread:
+    """Runs `action` after each `wake`, `gather_s` later, so that one run of it covers several wakes."""
+
+    def __init__(self, action: Callable[[], None], *, name: str, gather_s: float) -> None:
+        self._action, self._gather_s = action, gather_s
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.problems: deque[str] = deque(maxlen=PROBLEMS_KEPT)
+
+    @property
+    def closing(self) -> bool:
+        """Whether this is the last run of the action."""
+        return self._closing.is_set()
+
+    @property
+    def time_left_s(self) -> float:
+        """Until `close` or `run_here` gives up; infinite before."""
+        return self._deadline - time.monotonic()
+
+    def start(self) -> None:
+        """Begin, with a first run of the action."""
+        self._wake.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to do. Returns at once."""
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """One last run of the action, tried again for at most `timeout_s`. False when the thread is left behind."""
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def run_here(self, timeout_s: float) -> None:
+        """The action in the caller's thread until it succeeds, for at most about `timeout_s`."""
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        self._work()
+
+    def attempt(self, action: Callable[[], None]) -> bool:
+        """Whether `action` went through; what stopped it is noted."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  whatever a server or a store does may not reach the sweep
+            self.note(str(error) or type(error).__name__)
+            return False
+        return True
+
+    def note(self, problem: str) -> None:
+        """Keep a line, without passwords."""
+        line = hide_password(" ".join(problem.split()))[:PROBLEM_LENGTH]
+        if not self.problems or self.problems[-1] != line:
+            self.problems.append(line)
+
+    def _work(self) -> None:
+        retry_s = 0.0
+        while True:
+            if retry_s and self.closing:
+                time.sleep(retry_s)
+            elif retry_s:
+                self._closing.wait(retry_s)
+            elif not self.closing:
+                self._wake.wait()
+                self._closing.wait(self._gather_s)
+            self._wake.clear()
+            if self.attempt(self._action):
+                retry_s = 0.0
+            else:
+                limit_s = LAST_RETRY_WHEN_CLOSING_S if self.closing else LAST_RETRY_S
+                retry_s = min(max(2 * retry_s, FIRST_RETRY_S), limit_s)
+            if self.closing and (not retry_s or retry_s > self.time_left_s):
+                return

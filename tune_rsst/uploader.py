@@ -1,0 +1,169 @@
+"""Uploads a sweep's ledger to MLflow, in a thread of the driver.
+
+Comes in: a ledger that somebody writes. Goes out: a parent run for the sweep and a child run for each trial. The cursor
+says how far the upload has come; whatever is written twice gives the same records once (points have the ledger's
+timestamps, runs are found again by their tags), so an upload may be broken off anywhere and gone on with, by the next
+driver or by `tune-rsst sync`. Nothing here raises into the sweep: a server that is down or hangs costs the thread its
+time and no one else's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from pathlib import Path
+
+from tune_rsst.config import hide_password
+from tune_rsst.ledger import is_running
+from tune_rsst.tracking import SweepRuns
+from tune_rsst.tracking_plan import PARENT, Plan, Write
+from tune_rsst.tracking_tail import Cursor, LedgerTail, load_cursor, store_cursor
+from tune_rsst.tracking_thread import RetryingThread
+
+GATHER_S = 1.0
+
+
+class Uploader:
+    """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
+
+    def __init__(self, ledger_path: Path, tracking_uri: str, experiment: str, cursor_path: Path) -> None:
+        self._tail = LedgerTail(ledger_path)
+        self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
+        self._cursor = self._stored_cursor()
+        self._store: SweepRuns | None = None
+        self._plan = Plan("")
+        self._unsent: deque[Write] = deque()
+        self._lock_file: int | None = None
+        self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The sweep's run, as soon as it is known."""
+        return self._cursor.parent_run_id
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong lately, oldest first; one line each, without passwords."""
+        return list(self._thread.problems)
+
+    def start(self) -> None:
+        """Begin to upload, in a thread."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """The ledger has grown. Returns at once."""
+        self._thread.wake()
+
+    def close(self, timeout_s: float) -> int:
+        """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing."""
+        if self._thread.close(timeout_s):
+            self._release()
+        return self.missing()
+
+    def sync_once(self, timeout_s: float = 600.0) -> int:
+        """Upload everything now, in this thread; returns the number of lines still missing (`problems` says why).
+
+        A sweep whose driver was killed is marked so, which only this can do.
+        """
+        self._thread.run_here(timeout_s)
+        if not self.missing() and not is_running(self._tail.path.parent):
+            self._thread.attempt(self._settle)
+        self._release()
+        return self.missing()
+
+    def missing(self) -> int:
+        """Ledger lines that are not in MLflow yet."""
+        cursor = self._cursor if self._lock_file is not None else self._stored_cursor()
+        return self._tail.lines_beyond(cursor.offset)
+
+    def _stored_cursor(self) -> Cursor:
+        """The cursor on the disk; at the beginning when it belongs to another ledger or another MLflow."""
+        beginning = Cursor(self._tail.uid(), f"{hide_password(self._uri)} {self._experiment}")
+        cursor = load_cursor(self._cursor_path)
+        return cursor if (cursor.sweep_uid, cursor.target) == (beginning.sweep_uid, beginning.target) else beginning
+
+    def _upload(self) -> None:
+        if self._store is None and not self._open():
+            return
+        assert self._store is not None
+        while True:
+            while self._unsent:
+                self._send(self._store, self._unsent[0])
+                self._unsent.popleft()
+            if self._cursor.offset != self._tail.offset:
+                self._cursor.offset = self._tail.offset
+                store_cursor(self._cursor_path, self._cursor)
+            events = self._tail.read()
+            if not events:
+                break
+            try:
+                for event in events:
+                    self._plan.apply(event)
+                self._unsent.extend(self._plan.take())
+            except Exception:
+                self._store = None  # lines were read and not planned: begin again at the cursor
+                raise
+        if self._thread.closing:
+            self._store.drop_doubles()
+
+    def _send(self, store: SweepRuns, write: Write) -> None:
+        if self._thread.time_left_s < 0:
+            raise TimeoutError("the time to finish the upload is over")
+        try:
+            refusal = store.put(write, self._plan)
+        except LookupError:
+            self._store = None
+            raise
+        if refusal:
+            self._thread.note(f"run {write.run or self._plan.view.name}: {refusal}")
+        if write.run == PARENT:
+            self._cursor.parent_run_id = store.runs.get(PARENT)
+
+    def _open(self) -> bool:
+        """Take the cursor, connect, and bring the plan to where the cursor is. False while the ledger has no line."""
+        uid = self._tail.uid()
+        if not uid:
+            return False
+        self._take_lock()
+        store = SweepRuns(self._uri, self._experiment, uid)
+        cursor, plan = self._stored_cursor(), Plan(uid)
+        self._tail.offset = 0
+        while self._tail.offset < cursor.offset and (events := self._tail.read(until=cursor.offset)):
+            for event in events:
+                plan.apply(event)
+        plan.take()
+        if self._tail.offset != cursor.offset or not store.holds(plan.births):
+            cursor.offset, plan, self._tail.offset = 0, Plan(uid), 0
+        cursor.parent_run_id = store.runs.get(PARENT)
+        self._unsent.clear()
+        self._cursor, self._plan, self._store = cursor, plan, store
+        return True
+
+    def _settle(self) -> None:
+        """A sweep that ended without saying so, and that nobody drives, was killed."""
+        if self._store is not None and self._plan.births and self._plan.state == "running":
+            self._plan.interrupted()
+            for write in self._plan.take():
+                self._store.put(write, self._plan)
+
+    def _take_lock(self) -> None:
+        """One uploader per cursor; the kernel lets go of the lock when its process dies.
+
+        Raises:
+            RuntimeError: another process holds it.
+        """
+        if self._lock_file is not None:
+            return
+        lock = os.open(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise RuntimeError("another process is uploading this sweep to MLflow") from None
+        self._lock_file = lock
+
+    def _release(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
