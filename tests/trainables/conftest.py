@@ -1,0 +1,28 @@
+"""Fixtures of the trial's tests: `toy` (the network and short runs), `tiny` (its images)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.trainables import toy as toy_module
+from trainables.rsst import report, vit
+from trainables.rsst.data import ImageData
+
+
+@pytest.fixture(scope="module")
+def toy() -> Iterator[None]:
+    """The toy network under its name `vit_toy` and a latency that costs nothing, for one test module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vit, "NAMED", dict(vit.NAMED))
+        patch.setattr(report, "latency", report.latency)
+        patch.setattr(report, "gmacs", report.gmacs)
+        toy_module.install()
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ImageData:
+    """96 / 48 / 48 digits."""
+    return toy_module.images()

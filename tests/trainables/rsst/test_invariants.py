@@ -1,0 +1,241 @@
+"""METHOD.md's seven invariants, one test each, named after them.
+
+Each was seen to fail with the thing it guards broken on purpose (the mutations are listed in each docstring).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainables import toy
+from trainables.rsst import experiment
+from trainables.rsst.compact import Units, unit_masks, zeroed
+from trainables.rsst.data import ImageData
+from trainables.rsst.experiment import run
+from trainables.rsst.images import on_device
+from trainables.rsst.penalty import Penalty, ramp
+from trainables.rsst.pruning import Doomed, Form, UnitPruner
+from trainables.rsst.running import Running
+from trainables.rsst.training import clock_for, make_optimizer, train_epoch
+from trainables.rsst.trial import open_trial
+from trainables.rsst.vit import Architecture, build
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+CEILING = {
+    "x": 0.3,
+    "x^2": 0.3,
+    "x^3": 0.3,
+    "exp": math.exp(0.3) - 1,
+    "exp_custom": 0.3,
+    "exp_custom_exponents": 0.3,
+}
+
+
+class SpyPenalty(Penalty):
+    """Notes the progress that each step is told."""
+
+    def __init__(self) -> None:
+        super().__init__(toy.config(), {}, {}, {})
+        self.before: list[float] = []
+        self.after: list[tuple[float, float]] = []
+
+    def before_step(self, t: float) -> None:
+        self.before.append(t)
+
+    def after_step(self, t_from: float, t_to: float) -> None:
+        self.after.append((t_from, t_to))
+
+
+@pytest.mark.parametrize("batch_size", [96, 32, 11])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever_the_number_of_batches(
+    tiny: ImageData, batch_size: int, epochs: int
+) -> None:
+    """Mutations seen to fail: progress counted per epoch; progress = step / (steps − 1); g·t instead of the ceiling."""
+    config = toy.config(batch_size=batch_size, epochs=epochs)
+    images = on_device(tiny, torch.device("cpu"))
+    clock = clock_for(config, len(images.train.labels))
+    model = build(Running.fresh(config, tiny).form.arch)
+    optimizer, spy = make_optimizer(config, model), SpyPenalty()
+    for epoch in range(epochs):
+        train_epoch(
+            model, images.train, optimizer, spy, config, clock, num_classes=10, round=1, epoch=epoch
+        )  # fmt: skip
+    steps = epochs * math.ceil(96 / batch_size)
+    assert spy.before == [pytest.approx((i + 1) / steps) for i in range(steps)]
+    assert spy.after == [(pytest.approx(i / steps), pytest.approx((i + 1) / steps)) for i in range(steps)]
+    assert spy.after[0][0] == 0.0 and spy.after[-1][1] == 1.0 == spy.before[-1]
+    for name, ceiling in CEILING.items():
+        assert ramp(name, spy.after[0][0], 0.3, 2.0) == 0.0
+        assert ramp(name, spy.after[-1][1], 0.3, 2.0) == pytest.approx(ceiling, rel=1e-12)
+
+
+@pytest.mark.parametrize("knobs", [{"criteria": c} for c in ("magnitude", "l1", "l2", "saliency", "remain")]
+                         + [{"granularity": "element"}], ids=str)  # fmt: skip
+def test_invariant_2_scores_depend_on_the_trained_weights_and_not_on_the_rewind_weights(
+    tiny: ImageData, knobs: dict[str, Any]
+) -> None:
+    """Mutations seen to fail: rewinding before scoring; choosing from the rewind weights."""
+    config = toy.config(**knobs)
+    trained = next(e.snapshot() for e in run(config, tiny) if e.kind == "round")
+
+    def doomed(weights: float, rewind: float) -> Doomed:
+        """What round 1 dooms when weights and rewind weights get noise of this size."""
+        torch.manual_seed(1)
+        scale = {"weights": weights, "rewind": rewind}
+        moved = {
+            name: t + scale.get(name.split("/")[0], 0.0) * torch.randn_like(t) if t.is_floating_point() else t
+            for name, t in trained.tensors.items()
+        }
+        trial = Running.resumed(config, tiny, toy.TrialState(trained.meta, moved))
+        experiment.begin_round(trial)
+        return trial.doomed
+
+    def flat(found: Doomed) -> Any:
+        return found.units or {name: mask.nonzero().tolist() for name, mask in found.entries.items()}
+
+    assert flat(doomed(0, 0)) == flat(doomed(0, 1.0))
+    assert flat(doomed(0, 0)) != flat(doomed(1.0, 0))
+
+
+def rounded_half_up(share: float, total: int, least: int) -> int:
+    return max(int(share * total + 0.5), least)
+
+
+@pytest.mark.parametrize("struct", ["rsst", "refill"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_invariant_3_after_each_pruning_the_kept_counts_are_those_asked_for(
+    tiny: ImageData, scope: str, struct: str
+) -> None:
+    """Mutations seen to fail: counts from the last count instead of the full one; floor instead of rounding."""
+    config = toy.config(scope=scope, struct=struct, epochs=1, warmup=0, pruning_times=8, rate=0.23)
+    rounds = [e.metrics for e in run(config, tiny) if e.kind == "round"]
+    assert len(rounds) == 8
+    for prunings, m in enumerate(rounds):
+        share = 0.77**prunings
+        heads, neurons = m["heads_kept_per_layer"], m["neurons_kept_per_layer"]
+        if scope == "layer":
+            assert heads == [rounded_half_up(share, 4, 1)] * 2
+            assert neurons == [rounded_half_up(share, 32, 1)] * 2
+        assert min(heads) >= 1 and min(neurons) >= 1
+        assert m["heads_kept"] == sum(heads) == rounded_half_up(share, 8, 2) or scope == "layer"
+        assert m["neurons_kept"] == sum(neurons) == rounded_half_up(share, 64, 2) or scope == "layer"
+        assert m["kept_share_asked"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("extra", [{}, {"qk_norm": True}, {"qkv_bias": False}], ids=str)
+@pytest.mark.parametrize(
+    "doomed",
+    [
+        Units(((1,), (0, 2, 3)), ((), ())),
+        Units(((), ()), (tuple(range(1, 32)), (0, 31))),
+        Units(((0, 3), (2,)), ((5, 6, 30), tuple(range(0, 32, 2)))),
+    ],
+    ids=["heads", "neurons", "both"],
+)
+def test_invariant_4_doomed_weights_at_zero_and_the_compacted_model_give_the_same_logits(
+    doomed: Units, extra: dict[str, Any]
+) -> None:
+    """Mutations seen to fail: q, k and v rows taken from one block of rows; proj columns of the wrong heads."""
+    sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10}
+    sizes |= {"embed_dim": 16, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, **extra}
+    arch = Architecture("", sizes, 4, (4, 4), (32, 32))
+    torch.manual_seed(0)
+    model = build(arch)
+    with torch.no_grad():
+        for parameter in model.parameters():  # timm starts biases at 0 and norms at 1, which would hide mistakes
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    weights, form = UnitPruner().remove(model.state_dict(), Form.unpruned(arch), Doomed(doomed))
+    compacted = build(form.arch)
+    compacted.load_state_dict(weights)
+    model.load_state_dict(zeroed(model.state_dict(), unit_masks(model.state_dict(), arch, doomed)))
+    images = torch.randn(7, 1, 8, 8)
+    with torch.no_grad():
+        expected, found = model.eval()(images), compacted.eval()(images)
+    assert expected.std() > 0.1
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert form.arch.heads == tuple(4 - len(x) for x in doomed.heads)
+    assert sum(p.numel() for p in compacted.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+RESUMES = [
+    {"optimizer": "adamw", "rewind": "init"},
+    {"optimizer": "adamw", "rewind": "none"},
+    {"optimizer": "adamw", "rewind": "epoch:1"},
+    {"optimizer": "sgd", "rewind": "init"},
+    {"optimizer": "sgd", "rewind": "none"},
+    {"optimizer": "sgd", "rewind": "epoch:1"},
+    {"optimizer": "adamw", "rewind": "init", "granularity": "element"},
+    {"optimizer": "sgd", "rewind": "epoch:1", "granularity": "element"},
+    {"struct": "refill", "augment": "strong"},
+    {"penalty_form": "l2", "scope": "global", "criteria": "saliency"},
+]
+
+
+@pytest.mark.parametrize("knobs", RESUMES, ids=lambda k: " ".join(map(str, k.values())))
+def test_invariant_5_stopping_and_loading_after_every_event_changes_no_bit(
+    tiny: ImageData, tmp_path: Path, knobs: dict[str, Any]
+) -> None:
+    """Every event is a checkpoint on disk; the trial is opened anew for each, so every epoch is resumed into.
+
+    Mutations seen to fail: optimizer state not loaded; doomed norm at the round's start, rewind weights, dead entries
+    or the penalty not restored; data order drawn from a generator with state.
+    """
+    config = toy.config(**knobs)
+    whole = list(run(config, tiny))
+    kinds = []
+    for number in range(len(whole)):
+        with open_trial(config, tmp_path, say=pytest.fail, checkpoint_every_s=0.0, data=tiny) as trial:
+            assert len(trial.history) == number
+            events = trial.events()
+            seen = [next(events) for _ in range(number + 1)]
+            kinds.append(seen[-1].kind)
+    assert kinds == ["start", *["epoch", "epoch", "round"] * 3, "final"]
+    assert toy.told(seen) == toy.told(whole)
+    resumed, straight = seen[-1].snapshot(), whole[-1].snapshot()
+    assert toy.same_tensors(resumed.tensors, straight.tensors)
+    assert resumed.meta["alive"] == straight.meta["alive"]
+
+
+def test_invariant_5_three_rounds_equal_one_round_and_two_after_loading(tiny: ImageData) -> None:
+    config = toy.config()
+    whole = list(run(config, tiny))
+    first_rounds = run(config, tiny)
+    state = next(e.snapshot() for e in first_rounds if e.kind == "round")
+    first_rounds.close()
+    rest = list(run(config, tiny, state))
+    assert [e.kind for e in rest] == [*["epoch", "epoch", "round"] * 2, "final"]
+    assert toy.told(rest) == toy.told(whole)[-len(rest) :]
+
+
+IN_ITS_OWN_PROCESS = """
+import json, sys
+from tests.trainables import toy
+toy.install()
+print(json.dumps(toy.outcome(toy.config(**json.loads(sys.argv[1])), toy.images())))
+"""
+
+
+def test_invariant_6_two_runs_in_one_process_equal_two_runs_in_two_processes(tiny: ImageData, repo_root: Path) -> None:
+    """Mutations seen to fail: initial weights, data order or augmentation drawn from torch's global generator."""
+    both = [{"augment": "strong", "seed": 3}, {"optimizer": "sgd", "criteria": "saliency", "augment": "standard"}]
+    alone = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_ITS_OWN_PROCESS, json.dumps(knobs)],
+            cwd=repo_root, env=os.environ | {"PYTHONPATH": str(repo_root)}, stdout=subprocess.PIPE, text=True,
+        )
+        for knobs in both
+    ]  # fmt: skip
+    together = [json.loads(json.dumps(toy.outcome(toy.config(**knobs), tiny))) for knobs in both]
+    assert [json.loads(process.communicate(timeout=120)[0]) for process in alone] == together
+    assert together[0] != together[1]

@@ -1,0 +1,104 @@
+"""A network and a data set small enough that a whole trial takes a third of a second, and how to compare trials.
+
+`vit_toy`: 16 wide, 2 layers, 4 heads of 4, 32 neurons. Images: 96 / 48 / 48 of the digits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from trainables.rsst import data, report, vit
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data import ImageData
+from trainables.rsst.evaluation import Latency, gmacs
+from trainables.rsst.experiment import Event, run
+from trainables.rsst.state import TrialState
+
+NAME = "vit_toy"
+SHAPE = (16, 2, 4, 2.0, None)
+SIZES = {"train": 96, "val": 48, "test": 48}
+KNOBS: dict[str, Any] = {
+    "dataset": "digits",
+    "arch": NAME,
+    "epochs": 2,
+    "warmup": 1,
+    "batch_size": 32,
+    "lr": 5e-3,
+    "pruning_times": 3,
+    "rate": 0.3,
+}
+
+
+def install() -> None:
+    """Make the toy known by its name; no latency is measured and each shape's MACs are counted once, to save time."""
+    vit.NAMED[NAME] = SHAPE
+    report.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
+    report.gmacs = _gmacs_once
+
+
+def _gmacs_once(arch: vit.Architecture) -> float:
+    return _gmacs(json.dumps(arch.to_json()))
+
+
+@functools.cache
+def _gmacs(arch: str) -> float:
+    return gmacs(vit.Architecture.from_json(json.loads(arch)))
+
+
+def config(**knobs: Any) -> RSSTConfig:
+    return RSSTConfig.from_knobs(KNOBS | knobs)
+
+
+def images(of: RSSTConfig | None = None) -> ImageData:
+    """The first images of each part of the digits as `of` wants them."""
+    full = data.load(of or config())
+    parts = {
+        f"{part}_{what}": getattr(full, f"{part}_{what}")[:count]
+        for part, count in SIZES.items()
+        for what in ("images", "labels")
+    }
+    return dataclasses.replace(full, digest=f"toy-{full.digest}", **parts)
+
+
+def timeless(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics without those that differ between identical runs."""
+    return {name: value for name, value in metrics.items() if name not in report.TIMES}
+
+
+def told(events: Iterable[Event]) -> list[tuple[str, dict[str, Any]]]:
+    """What a run reports, apart from times; floats compare bit for bit."""
+    return [(event.kind, timeless(event.metrics)) for event in events]
+
+
+def outcome(of: RSSTConfig, on: ImageData, state: TrialState | None = None) -> list[tuple[str, dict[str, Any]]]:
+    return told(run(of, on, state))
+
+
+def last_state(of: RSSTConfig, on: ImageData) -> TrialState:
+    """The state after the final event."""
+    *_, final = run(of, on)
+    return final.snapshot()
+
+
+def timeless_report(report_json: str) -> Any:
+    """A report.json without times, at any depth."""
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: cleaned(inner) for name, inner in timeless(value).items()}
+        return [cleaned(inner) for inner in value] if isinstance(value, list) else value
+
+    return cleaned(json.loads(report_json))
+
+
+def same_tensors(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
+    """Equal names, shapes, dtypes and bits."""
+    return a.keys() == b.keys() and all(
+        x.dtype == b[name].dtype and x.shape == b[name].shape and torch.equal(x, b[name]) for name, x in a.items()
+    )
