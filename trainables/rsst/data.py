@@ -5,34 +5,37 @@ Shape legend: B images, C channels, H height, W width; images are uint8 (B, C, H
 
 | dataset | train / validation / test | where it comes from |
 |---|---|---|
-| digits | 70 / 15 / 15 % by seed, stratified | shipped: 1,797 grey 8 × 8 images; values 0 … 16 become round(v · 255 / 16) |
-| cifar10, cifar100 | 45k / 5k by seed, stratified / the official test set | `cifar.py`: an existing folder, else downloaded once per node |
-| folder | train/ val/ test/ as given; what is missing is split by seed, stratified | `folder.py` |
-| synthetic | 45,000 / 5,000 / 1,000 random images, 10 classes | drawn by seed; for speed tests only, nothing can be learned |
+| digits | 70 / 15 / 15 % of each class, by seed | shipped: 1,797 grey 8 × 8 images; 0 … 16 become round(v · 255 / 16) |
+| cifar10, cifar100 | 45k / 5k by seed, stratified / the official test set | `cifar.py`: a folder, or downloaded once |
+| folder | train/ val/ test/ as given; a missing one is split off, 15 % of each class, by seed | `folder.py` |
+| synthetic | 45k / 5k / 1k random colour images, 10 classes | drawn by seed: for speed tests, nothing can be learned |
 
-A data set with its own test part keeps it; test images are never used for training, selection or early stopping.
-Large sets are prepared once per node and mapped into memory by every trial (`datastore.py`).
+Test images that a set comes with stay its test images; they are never used for training, selection or stopping.
+All but the digits are prepared once per node and mapped into memory by every trial (`datastore.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-if TYPE_CHECKING:
-    from trainables.rsst.config import RSSTConfig
+from trainables.rsst import cifar, folder
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.datastore import Arrays, digest_of, shared
+from trainables.rsst.presets import DATASETS
 
 Bytes = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 PARTS = ("train", "val", "test")
+PREPARATION = 1  # to be raised when the same source is prepared into other arrays
+SYNTHETIC_BYTES = 2**28  # larger images come in smaller numbers
 
 
 @dataclass(frozen=True)
@@ -74,39 +77,95 @@ def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
     Raises:
         ConfigError: unknown data set (key dataset), or a folder without classes (key data).
     """
-    from trainables.rsst.config import ConfigError
-
     if dataset == "digits":
-        return DatasetSpec("digits", 8, 1, 10)
-    raise ConfigError("dataset", dataset, "digits")
+        return DatasetSpec(dataset, 8, 1, 10)
+    if dataset in cifar.CLASSES:
+        return DatasetSpec(dataset, 32, 3, 100 if dataset == "cifar100" else 10)
+    if dataset == "synthetic":
+        return DatasetSpec(dataset, 32, 3, 10, sweepable=False)
+    if dataset == "folder":
+        found = folder.listing(data_dir)
+        return DatasetSpec(dataset, 32, found.in_chans, len(found.classes))
+    raise ConfigError("dataset", dataset, " or ".join(DATASETS))
 
 
 def load(config: RSSTConfig) -> ImageData:
     """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side.
 
     Raises:
-        ConfigError: the data can't be had or read, or an image size that the data set can't have (keys dataset, data,
-            img_size).
+        ConfigError: the data can't be had or read, or there are too few images to split (keys dataset, data).
     """
     spec = describe(config.dataset, config.data)
-    images, labels = _digits()
-    train, val, test = stratified_split(labels, (0.15, 0.15), config.seed)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for part, index in zip(PARTS, (train, val, test), strict=True):
-        arrays |= {f"{part}_images": resized(images[index], config.img_size), f"{part}_labels": labels[index]}
-    return image_data(spec.name, arrays, spec.num_classes)
+    if config.dataset == "digits":
+        images, labels = _digits()
+        whole = {"all_images": resized(images, config.img_size), "all_labels": labels}
+        return image_data(spec.name, split(whole, config, 0.15), spec.num_classes)
+    key: dict[str, Any] = {"preparation": PREPARATION, "seed": config.seed, "img_size": config.img_size}
+    if config.dataset == "folder":
+        found = folder.listing(config.data)
+        key |= {"dataset": "folder", "files": found.identity(), "in_chans": found.in_chans}
+    elif config.dataset == "synthetic":
+        key |= {"dataset": "synthetic"}
+    else:
+        key |= cifar.identity(config.dataset)
+
+    def prepare() -> tuple[Arrays, dict[str, Any]]:
+        if config.dataset == "folder":
+            arrays = split(folder.read(found, config.img_size), config, 0.15)
+        elif config.dataset == "synthetic":
+            arrays = _synthetic(spec, config.img_size, config.seed)
+        else:
+            official = cifar.read(config.dataset, config.data)
+            at_size = {k: resized(v, config.img_size) if k.endswith("images") else v for k, v in official.items()}
+            arrays = split(at_size, config, 0.1)
+        mean, std = mean_and_std(arrays["train_images"])
+        return arrays, {"mean": mean, "std": std}
+
+    try:
+        prepared = shared(key, prepare)
+    except OSError as error:
+        hint = "set TUNE_RSST_CACHE to a folder that can be written"
+        raise ConfigError("dataset", config.dataset, "a data set that can be prepared", f"{error}; {hint}") from error
+    mean, std = (tuple(prepared.facts[name]) for name in ("mean", "std"))
+    return _as_tensors(spec.name, prepared.arrays, spec.num_classes, mean, std, prepared.digest)
 
 
-def image_data(
-    name: str, arrays: Mapping[str, npt.NDArray[np.generic]], num_classes: int, digest: str | None = None
-) -> ImageData:
+def image_data(name: str, arrays: Arrays, num_classes: int) -> ImageData:
     """An `ImageData` over `arrays`: {train,val,test}_images uint8 (B, C, H, W) and …_labels int64 (B,); no copies."""
-    train = arrays["train_images"]
-    mean, std = mean_and_std(train)  # type: ignore[arg-type]
+    mean, std = mean_and_std(arrays["train_images"])
+    return _as_tensors(name, arrays, num_classes, mean, std, digest_of(arrays))
+
+
+def split(arrays: Mapping[str, Any], config: RSSTConfig, share: float) -> dict[str, Any]:
+    """Train, val and test of arrays that may hold them, or a part `all`; a missing part is `share` of each class.
+
+    Raises:
+        ConfigError: (key data) a part would be empty.
+    """
+    source = "all" if "all_images" in arrays else "train"
+    given = {key: value for key, value in arrays.items() if not key.startswith(source)}
+    missing = [part for part in ("val", "test") if f"{part}_images" not in arrays]
+    labels = arrays[f"{source}_labels"]
+    indices = stratified_split(labels, [share] * len(missing), config.seed)
+    for part, index in zip(["train", *missing], indices, strict=True):
+        given |= {f"{part}_images": arrays[f"{source}_images"][index], f"{part}_labels": labels[index]}
+    for part in PARTS:
+        if not len(given[f"{part}_labels"]):
+            hint = f"there are {len(labels)} images to split; give more, or a {part}/ folder"
+            raise ConfigError("data", config.data, f"a data set with at least one image in {part}", hint)
+    return given
+
+
+def _as_tensors(
+    name: str,
+    arrays: Arrays,
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    digest: str,
+) -> ImageData:
     tensors = {key: torch.from_numpy(arrays[key]) for part in PARTS for key in (f"{part}_images", f"{part}_labels")}
-    return ImageData(
-        name=name, num_classes=num_classes, mean=mean, std=std, digest=digest or digest_of(arrays), **tensors
-    )
+    return ImageData(name=name, num_classes=num_classes, mean=mean, std=std, digest=digest, **tensors)
 
 
 def stratified_split(labels: Labels, shares: Sequence[float], seed: int) -> list[npt.NDArray[np.int64]]:
@@ -129,33 +188,34 @@ def stratified_split(labels: Labels, shares: Sequence[float], seed: int) -> list
 
 
 def mean_and_std(images: Bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation of uint8 (B, C, H, W) scaled to 0 … 1, from exact integer sums."""
-    counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
+    """Per-channel mean and standard deviation of uint8 (B, C, H, W) scaled to 0 … 1, from exact integer counts."""
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for chunk in _chunks(images):
+        for channel, count in enumerate(counts):
+            count += np.bincount(chunk[:, channel].ravel(), minlength=256)
     values = np.arange(256, dtype=np.float64) / 255.0
     mean = counts @ values / counts.sum(axis=1)
-    variance = counts @ values**2 / counts.sum(axis=1) - mean**2
-    std = np.sqrt(np.maximum(variance, 1e-12))
+    std = np.sqrt(np.maximum(counts @ values**2 / counts.sum(axis=1) - mean**2, 1e-12))
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def digest_of(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
-    """16 hex digits of sha256 over names, dtypes, shapes and bytes, sorted by name."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        sha.update(array.data.cast("B"))
-    return sha.hexdigest()[:16]
 
 
 def resized(images: Bytes, side: int) -> Bytes:
     """`images` (B, C, H, W) at `side` × `side` pixels (bilinear, antialiased); the same array when they have it."""
     if images.shape[2:] == (side, side):
         return images
-    floats = torch.from_numpy(images).float()
-    out = torch.nn.functional.interpolate(floats, size=(side, side), mode="bilinear", antialias=True)
-    result: Bytes = out.round().clamp(0, 255).to(torch.uint8).numpy()
-    return result
+    out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
+    done = 0
+    for chunk in _chunks(images):
+        floats = torch.from_numpy(chunk).float()
+        scaled = torch.nn.functional.interpolate(floats, size=(side, side), mode="bilinear", antialias=True)
+        out[done : done + len(chunk)] = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
+        done += len(chunk)
+    return out
+
+
+def _chunks(images: Bytes) -> list[Bytes]:
+    """`images` in slices of 1,024: wider types then need little memory."""
+    return [images[at : at + 1024] for at in range(0, len(images), 1024)]
 
 
 def _digits() -> tuple[Bytes, Labels]:
@@ -165,3 +225,17 @@ def _digits() -> tuple[Bytes, Labels]:
         sixteenths, labels = archive["images"], archive["labels"]
     images = np.rint(sixteenths * (255.0 / 16.0)).astype(np.uint8)
     return images[:, None], labels.astype(np.int64)
+
+
+def _synthetic(spec: DatasetSpec, side: int, seed: int) -> dict[str, Any]:
+    """Random pixels in CIFAR's shape and numbers; fewer where 51,000 images would take more than SYNTHETIC_BYTES."""
+    each = spec.in_chans * side * side
+    share = min(1.0, SYNTHETIC_BYTES / (51_000 * each))
+    stream = np.random.PCG64(seed)
+    arrays: dict[str, Any] = {}
+    for part, count in (("train", 45_000), ("val", 5_000), ("test", 1_000)):
+        count = max(int(count * share), 10)
+        pixels = stream.random_raw(-(-count * each // 8)).view(np.uint8)[: count * each]
+        arrays[f"{part}_images"] = pixels.reshape(count, spec.in_chans, side, side)
+        arrays[f"{part}_labels"] = np.arange(count, dtype=np.int64) % spec.num_classes
+    return arrays
