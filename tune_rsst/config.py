@@ -107,7 +107,7 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
         found = OmegaConf.to_container(merged, resolve=True)
     except OSError as error:
         raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         line = " ".join(str(error).split())[:200]
         raise ConfigError("file" if file else "override", file or " ".join(overrides), f"YAML ({line})") from None
     if not isinstance(found, dict):

@@ -2,7 +2,7 @@
 
 Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE, stopped early →
 PRUNED (with the value of every rung it reached), failed → FAIL; a configuration that was given out before is not
-trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and the study is asked again.
+trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and another is asked for.
 Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws.
 """
 

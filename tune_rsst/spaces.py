@@ -143,7 +143,7 @@ def find(address: str) -> Space:
     module = _load(address, place)
     function = getattr(module, name, None)
     if function is None:
-        known = [n for n, f in inspect.getmembers(module, inspect.isfunction) if not n.startswith("_")]
+        known = [n for n, f in inspect.getmembers(module, inspect.isfunction) if f.__name__ == n and n[0] != "_"]
         raise ConfigError("space", address, f"a function that {place} has", f"it has {', '.join(known) or 'none'}")
     if not inspect.isfunction(function) or function.__name__ == "<lambda>" or "<locals>" in function.__qualname__:
         what = "a lambda" if getattr(function, "__name__", "") == "<lambda>" else "no module-level function"

@@ -53,7 +53,7 @@ class TrialView:
         """The newest value of everything: the last hardened round's, the final event's, epochs trained so far."""
         found = dict(self.round_events[-1]) if self.round_events else {}
         found |= self.final or {}
-        if self.last_epoch.get("epochs_trained", 0) > found.get("epochs_trained", -1):
+        if self.last_epoch and self.last_epoch["epochs_trained"] > found.get("epochs_trained", -1):
             found["epochs_trained"] = self.last_epoch["epochs_trained"]
             found.setdefault("round", self.last_epoch["round"])
         return found

@@ -1,0 +1,196 @@
+"""Settings: one flat namespace, every bad value one line that names its key, before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from trainables.rsst.config import ConfigError
+from tune_rsst import config, home
+from tune_rsst.plan import make_plan
+from tune_rsst.spaces import RandomSuggest, Space, find
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def plan(*overrides: str, file: Path | None = None, name: str | None = None, resume: bool = False):
+    return make_plan(config.given(file, overrides), name, resume)
+
+
+def test_the_default_sweep_is_the_embedded_digits() -> None:
+    made = plan()
+    assert made.settings.space == "digits" and made.settings.target_density == 0.3
+    assert made.settings.trials >= 12 and made.settings.fixed["on_missing_weights"] == "error"
+    assert made.settings.optuna_storage == f"sqlite:///{made.folder.path}/optuna.db"
+    assert made.settings.mlflow_tracking_uri == f"sqlite:///{home.home()}/mlflow.db"
+    assert not home.home().exists(), "a plan writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("rate=0", "rate"),
+        ("rate=1", "rate"),
+        ("lr=-1", "lr"),
+        ("dataset=foo", "dataset"),
+        ("criteria=foo", "criteria"),
+        ("warmup=99", "warmup"),
+        ("img_size=9", "img_size"),
+        ("target_density=2", "target_density"),
+        ("target_density=abc", "target_density"),
+        ("trials=0", "trials"),
+        ("trials=many", "trials"),
+        ("sampler=best", "sampler"),
+        ("rungs=[0.6,0.3]", "rungs"),
+        ("rungs=[0,0.5]", "rungs"),
+        ("reduction_factor=1", "reduction_factor"),
+        ("name=../up", "name"),
+        ("space=digit", "space"),
+        ("pruning_times=4", "stopping"),
+        ("save_dir=x", "save_dir"),
+        ("lr.x=1", "lr"),
+        ("lr", "override"),
+        ("seed=-1", "seed"),
+        ("cpus_per_trial=0", "cpus_per_trial"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_its_key(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(override)
+    line = str(caught.value)
+    assert line.startswith(f"{key} = ") and "valid is" in line and "\n" not in line
+    assert not home.home().exists()
+
+
+def test_an_unknown_key_is_answered_with_the_close_ones() -> None:
+    with pytest.raises(ConfigError, match="triels = 3.*did you mean trials"):
+        plan("triels=3")
+
+
+def test_the_file_is_overridden_by_the_words_and_knobs_are_fixed_in_the_search(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("trials: 5\nlr: 1e-3\nrungs: [0.5]\nsampler: random\n")
+    made = plan("trials=7", file=file)
+    assert (made.settings.trials, made.settings.sampler, made.settings.rungs) == (7, "random", (0.5,))
+    assert made.settings.fixed["lr"] == 0.001
+    draw = made.space.draw(RandomSuggest(0), made.settings.fixed)
+    assert "lr" not in draw.params and draw.knobs["lr"] == 0.001
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [", "trials: {a: 1}\n"])
+def test_a_file_that_is_no_flat_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        plan(file=file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing.yaml"):
+        plan(file=tmp_path / "nothing.yaml")
+
+
+SPACES = """
+from functools import partial
+
+def fine(trial):
+    return {"dataset": "digits", "epochs": 2, "warmup": 0, "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
+
+as_lambda = lambda trial: fine(trial)
+
+def make():
+    def inner(trial):
+        return fine(trial)
+    return inner
+
+closure = make()
+bound = partial(fine)
+
+def raises(trial):
+    raise RuntimeError("no")
+
+def no_dict(trial):
+    return [trial.suggest_float("lr", 0, 1)]
+
+def odd_knob(trial):
+    return {**fine(trial), "learning": 1}
+
+def nothing(trial):
+    return {"dataset": "digits"}
+
+def sometimes_wrong(trial):
+    return {**fine(trial), "epochs": 2, "warmup": trial.suggest_int("warmup", 0, 3)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("as_lambda", "as_lambda is a lambda"),
+        ("closure", "no module-level function"),
+        ("bound", "no module-level function"),
+        ("absent", "it has fine, make, no_dict"),
+        ("raises", "RuntimeError: no"),
+        ("no_dict", "list"),
+        ("odd_knob", "learning"),
+        ("nothing", "every knob in it is fixed"),
+        ("sometimes_wrong", "warmup = 3"),
+    ],
+)
+def test_a_space_that_can_not_work_is_refused_with_its_name(tmp_path: Path, name: str, says: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SPACES)
+    with pytest.raises(ConfigError) as caught:
+        plan(f"space={file}:{name}")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert not home.home().exists()
+
+
+def test_a_space_of_ones_own_is_found_by_file_and_by_module(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(SPACES)
+    assert plan(f"space={file}:fine").settings.space == f"{file}:fine"
+    assert find("search_spaces.digits:digits").function is find("digits").function
+
+
+def test_the_digest_sees_ranges_and_knobs_not_names() -> None:
+    def one(trial):
+        return {"dataset": "digits", "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
+
+    def same(trial):
+        """Another text."""
+        return {"lr": trial.suggest_float("lr", 1e-4, 1e-3), "dataset": "digits"}
+
+    def wider(trial):
+        return {"dataset": "digits", "lr": trial.suggest_float("lr", 1e-4, 2e-3)}
+
+    def other_knob(trial):
+        return {"dataset": "digits", "epochs": 3, "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
+
+    digests = [Space("x", function).digest() for function in (one, same, wider, other_knob)]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_passwords_are_not_written() -> None:
+    flat = {"optuna_storage": "postgresql://me:secret@host:5432/db", "trials": 3, "name": "a"}
+    hidden = config.without_secrets(flat)
+    assert hidden == {"optuna_storage": "postgresql://me:***@host:5432/db", "trials": 3, "name": "a"}
+    assert config.hide_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+def test_a_home_below_a_regular_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "file" / "home"))
+    made = plan()
+    with pytest.raises(ConfigError) as caught:
+        home.make(made.folder.path)
+    assert str(caught.value).startswith("TUNE_RSST_HOME = ") and "\n" not in str(caught.value)
+
+
+def test_bare_resume_where_nothing_is_starts_a_new_sweep_and_says_so() -> None:
+    made = plan(resume=True)
+    assert not made.resumes and made.note is not None and "nothing to go on with" in made.note

@@ -1,0 +1,231 @@
+"""The driver's state is a function of the ledger: kills, repeats, failures and stops, with formulas as trials."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.tune_rsst.fake_sweep import FakeSweep, few, settings_of, tiny
+from tune_rsst.ledger import Ledger, read
+from tune_rsst.searcher import StudySearcher
+from tune_rsst.spaces import Space
+from tune_rsst.view import SweepView
+
+TINY, FEW = Space("tiny", tiny), Space("few", few)
+
+
+def sweep(folder: Path, space: Space = TINY, *overrides: str, storage: str | None = None) -> FakeSweep:
+    return FakeSweep(folder, space, settings_of(space, "trials=10", *overrides), storage)
+
+
+def states(found: FakeSweep) -> list[str]:
+    return [t.state.name for t in found.searcher.study.trials]
+
+
+def test_every_trial_ends_and_the_study_says_the_same(tmp_path: Path) -> None:
+    done = sweep(tmp_path)
+    done.run()
+    named = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
+    assert done.driver.complete and len(done.view.trials) == 10
+    assert states(done) == [named[t.state] for t in done.view.trials.values()]
+    assert {t.state for t in done.view.trials.values()} == {"finished", "stopped"}
+    for trial in done.view.trials.values():
+        frozen = done.searcher.study.trials[trial.number]
+        assert frozen.params == trial.params
+        if trial.state == "finished":
+            assert frozen.value == trial.final["val_top1"]
+        else:
+            assert frozen.value == list(frozen.intermediate_values.values())[-1]
+            assert trial.rung == max(frozen.intermediate_values)
+
+
+def test_stopping_none_finishes_every_trial(tmp_path: Path) -> None:
+    done = sweep(tmp_path, TINY, "stopping=none")
+    done.run()
+    assert done.view.count("finished") == 10
+
+
+def test_a_stopped_trial_has_not_had_its_last_round(tmp_path: Path) -> None:
+    done = sweep(tmp_path, TINY, "trials=20")
+    done.run(at_once=3)
+    stopped = [t for t in done.view.trials.values() if t.state == "stopped"]
+    assert stopped and all(len(t.round_events) < t.rounds for t in stopped)
+
+
+@pytest.mark.parametrize("storage", [False, True], ids=["memory", "sqlite"])
+def test_kills_lose_no_trial_double_none_and_train_no_round_twice(tmp_path: Path, storage: bool) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else None
+    trained: list[tuple[str, int]] = []
+    randomly = random.Random(7)
+    for _ in range(200):
+        run = sweep(tmp_path, storage=url)
+        run.run(reports=randomly.randint(1, 25))
+        trained += run.trained
+        if run.driver.complete:
+            break
+    else:
+        pytest.fail("the sweep made no progress")
+    view = SweepView.of(read(tmp_path / "ledger.jsonl"))
+    assert list(view.trials) == [f"t{n:04d}" for n in range(10)] and not view.unfinished
+    assert len(trained) == len(set(trained)) == sum(len(t.round_events) for t in view.trials.values())
+    assert len(run.searcher.study.trials) == 10
+
+
+def test_after_a_kill_the_rungs_and_the_study_equal_those_before(tmp_path: Path) -> None:
+    before = sweep(tmp_path)
+    before.run(reports=60)
+    after = sweep(tmp_path)
+    assert after.driver.halving.values == before.driver.halving.values
+    assert after.driver.rungs == before.driver.rungs
+    for old, new in zip(before.searcher.study.trials, after.searcher.study.trials, strict=True):
+        assert (old.state, old.params, old.intermediate_values) == (new.state, new.params, new.intermediate_values)
+
+
+def test_unfinished_suggestions_are_given_out_again_with_their_parameters(tmp_path: Path) -> None:
+    before = sweep(tmp_path)
+    before.run(reports=3)
+    again = sweep(tmp_path)
+    for old in before.view.unfinished:
+        new = again.driver.next_trial()
+        assert (new.trial, new.params, new.fingerprint) == (old.trial, old.params, old.fingerprint)
+
+
+def test_the_next_suggestion_is_the_same_with_and_without_a_restart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    straight = sweep(tmp_path / "a", TINY, "sampler=random")
+    straight.run()
+    sweep(tmp_path / "b", TINY, "sampler=random").run(reports=30)
+    resumed = sweep(tmp_path / "b", TINY, "sampler=random")
+    resumed.run()
+    assert [t.params for t in straight.view.trials.values()] == [t.params for t in resumed.view.trials.values()]
+
+
+@pytest.mark.parametrize("cut", ["ended", "reported"])
+def test_a_crash_between_a_report_and_its_consequence_is_made_good(tmp_path: Path, cut: str) -> None:
+    """The ledger is cut right before the first `ended` of each kind of end: the restart writes the same line."""
+    whole = sweep(tmp_path)
+    whole.run()
+    lines = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    for state in ("finished", "stopped"):
+        end = next(i for i, line in enumerate(lines) if f'"state":"{state}"'.encode() in line)
+        folder = tmp_path / f"{state}-{cut}"
+        folder.mkdir()
+        (folder / "ledger.jsonl").write_bytes(b"".join(lines[: end if cut == "ended" else end - 1]))
+        again = sweep(folder)
+        if cut == "reported":
+            again.run()
+        trial = Ledger(tmp_path / "ledger.jsonl").events[end]
+        assert again.view.trials[trial["trial"]].state == state
+
+
+def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    run = sweep(tmp_path)
+    run.run(reports=12)
+    size = len(read(tmp_path / "ledger.jsonl"))
+    trial = run.view.unfinished[0]
+    metrics = trial.last_epoch
+    assert run.driver.take({"trial_key": trial.trial, "events": [{"kind": "epoch", **metrics}], "done": False}) is False
+    assert len(read(tmp_path / "ledger.jsonl")) == size
+
+
+def test_repeated_configurations_are_answered_and_an_exhausted_space_ends_the_sweep(tmp_path: Path) -> None:
+    run = sweep(tmp_path, FEW, "stopping=none", "trials=9", "sampler=random")
+    run.run()
+    assert run.driver.complete and run.driver.exhausted
+    assert len(run.view.trials) == 4, "the space has four members, each trained once"
+    assert len({t.fingerprint for t in run.view.trials.values()}) == 4
+    assert run.view.repeats
+    for repeat in run.view.repeats:
+        answered, first = run.searcher.study.trials[repeat["number"]], run.view.trials[repeat["of"]]
+        assert (answered.state, answered.value) == (TrialState.COMPLETE, first.final["val_top1"])
+    again = sweep(tmp_path, FEW, "stopping=none", "trials=9", "sampler=random")
+    assert states(again) == states(run) and not again.searcher.rebuilt
+
+
+def test_a_repeat_of_a_running_trial_gets_its_value_when_it_ends(tmp_path: Path) -> None:
+    run = sweep(tmp_path, FEW, "stopping=none", "trials=4", "sampler=random", "startup_trials=1")
+    run.run(at_once=4)
+    assert "RUNNING" not in states(run)
+
+
+def break_second(trial: Any, event: dict[str, Any]) -> dict[str, Any]:
+    if trial.trial == "t0001" and event["kind"] == "round":
+        return {**event, "val_top1": float("nan")}
+    return event
+
+
+def test_not_a_number_ends_the_trial_as_failed_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    run = sweep(tmp_path)
+    run.run(alter=break_second)
+    bad = run.view.trials["t0001"]
+    assert bad.state == "failed" and "val_top1 = nan" in bad.reason
+    assert states(run)[1] == "FAIL" and "RUNNING" not in states(run) and run.driver.complete
+
+
+def test_a_trial_that_says_it_failed_is_told_fail_with_its_reason(tmp_path: Path) -> None:
+    run = sweep(tmp_path)
+    trial = run.driver.next_trial()
+    line = "loss = inf in round 1, epoch 2, step 3"
+    assert run.driver.take({"trial_key": trial.trial, "events": [], "failed": line, "done": True}) is True
+    assert run.view.trials[trial.trial].reason == line and states(run) == ["FAIL"]
+
+
+def test_a_worker_that_is_given_up_leaves_its_last_error_as_the_reason(tmp_path: Path) -> None:
+    run = sweep(tmp_path)
+    trial = run.driver.next_trial()
+    run.driver.worker_error(trial.trial, "ActorDiedError: node lost")
+    run.driver.given_up(trial.trial)
+    assert run.view.trials[trial.trial].reason == "ActorDiedError: node lost"
+
+
+def test_a_study_that_disagrees_is_rebuilt_from_the_ledger(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    run = sweep(tmp_path, storage=url)
+    run.run(reports=40)
+    run.searcher.study.ask()  # a suggestion that a crash kept out of the ledger
+    again = sweep(tmp_path, storage=url)
+    assert again.searcher.rebuilt and len(again.searcher.study.trials) == len(again.view.trials)
+    again.run()
+    assert again.driver.complete and states(again).count("RUNNING") == 0
+
+
+def half_broken(trial: Any) -> dict[str, Any]:
+    """Valid only where warmup ≤ epochs."""
+    return {**tiny(trial), "epochs": 2, "warmup": trial.suggest_int("warmup", 0, 4)}
+
+
+def test_a_configuration_that_is_not_valid_is_told_fail_and_another_is_asked(tmp_path: Path) -> None:
+    space = Space("half_broken", half_broken)
+    run = FakeSweep(tmp_path, space, settings_of(Space("tiny", tiny), "trials=6", "sampler=random"))
+    run.run()
+    assert run.driver.complete and len(run.view.trials) == 6
+    assert run.view.repeats and all("warmup" in r["reason"] for r in run.view.repeats)
+    assert states(run).count("FAIL") == len(run.view.repeats)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "nsga3", "random", "qmc"])
+def test_every_sampler_runs_a_sweep_over_a_restart(tmp_path: Path, sampler: str) -> None:
+    options = (f"sampler={sampler}", "startup_trials=3", "trials=8")
+    sweep(tmp_path, TINY, *options).run(reports=40)
+    resumed = sweep(tmp_path, TINY, *options)
+    resumed.run()
+    assert resumed.driver.complete and len({t.fingerprint for t in resumed.view.trials.values()}) == 8
+
+
+def test_samplers_differ(tmp_path: Path) -> None:
+    found = set()
+    for sampler in ("tpe", "gp", "random", "qmc"):
+        (tmp_path / sampler).mkdir()
+        run = sweep(tmp_path / sampler, TINY, f"sampler={sampler}", "startup_trials=2", "trials=6", "stopping=none")
+        run.run()
+        found.add(tuple(t.params["lr"] for t in run.view.trials.values()))
+    assert len(found) == 4
+
+
+def test_another_seed_asks_for_other_trials(tmp_path: Path) -> None:
+    first = StudySearcher(settings_of(TINY, "seed=1"), TINY).ask({})
+    second = StudySearcher(settings_of(TINY, "seed=2"), TINY).ask({})
+    assert first.params != second.params
