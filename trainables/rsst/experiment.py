@@ -11,6 +11,7 @@ Stopping early is to stop iterating; resuming is to pass the last state.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from trainables.rsst.evaluation import evaluate
 from trainables.rsst.report import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
-from trainables.rsst.training import train_epoch
+from trainables.rsst.training import TrialDiverged, train_epoch
 
 Metrics = dict[str, Any]
 Kind = Literal["start", "epoch", "round", "final"]
@@ -68,7 +69,11 @@ def begin_round(trial: Running) -> None:
 
 
 def train_one_epoch(trial: Running) -> Metrics:
-    """One epoch of the present round, and validation accuracy before hardening."""
+    """One epoch of the present round, and validation accuracy before hardening.
+
+    Raises:
+        TrialDiverged: the training or the validation loss is not finite.
+    """
     began = time.perf_counter()
     loss, rate = train_epoch(
         trial.model,
@@ -82,12 +87,15 @@ def train_one_epoch(trial: Running) -> Metrics:
         epoch=trial.epoch,
     )
     trial.epoch_done()
+    found = evaluate(trial.model, trial.images.val)
+    if not math.isfinite(found.loss):  # the last step broke the weights; with rewind, no later loss would show it
+        raise TrialDiverged(f"round {trial.round}, epoch {trial.epoch}: the validation loss is {found.loss}")
     return {
         "round": trial.round,
         "epoch": trial.epoch,
         "epochs_trained": trial.epochs_trained,
         "train_loss": loss,
-        "val_top1_before_hardening": evaluate(trial.model, trial.images.val).top1,
+        "val_top1_before_hardening": found.top1,
         "lr": rate,
         **trial.doomed_norm_left(),
         "seconds": time.perf_counter() - began,
