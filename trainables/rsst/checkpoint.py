@@ -8,6 +8,7 @@ pickle.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from trainables.rsst.state import TrialState
 
 _NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # other errors (no file handles, no rights) say nothing
 KEEP = 2
 
 
@@ -96,7 +98,11 @@ class CheckpointStore:
         return final
 
     def newest(self) -> TrialState | None:
-        """The newest checkpoint that is whole, or None. Damaged ones are renamed: they no longer count as kept."""
+        """The newest checkpoint that is whole, or None. Damaged ones are renamed: they no longer count as kept.
+
+        Raises:
+            OSError: one cannot be read now, for a reason that does not mean that it is damaged.
+        """
         for name in self._names():
             try:
                 return self._load(self.folder / name)
@@ -113,7 +119,7 @@ class CheckpointStore:
             meta = read_json(folder / "state.json")
             tensors: dict[str, torch.Tensor] = load_file(folder / "tensors.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
-            if isinstance(error, Damaged):
+            if isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno not in _LOST):
                 raise
             raise Damaged(str(error).splitlines()[0]) from error
         if meta["fingerprint"] != self._fingerprint:
