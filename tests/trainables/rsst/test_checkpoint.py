@@ -1,4 +1,4 @@
-"""The store against what disks and kills do: flipped bits, cut files, half-written folders, a full disk, two openers."""
+"""The store against what disks and kills do: flipped bits, cut files, half-written folders, a full disk, two users."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def killed_at(root: Path, call: int) -> None:
 
 
 def test_a_kill_at_any_moment_of_a_save_loses_nothing(tmp_path: Path) -> None:
-    """Before every single file operation of a save the process dies; the newest is then 2 or 3, and the next save works."""
+    """The process dies before each file operation of a save: the newest is then 2 or 3, and the next save works."""
     context = multiprocessing.get_context("fork")
     newest, call, code = [], 0, 9
     while code == 9:

@@ -172,7 +172,7 @@ def test_a_divergent_trial_diverges_again_and_keeps_what_it_had(tiny: ImageData,
 
 
 def test_the_exported_model_gives_the_trials_logits(finished: Path, tiny: ImageData) -> None:
-    """As a plain timm model: the state's weights in the state's shape, its test accuracy, a file that shrank with it."""
+    """As a plain timm model, with the test accuracy reported and a file that shrank with the model."""
     report = json.loads((store_of(finished) / "report.json").read_text())
     model = load_pruned(store_of(finished))
     assert type(model).__module__ == "timm.models.vision_transformer" and not model.training
