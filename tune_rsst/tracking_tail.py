@@ -83,7 +83,7 @@ class LedgerTail:
             data = file.read(READ_BYTES if until is None else min(READ_BYTES, until - self.offset))
             if data and b"\n" not in data and len(data) == READ_BYTES:
                 data += file.readline()
-        events = []
+        events: list[dict[str, Any]] = []
         for line in data.splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break

@@ -17,7 +17,7 @@ PROBLEMS_KEPT, PROBLEM_LENGTH = 20, 300
 
 
 class RetryingThread:
-    """Runs `action` after each `wake`, `gather_s` later, so that one run of it covers several wakes."""
+    """Runs `action` at once, then `gather_s` after a `wake`, so that one run of it covers several wakes."""
 
     def __init__(self, action: Callable[[], None], *, name: str, gather_s: float) -> None:
         self._action, self._gather_s = action, gather_s
@@ -76,7 +76,7 @@ class RetryingThread:
             self.problems.append(line)
 
     def _work(self) -> None:
-        retry_s = 0.0
+        retry_s, gather_s = 0.0, 0.0
         while True:
             if retry_s and self.closing:
                 time.sleep(retry_s)
@@ -84,7 +84,8 @@ class RetryingThread:
                 self._closing.wait(retry_s)
             elif not self.closing:
                 self._wake.wait()
-                self._closing.wait(self._gather_s)
+                self._closing.wait(gather_s)
+                gather_s = self._gather_s
             self._wake.clear()
             if self.attempt(self._action):
                 retry_s = 0.0

@@ -21,7 +21,8 @@ from tune_rsst.tracking_plan import PARENT, Plan, Write
 from tune_rsst.tracking_tail import Cursor, LedgerTail, load_cursor, store_cursor
 from tune_rsst.tracking_thread import RetryingThread
 
-GATHER_S = 1.0
+# Most of a batch's cost does not depend on its size, and while one is written the driver shares its core.
+GATHER_S = 5.0
 
 
 class Uploader:

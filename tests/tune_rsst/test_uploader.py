@@ -332,6 +332,7 @@ def test_a_server_that_is_killed_hangs_and_is_down_at_the_end_misses_nothing(
     tmp_path: Path, server: tuple[str, str, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr("tune_rsst.uploader.GATHER_S", 0.5)
     address, database, start = server
     (tmp_path / "demo").mkdir()
     home, events = Home(tmp_path / "demo", address), list(sweep_events(trials=8))

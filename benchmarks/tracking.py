@@ -1,0 +1,123 @@
+"""What tracking costs the driver, and whether the uploader keeps up.
+
+python benchmarks/tracking.py [--seconds 60] [--trials 16] [--per-second 1]
+
+Part 1: `trials` trials report at `per-second` into a ledger while the uploader writes to a fresh sqlite database. Printed:
+the time of notify() in the event loop, of a whole report (ledger line with fsync, then notify) with the uploader and
+without it, how many lines the upload was behind, and how long the rest took at the end.
+Part 2: the same lines at once, as `tune-rsst sync` would upload them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from tune_rsst.ledger import Ledger
+from tune_rsst.tracking import sqlite_uri
+from tune_rsst.uploader import Uploader
+
+FIRST_UPLOAD_S = 120.0
+
+
+def begin(ledger: Ledger, trials: int) -> None:
+    """A sweep of `trials` trials that have just been suggested."""
+    ledger.append("sweep_started", name="bench", settings={"target_density": 0.3}, space="digits", seed=0)
+    for number in range(trials):
+        about = {"number": number, "params": {"lr": 1e-3}, "distributions": {}, "knobs": {"lr": 1e-3, "epochs": 14}}
+        ledger.append("suggested", trial=f"t{number:04d}", fingerprint=f"{number:016x}", rounds=1, **about)
+
+
+def report(ledger: Ledger, trial: int, epoch: int) -> None:
+    """One epoch's line."""
+    about = {"round": 0, "epoch": epoch, "epochs_trained": epoch, "train_loss": random.random(), "lr": 1e-3}
+    about |= {"val_top1_before_hardening": random.random(), "doomed_norm_left": random.random(), "seconds": 1.0}
+    ledger.append("reported", trial=f"t{trial:04d}", seq=epoch, kind="epoch", metrics=about)
+
+
+def drive(
+    ledger: Ledger, notify: Callable[[], None], seconds: float, trials: int, rate: float
+) -> dict[str, list[float]]:
+    """Report on schedule; the times in ms."""
+    costs: dict[str, list[float]] = {"notify": [], "report": []}
+    begun = time.monotonic()
+    for n in range(int(seconds * trials * rate)):
+        time.sleep(max(0.0, begun + n / (trials * rate) - time.monotonic()))
+        t0 = time.perf_counter()
+        report(ledger, n % trials, n // trials + 1)
+        t1 = time.perf_counter()
+        notify()
+        t2 = time.perf_counter()
+        costs["notify"].append(1e3 * (t2 - t1))
+        costs["report"].append(1e3 * (t2 - t0))
+    return costs
+
+
+def percentiles(values: list[float]) -> str:
+    """Median, 99th percentile, largest."""
+    values = sorted(values)
+    return f"median {values[len(values) // 2]:.4f}  p99 {values[len(values) * 99 // 100]:.4f}  max {values[-1]:.4f} ms"
+
+
+def live(home: Path, seconds: float, trials: int, rate: float) -> Path:
+    """Part 1; returns the ledger."""
+    alone = Ledger(home / "alone.jsonl")
+    begin(alone, trials)
+    without = drive(alone, lambda: None, seconds / 4, trials, rate)
+    ledger = Ledger(home / "ledger.jsonl")
+    begin(ledger, trials)
+    uploader = Uploader(ledger.path, sqlite_uri(home), "bench", home / "cursor.json")
+    t0 = time.monotonic()
+    uploader.start()
+    while uploader.missing() and time.monotonic() - t0 < FIRST_UPLOAD_S:
+        time.sleep(0.05)
+    print(f"first upload             {time.monotonic() - t0:.1f} s (makes the database, imports mlflow)")
+    cpu, t0 = time.process_time(), time.monotonic()
+    costs = drive(ledger, uploader.notify, seconds, trials, rate)
+    busy = (time.process_time() - cpu) / (time.monotonic() - t0)
+    behind, t0 = uploader.missing(), time.monotonic()
+    left = uploader.close(60)
+    print(f"{trials} trials, {rate:g} report/s each, {seconds:g} s: {len(costs['notify'])} lines")
+    print(f"notify                   {percentiles(costs['notify'])}")
+    print(f"report with uploader     {percentiles(costs['report'])}")
+    print(f"report without           {percentiles(without['report'])}")
+    print(f"behind at the end        {behind} lines; the rest took {time.monotonic() - t0:.1f} s, {left} missing")
+    print(f"CPU of the process       {100 * busy:.0f} % of a core")
+    return ledger.path
+
+
+def at_once(ledger: Path, home: Path) -> None:
+    """Part 2."""
+    home.mkdir()
+    uploader = Uploader(ledger, sqlite_uri(home), "bench", home / "cursor.json")
+    t0 = time.monotonic()
+    left = uploader.sync_once(300)
+    took, lines = time.monotonic() - t0, ledger.read_bytes().count(b"\n")
+    print(f"all at once (sync)       {took:.1f} s with making the database, {lines / took:.0f} lines/s; {left} missing")
+
+
+def main() -> None:
+    """Run both parts and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--per-second", type=float, default=1)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, mlflow {version('mlflow')}, sqlite; load {load:.1f}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = live(Path(folder), options.seconds, options.trials, options.per_second)
+        at_once(ledger, Path(folder) / "again")
+
+
+if __name__ == "__main__":
+    main()
