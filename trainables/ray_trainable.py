@@ -1,6 +1,7 @@
 """One trial under Ray Tune: hands the trial's events to the driver. The only file of trainables that imports ray.
 
-Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has)}.
+Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
+"resources" (for Ray: {"CPU": …, "GPU": …})}.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done", and "failed": one line where it can't go on}.
 Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
 """
@@ -28,6 +29,11 @@ DATA_KNOBS = ("dataset", "data", "seed", "img_size")
 
 class RSSTTrainable(tune.Trainable):
     """Adapter of `trainables.rsst.trial` to Tune's class API; an actor runs many trials one after the other."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Ray sets aside for the trial."""
+        return tune.PlacementGroupFactory([{name: n for name, n in config["resources"].items() if n}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Remember what to run; the store is opened by the first step, so that a trial that can't start reports why."""

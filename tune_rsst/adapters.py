@@ -46,9 +46,9 @@ class _Door:
 class LedgerSearcher(_Door, Searcher):
     """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
 
-    def __init__(self, driver: Driver, store: Path) -> None:
+    def __init__(self, driver: Driver, store: Path, resources: dict[str, float]) -> None:
         super().__init__()
-        self.driver, self._store = driver, store
+        self.driver, self._store, self._resources = driver, store, resources
         self._keys: dict[str, str] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -67,6 +67,7 @@ class LedgerSearcher(_Door, Searcher):
             "knobs": self.driver.knobs_of(trial),
             "store": str(self._store),
             "reported": len(trial.seen),
+            "resources": self._resources,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -175,7 +175,8 @@ def _ray(plan: Plan, local_folder: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, _as_interrupt)  # again: ray.init installs its own
         yield
     finally:
-        ray.shutdown()
+        with _deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
+            ray.shutdown()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -191,12 +192,12 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
     from tune_rsst.adapters import LedgerScheduler, LedgerSearcher, Ticker
 
     settings = plan.settings
-    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
     at_once = _at_once(plan, ray.cluster_resources())
     tuner = tune.Tuner(
-        tune.with_resources(RSSTTrainable, resources),
+        RSSTTrainable,
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(driver, plan.folder.trials),
+            search_alg=LedgerSearcher(driver, plan.folder.trials, resources),
             scheduler=LedgerScheduler(driver),
             num_samples=driver.remaining,
             max_concurrent_trials=at_once,

@@ -60,8 +60,14 @@ def events(config: RSSTConfig) -> Iterator[dict[str, Any]]:
         for epoch in range(1, config.epochs + 1):
             where = {"round": number, "epoch": epoch, "epochs_trained": number * config.epochs + epoch}
             yield {"kind": "epoch", **where, "train_loss": 1.0, "seconds": 0.5}
-        size = {"kept_share": share, "kept_share_asked": share, "density": share, "params": int(1e5 * share), "gmacs": share}
-        last = {**where, **size, "val_top1": top1, "hardening_gap": 0.0, "seconds": 1.0}
+        size = {
+            "kept_share": share,
+            "kept_share_asked": share,
+            "density": share,
+            "params": int(1e5 * share),
+            "gmacs": share,
+        }
+        last = where | size | {"val_top1": top1, "hardening_gap": 0.0, "seconds": 1.0}
         yield {"kind": "round", **last}
     yield {"kind": "final", **last, "test_top1": top1 - 0.01, "init_effective": "scratch"}
 

@@ -66,7 +66,7 @@ def test_a_bad_value_is_one_line_that_names_its_key(override: str, key: str) -> 
 
 
 def test_an_unknown_key_is_answered_with_the_close_ones() -> None:
-    with pytest.raises(ConfigError, match="triels = 3.*did you mean trials"):
+    with pytest.raises(ConfigError, match=r"triels = 3.*did you mean trials"):
         plan("triels=3")
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_flat_mapping_is_refused(tmp_path: Path, text: str) ->
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing.yaml"):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         plan(file=tmp_path / "nothing.yaml")
 
 

@@ -41,7 +41,10 @@ def test_best_is_the_highest_accuracy_at_or_under_the_target_then_smaller_then_e
 
 
 def test_ranking_has_finished_before_stopped_before_failed() -> None:
-    order = results.rank(view_of(trial(0, 0.9, 1, 0.3, "failed"), trial(1, 0.8, 1, 0.3, "stopped"), trial(2, 0.1, 1, 0.3)))
+    failed, stopped, finished = (
+        trial(n, 0.9 - n / 10, 1, 0.3, s) for n, s in enumerate(("failed", "stopped", "finished"))
+    )
+    order = results.rank(view_of(failed, stopped, finished))
     assert [t.trial for t in order] == ["t0002", "t0001", "t0000"]
 
 
@@ -54,7 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
 
 
 def run(folder: SweepFolder, reports: int | None = None) -> FakeSweep:
-    sweep = FakeSweep(folder.path, TINY, settings_of(TINY, "trials=6", f"mlflow_tracking_uri=sqlite:///{home.home()}/m.db"))
+    sweep = FakeSweep(
+        folder.path, TINY, settings_of(TINY, "trials=6", f"mlflow_tracking_uri=sqlite:///{home.home()}/m.db")
+    )
     sweep.run(reports=reports)
     if sweep.driver.complete:
         sweep.driver.record("sweep_ended")
@@ -109,7 +114,8 @@ def test_the_table_fits_its_console_and_says_what_to_do_next(folder: SweepFolder
     console = Console(width=width, record=True, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
     table.print_table(console, folder, sweep.view, "finished")
     text = console.export_text()
-    assert "init_effective" in text and "val_top1" in text and "…" not in text.split("Best:")[0] or width == 60
+    assert "init_effective" in text and "val_top1" in text
+    assert width == 60 or "…" not in text.split("Best:")[0]
     assert "Best: " in text and str(folder.path) in text
 
 
