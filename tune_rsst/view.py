@@ -14,6 +14,7 @@ from typing import Any
 UNFINISHED = "running"
 ENDED_STATES = ("finished", "stopped", "failed")
 EventKey = tuple[str, int, int]
+ORIGIN = ("init_effective", "weights_digest")  # what a trial started from, known before its first round
 
 
 def trial_key(number: int) -> str:
@@ -45,13 +46,14 @@ class TrialView:
     seen: set[EventKey] = field(default_factory=set)
     round_events: list[dict[str, Any]] = field(default_factory=list)
     last_epoch: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     final: dict[str, Any] | None = None
     seconds: float = 0.0
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The newest value of everything: the last hardened round's, the final event's, epochs trained so far."""
-        found = dict(self.round_events[-1]) if self.round_events else {}
+        """The newest value of everything: where the trial started, the last hardened round, the final event, epochs."""
+        found = self.origin | (self.round_events[-1] if self.round_events else {})
         found |= self.final or {}
         if self.last_epoch and self.last_epoch["epochs_trained"] > found.get("epochs_trained", -1):
             found["epochs_trained"] = self.last_epoch["epochs_trained"]
@@ -68,7 +70,9 @@ class TrialView:
         if event in self.seen:
             return False
         self.seen.add(event)
-        if kind == "epoch":
+        if kind == "start":
+            self.origin = {name: metrics[name] for name in ORIGIN if name in metrics}
+        elif kind == "epoch":
             self.last_epoch = metrics
             self.seconds += float(metrics.get("seconds", 0.0))
         elif kind == "round":
