@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,8 +29,9 @@ except ImportError as missing:
 
 from trainables.console import Console
 from trainables.rsst.checkpoint import StoreBusy, read_json, replace_json
-from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
+from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.export import ARCHITECTURE, MODEL
+from trainables.rsst.knobs import Knob
 from trainables.rsst.training import TrialDiverged
 from trainables.rsst.trial import open_trial
 
@@ -69,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: RSSTConfig, *, resume: bool) -> int:
     folder = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
+    new = not (folder / "config.json").exists()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Console(config, folder / "run.log") as console:
         try:
@@ -82,6 +85,10 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
             again = ["python", "-m", "trainables", "--config", str(folder / "config.json"), "--save_dir", str(folder)]
             console.say(f"interrupted; go on with: {shlex.join([*again, '--resume'])}")
             return 130
+        except ConfigError:
+            if new:
+                _take_back(folder, config)
+            raise
         except (TrialDiverged, StoreBusy) as error:
             console.say(f"error: {error}")
             return 1
@@ -121,6 +128,16 @@ def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> Non
     if other:
         differing = ", ".join(f"{n} {before.get(n)} → {now[n]}" for n in other)
         raise ConfigError("save_dir", folder, "the folder of the same trial", f"these knobs differ: {differing}")
+
+
+def _take_back(folder: Path, config: RSSTConfig) -> None:
+    """Remove what a refused run has made, so that the corrected command finds the folder free."""
+    store = folder / "state" / config.fingerprint
+    for file in (folder / "config.json", folder / "run.log", store / "lock"):
+        file.unlink(missing_ok=True)
+    for made in (store, store.parent, folder):
+        with suppress(OSError):  # something else lies there
+            made.rmdir()
 
 
 def _copy(source: Path, target: Path) -> None:
