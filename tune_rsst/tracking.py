@@ -22,8 +22,11 @@ from tune_rsst.tracking_plan import PARENT, Plan, Write
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PRIMARY_METRIC = "final/val_top1"
-PRIMARY_METRIC_TAG = "mlflow.experiment.primaryMetric.name"
+# The UI sorts by the first, and by the second shows training runs rather than chat traces.
+EXPERIMENT_TAGS = {
+    "mlflow.experiment.primaryMetric.name": "final/val_top1",
+    "mlflow.experimentKind": "custom_model_development",
+}
 # One try a request: the thread tries again itself and looks first what the lost request has done.
 REQUEST_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -114,12 +117,12 @@ class SweepRuns:
         if known is None:
             folder = re.sub(r"[^\w.-]+", "_", name)
             location = str(database.parent / "mlartifacts" / folder) if database else None
-            return str(self._client.create_experiment(name, location, {PRIMARY_METRIC_TAG: PRIMARY_METRIC}))
+            return str(self._client.create_experiment(name, location, EXPERIMENT_TAGS))
         if known.lifecycle_stage != "active":
             hint = "it was deleted in MLflow; restore it there, or choose another"
             raise RuntimeError(f"mlflow_experiment = {name}: {hint}")
-        if PRIMARY_METRIC_TAG not in known.tags:
-            self._client.set_experiment_tag(known.experiment_id, PRIMARY_METRIC_TAG, PRIMARY_METRIC)
+        for tag in EXPERIMENT_TAGS.keys() - known.tags.keys():
+            self._client.set_experiment_tag(known.experiment_id, tag, EXPERIMENT_TAGS[tag])
         return str(known.experiment_id)
 
     def _find_runs(self) -> None:

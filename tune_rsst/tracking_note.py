@@ -101,5 +101,5 @@ def _table(trials: Sequence[TrialView], *, ranked: bool) -> list[str]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:.4g}" if abs(value) < 0.01 else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else "–"

@@ -20,7 +20,7 @@ from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import DriverLock, read
 from tune_rsst.tracking import SweepRuns, _client, check_tracking_uri, find_parent_run, sqlite_uri
 from tune_rsst.tracking_plan import PARENT, Plan
-from tune_rsst.tracking_tail import known_parent_run
+from tune_rsst.tracking_tail import known_parent_run, load_cursor
 from tune_rsst.uploader import Uploader
 
 EXPERIMENT = "tests"
@@ -115,6 +115,8 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial(home: Home) -> None:
     assert runs[PARENT].data.params["optuna_storage"] == "postgresql://tuner:***@db/optuna"
     experiment = _client(home.uri).get_experiment_by_name(EXPERIMENT)
     assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "final/val_top1"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert load_cursor(home.cursor).sweep_uid == tags["sweep_uid"], "so that the next driver goes on from here"
     assert experiment.artifact_location == str(home.ledger.parent.parent / "mlartifacts" / EXPERIMENT)
 
 
