@@ -22,11 +22,7 @@ from tune_rsst.tracking_plan import PARENT, Plan, Write
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The UI sorts by the first, and by the second shows training runs rather than chat traces.
-EXPERIMENT_TAGS = {
-    "mlflow.experiment.primaryMetric.name": "final/val_top1",
-    "mlflow.experimentKind": "custom_model_development",
-}
+PRIMARY_METRIC_TAG, PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name", "final/val_top1"
 # One try a request: the thread tries again itself and looks first what the lost request has done.
 REQUEST_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -117,12 +113,12 @@ class SweepRuns:
         if known is None:
             folder = re.sub(r"[^\w.-]+", "_", name)
             location = str(database.parent / "mlartifacts" / folder) if database else None
-            return str(self._client.create_experiment(name, location, EXPERIMENT_TAGS))
+            return str(self._client.create_experiment(name, location, {PRIMARY_METRIC_TAG: PRIMARY_METRIC}))
         if known.lifecycle_stage != "active":
             hint = "it was deleted in MLflow; restore it there, or choose another"
             raise RuntimeError(f"mlflow_experiment = {name}: {hint}")
-        for tag in EXPERIMENT_TAGS.keys() - known.tags.keys():
-            self._client.set_experiment_tag(known.experiment_id, tag, EXPERIMENT_TAGS[tag])
+        if PRIMARY_METRIC_TAG not in known.tags:
+            self._client.set_experiment_tag(known.experiment_id, PRIMARY_METRIC_TAG, PRIMARY_METRIC)
         return str(known.experiment_id)
 
     def _find_runs(self) -> None:

@@ -1,0 +1,99 @@
+"""Opens a sweep in the MLflow UI with headless Chromium and takes screenshots.
+
+python tests/browser/mlflow_pages.py http://127.0.0.1:5000 SWEEP FOLDER
+
+Comes in: the address of a running MLflow UI and the name of a sweep in it. Goes out: a picture of each page in FOLDER;
+prints what it found on the pages and the console errors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+SIZE = {"width": 1500, "height": 1000}
+PATIENCE_MS, SETTLE_MS = 20_000, 3_000
+DIMENSIONS = ("lr", "warmup", "rate", "reg_granularity_prune")
+
+
+def runs_of(address: str, sweep: str) -> tuple[str, Any, list[Any]]:
+    """Experiment id, parent run and finished children, asked over REST."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address)
+    ids = [e.experiment_id for e in client.search_experiments()]
+    parent = client.search_runs(ids, f"tags.sweep = '{sweep}' and tags.role = 'sweep'", max_results=1)[0]
+    where = f"tags.sweep_uid = '{parent.data.tags['sweep_uid']}' and tags.role = 'trial'"
+    return parent.info.experiment_id, parent, list(client.search_runs([parent.info.experiment_id], where))
+
+
+def visit(page: Any, address: str, expected: str, picture: Path) -> str:
+    """Open a page, wait until `expected` stands on it, take a picture; its text."""
+    page.goto(f"{address}{'&' if '?' in address else '?'}workflowType=machine_learning")
+    page.reload()
+    try:
+        page.wait_for_function("word => document.body.innerText.includes(word)", arg=expected, timeout=PATIENCE_MS)
+    finally:
+        page.screenshot(path=str(picture))
+    page.wait_for_timeout(SETTLE_MS)
+    assistant = page.get_by_role("button", name="Close")
+    if assistant.count():
+        assistant.first.click()
+        page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=str(picture))
+    return str(page.inner_text("body"))
+
+
+def compare_address(address: str, experiment: str, runs: list[Any]) -> str:
+    """The compare page of `runs`."""
+    ids = ",".join(f'"{run.info.run_id}"' for run in runs)
+    return f'{address}/#/compare-runs?runs=[{ids}]&experiments=["{experiment}"]'
+
+
+def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Text of each page by name, and the console's errors."""
+    from playwright.sync_api import sync_playwright
+
+    experiment, parent, children = runs_of(address, sweep)
+    best = parent.data.tags["best_trial"]
+    child = next(run for run in children if run.data.tags["trial"] == best)
+    base = f"{address}/#/experiments/{experiment}/runs"
+    errors: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=shutil.which("chromium"), args=FLAGS, viewport=SIZE
+        )
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        texts = {
+            "runs": visit(page, base, str(parent.info.run_name), folder / "runs.png"),
+            "parent": visit(page, f"{base}/{parent.info.run_id}", "Sweep", folder / "parent.png"),
+            "child": visit(page, f"{base}/{child.info.run_id}", best, folder / "child.png"),
+            "curves": visit(page, f"{base}/{child.info.run_id}/model-metrics", "epochs_trained", folder / "curves.png"),
+            "compare": visit(
+                page, compare_address(address, experiment, children), "Parallel Coordinates", folder / "compare.png"
+            ),
+        }
+        context.close()
+    return texts, errors
+
+
+def main() -> None:
+    """Command line."""
+    address, sweep, folder = sys.argv[1:]
+    texts, errors = look(address.rstrip("/"), sweep, Path(folder))
+    for name, text in texts.items():
+        print(f"--- {name}: {len(text)} characters; {[word for word in DIMENSIONS if word in text]}")
+    print("console errors:", *(error[:200] for error in errors), sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()
