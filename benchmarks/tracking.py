@@ -2,7 +2,7 @@
 
 python benchmarks/tracking.py [--seconds 60] [--trials 16] [--per-second 1]
 
-Part 1: `trials` trials report at `per-second` into a ledger while the uploader writes to a fresh sqlite database. Printed:
+Part 1: `trials` trials report at `per-second` into a ledger while the uploader writes to a fresh database. Printed:
 the time of notify() in the event loop, of a whole report (ledger line with fsync, then notify) with the uploader and
 without it, how many lines the upload was behind, and how long the rest took at the end.
 Part 2: the same lines at once, as `tune-rsst sync` would upload them.

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("trainables", "search_spaces", "tune_rsst")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
-CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "trainables"} | set(sys.stdlib_module_names)
+CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "trainables"} | set(
+    sys.stdlib_module_names
+)
 SERVICES = ("ray", "optuna", "mlflow", "search_spaces", "tune_rsst")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
