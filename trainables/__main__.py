@@ -69,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(config: RSSTConfig, *, resume: bool) -> int:
-    folder = _save_dir(config)
+    folder, mine = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
-    new = not (folder / "config.json").exists()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Console(config, folder / "run.log") as console:
         try:
@@ -86,7 +85,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
             console.say(f"interrupted; go on with: {shlex.join([*again, '--resume'])}")
             return 130
         except ConfigError:
-            if new:
+            if mine:
                 _take_back(folder, config)
             raise
         except (TrialDiverged, StoreBusy) as error:
@@ -99,17 +98,19 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
     return 0
 
 
-def _save_dir(config: RSSTConfig) -> Path:
+def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
+    """The folder, and whether it was empty (or missing) before this run."""
     name = config.save_dir or f"results/{config.arch}-{config.dataset}-{config.fingerprint}"
     folder = Path(name).expanduser().absolute()
     try:
+        empty = not folder.exists() or not any(folder.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ConfigError("save_dir", name, "a folder that can be made and written", str(error)) from error
-    return folder
+    return folder, empty
 
 
 def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> None:
@@ -124,7 +125,7 @@ def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> Non
         hint = "add --resume to go on with it, or use another folder"
         raise ConfigError("save_dir", folder, "a folder that holds no trial yet", hint)
     now = config.knobs()
-    other = [n for n in now if KNOBS[n].in_fingerprint and before.get(n) != now[n]]
+    other = [n for n in now if (KNOBS[n].in_fingerprint or n == "weights") and before.get(n) != now[n]]
     if other:
         differing = ", ".join(f"{n} {before.get(n)} → {now[n]}" for n in other)
         raise ConfigError("save_dir", folder, "the folder of the same trial", f"these knobs differ: {differing}")

@@ -5,6 +5,7 @@ Comes in: a trial's events. Goes out: lines on the terminal (a live line only wh
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data import describe
 from trainables.rsst.experiment import Event
+from trainables.rsst.first_epoch import first_epoch_check
 
 _PLAIN_EVERY_S = 15.0
 
@@ -26,6 +29,7 @@ class Console:
         self._live = sys.stdout.isatty()
         self._shown_at = time.monotonic()
         self._line_open = False
+        self._init = "scratch"
 
     def __enter__(self) -> Console:
         return self
@@ -37,8 +41,12 @@ class Console:
     def say(self, text: str) -> None:
         """One line for the reader and the log."""
         self._end_line()
-        print(text, flush=True)
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # whoever read along is gone; the run goes on and the log has every line
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            self._live = False
+        self._note(text)
         self._log.flush()
 
     def show(self, event: Event) -> None:
@@ -51,14 +59,21 @@ class Console:
         c = self._config
         for line in m["lines"]:
             self.say(line)
+        for line in m["listing"]:
+            self._note(line)
         if m["warning"]:
             self._shout(m["warning"])
+        self._init = m["init_effective"]
+        element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
             f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
-            f"{c.struct}, {c.criteria} · {c.rounds} rounds of {c.epochs} epochs · {m['device']} ({m['device_name']})"
+            f"{c.struct}, {c.criteria}{element} · {c.rounds} rounds of {c.epochs} epochs ·"
+            f" {m['device']} ({m['device_name']})"
         )
 
     def _epoch(self, m: dict[str, Any]) -> None:
+        if m["epochs_trained"] == 1:
+            self._check_first_epoch(m["val_top1_before_hardening"])
         left = self._config.rounds * self._config.epochs - m["epochs_trained"]
         pressed = f" · doomed norm {m['doomed_norm_left']:.1e}" if "doomed_norm_left" in m else ""
         line = (
@@ -68,7 +83,7 @@ class Console:
         if self._live:
             print(f"\r\x1b[K{line}", end="", flush=True)
             self._line_open = True
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self._note(line)
         elif time.monotonic() - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = time.monotonic()
             self.say(line)
@@ -87,12 +102,25 @@ class Console:
             f"hardening_gap {m['hardening_gap']:.4f} · {m['init_effective']}"
         )
 
+    def _check_first_epoch(self, top1: float) -> None:
+        """The guide asks its reader to look at the first epoch: say what it reached, warn where it looks wrong."""
+        c = self._config
+        classes = describe(c.dataset, c.data).num_classes
+        line, warning = first_epoch_check(self._init, c.dataset, classes, top1)
+        self.say(line)
+        if warning:
+            self._shout(warning)
+
+    def _note(self, text: str) -> None:
+        """A line for the log alone."""
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
     def _shout(self, warning: str) -> None:
         self._end_line()
         lines = warning.splitlines()
         bar = "!" * min(max(len(line) for line in lines) + 4, 118)
         print("\n".join([bar, *(f"! {line}" for line in lines), bar]), file=sys.stderr, flush=True)
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} WARNING {warning}\n")
+        self._note(f"WARNING {warning}")
 
     def _end_line(self) -> None:
         if self._line_open:

@@ -7,11 +7,12 @@ of its ledger; what the user writes again must be the same, apart from the setti
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.rsst.config import ConfigError
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data import describe
 from tune_rsst import config, home, spaces
 from tune_rsst.config import RUN_ONLY, SweepSettings
 from tune_rsst.home import SweepFolder
@@ -19,6 +20,7 @@ from tune_rsst.ledger import is_running
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.results import load
 from tune_rsst.spaces import Space
+from tune_rsst.tracking import check_tracking_uri
 
 PASSWORD_MARK = ":***@"
 
@@ -56,23 +58,38 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     return _checked(settings, folder, note=note)
 
 
-def _checked(settings: SweepSettings, folder: SweepFolder, *, resumes: bool = False, note: str | None = None) -> Plan:
+def _checked(
+    settings: SweepSettings,
+    folder: SweepFolder,
+    *,
+    weights: SweepWeights | None = None,
+    resumes: bool = False,
+    note: str | None = None,
+) -> Plan:
     space = spaces.find(settings.space)
     drawn = list(spaces.samples(space, settings.fixed, spaces.VALIDATION_DRAWS))
     if any(not draw.params for draw, _ in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
+    _refuse_unsuitable_data(found for _, found in drawn)
     settings = config.with_checked_knobs(settings, drawn[0][1].knobs())
-    weights = SweepWeights()
+    weights = weights or SweepWeights()
     weights.look_for(found for _, found in drawn)
     conditional = len({frozenset(draw.params) for draw, _ in drawn}) > 1
     return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note)
 
 
+def _refuse_unsuitable_data(configs: Iterable[RSSTConfig]) -> None:
+    """A sweep compares what was learned; a data set that is there for speed tests has nothing to learn."""
+    for dataset, folder in {(c.dataset, c.data) for c in configs}:
+        if not describe(dataset, folder).sweepable:
+            raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")
+
+
 def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
     """Where the records go, with the defaults filled in."""
     return {
-        "mlflow_tracking_uri": settings.mlflow_tracking_uri or home.default_tracking_uri(),
+        "mlflow_tracking_uri": check_tracking_uri(settings.mlflow_tracking_uri or home.default_tracking_uri()),
         "optuna_storage": settings.optuna_storage or folder.study,
     }
 
@@ -103,7 +120,8 @@ def _to_resume(name: str | None) -> SweepFolder | None:
 def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
     view, state = load(folder)
     old = {**view.settings, "name": folder.name}
-    kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names())}
+    moved = _defaults_of(str(view.start.get("home", "")), folder.name)
+    kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names()) and moved.get(k) != v}
     settings = config.resolve({**kept, **written})
     if "pruning_times" in old and "target_density" not in written and "target_density" not in old:
         settings.fixed.pop("target_density", None)
@@ -112,7 +130,8 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
     if state == "finished":
         space = Space(settings.space, lambda trial: {})
         return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True)
-    plan = _checked(settings, folder, resumes=True)
+    weights = SweepWeights.recalled(view.start.get("weights", ()), folder.path / "weights")
+    plan = _checked(settings, folder, weights=weights, resumes=True)
     new = plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
     if plan.space_digest != view.start["space_digest"]:
@@ -123,6 +142,14 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
             "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
         )
     return plan
+
+
+def _defaults_of(former_home: str, name: str) -> dict[str, str]:
+    """The addresses that a sweep got by default in its home; where the home has been moved, they move with it."""
+    return {
+        "mlflow_tracking_uri": f"sqlite:///{former_home}/mlflow.db",
+        "optuna_storage": f"sqlite:///{former_home}/{name}/optuna.db",
+    }
 
 
 def _ask_again_for_passwords(settings: SweepSettings) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainables.rsst.config import RSSTConfig
-from trainables.rsst.weights import ResolvedWeights, copy_verified, resolve
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.weights import ResolvedWeights, copy_verified, intact, resolve
 
 
 class SweepWeights:
@@ -20,6 +20,30 @@ class SweepWeights:
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
         self._folder: Path | None = None
+
+    def record(self) -> list[dict[str, Any]]:
+        """What was found, JSON-able, for the ledger; `recalled` reads it."""
+        return [
+            {"arch": arch, "weights": weights, "digest": found.digest, "source": found.source, "problem": found.problem}
+            for (arch, weights), found in self._found.items()
+        ]
+
+    @classmethod
+    def recalled(cls, record: Iterable[dict[str, Any]], folder: Path) -> SweepWeights:
+        """What a former driver found, with its copies in `folder`: the trials of a resume start from the same weights.
+
+        Raises:
+            ConfigError: a copy is gone or is not what it was.
+        """
+        known = cls()
+        for entry in record:
+            digest = entry["digest"]
+            path = folder / f"weights-{digest}.safetensors" if digest else None
+            if path is not None and not intact(path, digest):
+                raise ConfigError("weights", path, f"the sweep's own copy with digest {digest}", "put it back")
+            found = ResolvedWeights(path, digest, entry["source"], entry["problem"])
+            known._found[entry["arch"], entry["weights"]] = found
+        return known
 
     def look_for(self, configs: Iterable[RSSTConfig]) -> None:
         """Resolve the weights of all `configs` that ask for some.

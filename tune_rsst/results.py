@@ -18,6 +18,10 @@ from tune_rsst.ledger import is_running, read
 from tune_rsst.view import SweepView, TrialView
 
 SLACK = 1e-9
+MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
+# What an MLflow that is only looked at does not need; with one worker it is up in a third of the time.
+MLFLOW_QUIET = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
+MLFLOW_PAGE = "http://127.0.0.1:5000/?workflowType=machine_learning"
 ALWAYS = ("val_top1", "density", "kept_share", "params", "gmacs", "hardening_gap", "round", "epochs_trained")
 RERUN_LEAVES_OUT = ("save_dir", "on_missing_weights")
 
@@ -103,13 +107,26 @@ def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tupl
     if state == "interrupted":
         commands.append(("Go on with it", f"{home} {_program('tune-rsst')} sweep --name {q(folder.name)} --resume"))
     if uri.startswith("sqlite:"):
-        commands.append(("Look at it in MLflow", f"{_program('mlflow')} ui --backend-store-uri {q(uri)} --port 5000"))
+        commands.append(
+            (
+                f"Look at it in MLflow, at {MLFLOW_PAGE}",
+                f"{MLFLOW_QUIET} {_program('mlflow')} ui --workers 1 --port 5000 --backend-store-uri {q(uri)}",
+            )
+        )
     if folder.best.exists():
-        where = folder.path / "best_rerun"
-        rerun = f"{q(sys.executable)} -m trainables --config {q(folder.best)} --save_dir {q(where)}"
+        best = best_of(view)
+        where = folder.path / "best_rerun" / (best.trial if best else "best")
+        rerun = f"{q(sys.executable)} -m trainables --config {q(folder.best)} --save_dir {q(where)} --resume"
         commands.append(("Run the best trial again, alone", rerun))
     commands.append(("See this table again", f"{home} {_program('tune-rsst')} show {q(folder.name)}"))
     return commands
+
+
+def best_is_written(folder: SweepFolder, view: SweepView) -> bool:
+    """Whether best.yaml and the best model are there, as far as there is a best trial."""
+    return best_of(view) is None or (
+        folder.best.exists() and all((folder.best_model / n).exists() for n in MODEL_FILES)
+    )
 
 
 def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
@@ -137,8 +154,7 @@ def _copy_model(store: Path, target: Path) -> None:
     new = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    for name in ("model.safetensors", "architecture.json", "report.json"):
-        if (store / name).exists():
-            shutil.copy2(store / name, new / name)
+    for name in MODEL_FILES:
+        shutil.copy2(store / name, new / name)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)

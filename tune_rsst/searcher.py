@@ -9,9 +9,11 @@ Each suggestion is drawn by a sampler seeded with (seed, number): a resumed swee
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,7 +23,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst.config import SweepSettings
+from tune_rsst.config import SweepSettings, hide_password
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.spaces import Space
 from tune_rsst.view import SweepView, TrialView
@@ -92,7 +94,7 @@ class StudySearcher:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._space, self._conditional = settings, space, conditional
         self._weights = weights or SweepWeights()
-        self._storage = optuna.storages.RDBStorage(storage) if storage else optuna.storages.InMemoryStorage()
+        self._storage = _opened(storage) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
         self.rebuilt = False
 
@@ -155,6 +157,24 @@ class StudySearcher:
             for rung, value in seen.rungs.items():
                 self.report_rung(number, rung, value)
             self.study.tell(number, state=seen.state, skip_if_finished=True)
+
+
+def _opened(url: str) -> optuna.storages.RDBStorage:
+    """The database at `url`; a sqlite file that is no database is put aside: the ledger makes the study anew.
+
+    Raises:
+        ConfigError: it can't be used.
+    """
+    file = Path(url.removeprefix("sqlite:///"))
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        if url.startswith("sqlite:///") and file.is_file():
+            file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
+            return optuna.storages.RDBStorage(url)
+        reason = str(error).splitlines()[0]
+        valid = "memory, or the URL of a database that can be reached"
+        raise ConfigError("optuna_storage", hide_password(url), valid, hide_password(reason)) from None
 
 
 def outcome(trial: TrialView, rungs: Mapping[int, float]) -> Outcome:

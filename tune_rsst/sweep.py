@@ -20,19 +20,18 @@ import yaml
 from rich.console import Console
 
 from trainables.rsst.config import ConfigError
-from tune_rsst import home, results
-from tune_rsst.config import without_secrets
+from tune_rsst import home
+from tune_rsst.config import RUN_ONLY, without_secrets
+from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, deaf, finish_again
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
 from tune_rsst.plan import Plan
-from tune_rsst.table import print_table
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
     from tune_rsst.uploader import Uploader
 
 MAX_WORKER_FAILURES = 2
-UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
 OBJECT_STORE_BYTES = 200 * 1024**2
 PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
 # Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
@@ -57,8 +56,8 @@ def run(plan: Plan, console: Console) -> int:
     """
     folder = plan.folder
     if plan.finished:
-        console.print(f"{folder.name} is finished: nothing to go on with", highlight=False, soft_wrap=True)
-        return _show(plan, console)
+        return finish_again(plan, console)
+    _check_local_cpus(plan)
     home.make(folder.path)
     with DriverLock(folder.path):
         ledger = Ledger(folder.ledger)
@@ -67,7 +66,13 @@ def run(plan: Plan, console: Console) -> int:
         driver, uploader = _assemble(plan, ledger)
         try:
             problem = _train(plan, driver, console)
-            return _conclude(plan, driver, uploader, console, problem)
+        except ConfigError as error:
+            driver.record("interrupted", reason=str(error))
+            uploader.close(UPLOAD_AT_INTERRUPT_S)
+            ledger.close()
+            raise
+        try:
+            return conclude(plan, driver, uploader, console, problem)
         finally:
             ledger.close()
             shutil.rmtree(folder.tune, ignore_errors=True)
@@ -95,11 +100,14 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
         "settings": without_secrets(settings.flat()),
         "space": settings.space,
         "space_digest": plan.space_digest,
+        "home": str(folder.path.parent),
+        "weights": plan.weights.record(),
         "seed": settings.seed,
         "versions": _versions(),
     }
     if driver.view.name:
-        driver.record("resumed", versions=_versions())
+        own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
+        driver.record("resumed", versions=_versions(), settings=own)
     else:
         driver.record("sweep_started", **started)
     uploader.start()
@@ -175,7 +183,7 @@ def _ray(plan: Plan, local_folder: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, _as_interrupt)  # again: ray.init installs its own
         yield
     finally:
-        with _deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
+        with deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
             ray.shutdown()
         signal.signal(signal.SIGTERM, before)
 
@@ -215,6 +223,17 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
     tuner.fit()
 
 
+def _check_local_cpus(plan: Plan) -> None:
+    """Refuse before anything is written what a local Ray can never run.
+
+    Raises:
+        ConfigError: a trial asks for more CPUs than this machine has.
+    """
+    here = os.cpu_count() or 1
+    if not _address(plan) and plan.settings.cpus_per_trial > here:
+        raise ConfigError("cpus_per_trial", plan.settings.cpus_per_trial, f"at most {here} on this machine")
+
+
 def _at_once(plan: Plan, cluster: dict[str, float]) -> int:
     """Trials at a time.
 
@@ -230,59 +249,3 @@ def _at_once(plan: Plan, cluster: dict[str, float]) -> int:
         if wanted:
             fits.append(int(there / wanted + 1e-9))
     return settings.max_concurrent_trials or max(1, min(fits))
-
-
-def _conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, problem: str | None) -> int:
-    """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
-    with _deaf():
-        if driver.broken is None:
-            driver.record(
-                "sweep_ended" if driver.complete else "interrupted", **({"reason": problem} if problem else {})
-            )
-        results.write_best(plan.folder, driver.view)
-    missing = 1
-    with suppress(KeyboardInterrupt):
-        missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
-    if driver.complete and problem is None:
-        code = _show(plan, console)
-    else:
-        code = 1 if problem else 130
-        _say_how_to_go_on(plan, driver, console, problem)
-    if missing:
-        reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
-        console.print(
-            f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return code
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Interruptions wait while a few short writes are made."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
-    command = dict(results.next_commands(plan.folder, driver.view, "interrupted"))
-    ended = len(driver.view.trials) - len(driver.view.unfinished)
-    head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
-    console.print(
-        f"{head}{ended} of {plan.settings.trials} trials have ended; nothing is lost. "
-        f"Go on with: {command['Go on with it']}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
-
-
-def _show(plan: Plan, console: Console) -> int:
-    view, state = results.load(plan.folder)
-    print_table(console, plan.folder, view, "finished" if view.ended else state)
-    return 3 if view.count("failed") else 0

@@ -134,6 +134,7 @@ class SweepView:
             self.ended = True
         elif kind == "resumed":
             self.ended = False
+            self.settings = {**self.settings, **event.get("settings", {})}
 
     @property
     def unfinished(self) -> list[TrialView]:

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.tune_rsst.fake_sweep import FakeSweep, few, settings_of, tiny
+from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import Ledger, read
 from tune_rsst.searcher import StudySearcher
 from tune_rsst.spaces import Space
@@ -229,3 +230,15 @@ def test_another_seed_asks_for_other_trials(tmp_path: Path) -> None:
     first = StudySearcher(settings_of(TINY, "seed=1"), TINY).ask({})
     second = StudySearcher(settings_of(TINY, "seed=2"), TINY).ask({})
     assert first.params != second.params
+
+
+def test_a_study_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").write_text("no database at all, long enough to be looked at" * 50)
+    searcher = StudySearcher(settings_of(TINY, "seed=1"), TINY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert searcher.ask({}).number == 0
+    assert len(list(tmp_path.glob("optuna.db.damaged-*"))) == 1
+
+
+def test_a_study_address_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="optuna_storage = "):
+        StudySearcher(settings_of(TINY, "seed=1"), TINY, storage="postgresql://u:secret@127.0.0.1:1/x")

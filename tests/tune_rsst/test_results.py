@@ -1,6 +1,7 @@
 """The ranking, the best trial, the JSON contract, best.yaml and best_model, from a sweep of formulas."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -97,12 +98,14 @@ def test_best_yaml_is_the_best_trial_and_its_model_is_copied(folder: SweepFolder
     best = results.best_of(sweep.view)
     store = folder.store(best.fingerprint)
     store.mkdir(parents=True)
-    for name in ("model.safetensors", "architecture.json"):
+    for name in results.MODEL_FILES:
         (store / name).write_text(name)
+    assert not results.best_is_written(folder, sweep.view)
     results.write_best(folder, sweep.view)
+    assert results.best_is_written(folder, sweep.view)
     written = config.given(folder.best, [])
     assert RSSTConfig.from_knobs(written).fingerprint == best.fingerprint
-    assert sorted(p.name for p in folder.best_model.iterdir()) == ["architecture.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.best_model.iterdir()) == sorted(results.MODEL_FILES)
     results.write_best(folder, sweep.view)
     assert not list(folder.path.glob(".best*"))
 
@@ -122,7 +125,7 @@ def test_the_table_fits_its_console_and_says_what_to_do_next(folder: SweepFolder
 def test_the_commands_can_be_pasted_although_the_home_has_a_blank(folder: SweepFolder) -> None:
     sweep = run(folder)
     for _, command in results.next_commands(folder, sweep.view, "interrupted"):
-        words = [w for w in shlex.split(command) if not w.startswith("TUNE_RSST_HOME=")]
+        words = [w for w in shlex.split(command) if not re.match(r"[A-Z_]+=", w)]
         assert Path(words[0]).is_absolute() and Path(words[0]).exists()
     show = dict(results.next_commands(folder, sweep.view, "finished"))["See this table again"]
     done = subprocess.run(show, shell=True, cwd="/", capture_output=True, text=True, timeout=60, check=False)

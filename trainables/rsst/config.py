@@ -22,6 +22,7 @@ from trainables.rsst import presets
 from trainables.rsst.knobs import Check, Knob, check_range, converted
 from trainables.rsst.knobs import ConfigError as ConfigError
 
+MAX_ROUNDS = 1000
 METHOD_VERSION = 1
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
 
@@ -32,6 +33,9 @@ _SHARE: Check = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
 _COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
 _REWIND: Check = ("init, none or epoch:K with K ≥ 1", lambda v: v in ("init", "none") or _rewind_epoch(v) is not None)
+_THREADS: Check = ("1 to 1024", lambda v: 1 <= v <= 1024)
+_HEIGHT: Check = ("0 to 100", lambda v: 0 <= v <= 100)
+_ROUNDS: Check = (f"1 to {MAX_ROUNDS}", lambda v: 1 <= v <= MAX_ROUNDS)
 _NAME: Check = ("a name that is not empty", lambda v: bool(v))
 
 
@@ -90,7 +94,7 @@ class RSSTConfig:
     )
     criteria: str = _knob("score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"))
     calibration_images: int = _knob("training images that l1, l2 and saliency look at", 256, check=_AT_LEAST_1)
-    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_AT_LEAST_1)
+    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_ROUNDS)
     rate: float = _knob("share of the alive units that each round removes", 0.15, check=_OPEN_UNIT)
     target_density: float | None = _knob(
         "kept share of units at the end; pruning_times then follows from rate", None, check=_OPEN_UNIT
@@ -107,10 +111,10 @@ class RSSTConfig:
         choices=("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents"),
     )
     exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE)
-    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_NOT_NEGATIVE)
+    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_HEIGHT)
     # running
     seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT)
-    num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_AT_LEAST_1)
+    num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
     device: str = _knob("auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False)
     save_dir: str | None = _knob("folder that a single run writes to", None, in_fingerprint=False)
 
@@ -121,7 +125,7 @@ class RSSTConfig:
         Raises:
             ConfigError: unknown key, wrong type, value out of range, or two knobs that contradict each other.
         """
-        given = {key: converted(_known(key), value) for key, value in knobs.items()}
+        given = {str(key): converted(_known(str(key)), value) for key, value in knobs.items()}
         folder = given.get("dataset")
         if isinstance(folder, str) and folder not in presets.DATASETS and Path(folder).is_dir():
             given |= {"dataset": "folder", "data": folder}
@@ -135,6 +139,10 @@ class RSSTConfig:
         if given.get("pruning_times", follows) != follows:
             hint = "leave pruning_times out when target_density is given"
             raise ConfigError("pruning_times", given["pruning_times"], f"{follows}, which follows from rate", hint)
+        if follows > MAX_ROUNDS:
+            raise ConfigError(
+                "rate", config.rate, f"such that target_density takes at most {MAX_ROUNDS} rounds", "raise it"
+            )
         return dataclasses.replace(config, pruning_times=follows)
 
     def knobs(self) -> dict[str, Any]:
@@ -178,7 +186,7 @@ class RSSTConfig:
 
 
 def _prunings(target_density: float, rate: float) -> int:
-    return math.ceil(math.log(target_density) / math.log(1.0 - rate) - 1e-9)
+    return math.ceil(math.log(target_density) / math.log1p(-rate) - 1e-9)
 
 
 def _rewind_epoch(rewind: str) -> int | None:

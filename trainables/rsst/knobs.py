@@ -68,6 +68,8 @@ def converted(knob: Knob, value: Any) -> Any:
             return number
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(knob.name, value, _type_name(knob)) from None
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ConfigError(knob.name, value, _type_name(knob))
     return str(value)
 
 

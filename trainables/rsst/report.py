@@ -42,6 +42,7 @@ METRICS: Mapping[str, Metric] = {
     "kept_share": Metric("share", "units kept of units, over the kinds that are removed"),
     "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round"),
     "density": Metric("share", "prunable parameters kept", "lower"),
+    "compacted": Metric("", "whether the tensors shrank; granularity = element only sets entries to zero"),
     "heads_kept": Metric("heads", "heads kept, all layers"),
     "neurons_kept": Metric("neurons", "MLP neurons kept, all layers"),
     "heads_kept_per_layer": Metric("heads", "heads kept in each layer"),
@@ -63,7 +64,7 @@ TIMES = frozenset(("seconds", "latency_ms", "latency_iqr_ms", "latency_batch_ms"
 
 def start_metrics(trial: Running) -> dict[str, Any]:
     """The report before the first step: what the trial starts from, and what the dense model costs."""
-    known = ("init_effective", "weights_digest", "source", "lines", "warning")
+    known = ("init_effective", "weights_digest", "source", "lines", "warning", "listing")
     return {
         "round": 0,
         "epoch": 0,
@@ -95,6 +96,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "predictions_changed": removal.changed,
         "kept_share": trial.pruner.kept_share(trial.form, trial.config),
         "kept_share_asked": trial.config.kept_share_after(trial.round),
+        "compacted": trial.config.granularity != "element",
         "density": density(trial.form, trial.model.state_dict()),
         "heads_kept": sum(arch.heads),
         "neurons_kept": sum(arch.neurons),

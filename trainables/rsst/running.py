@@ -70,6 +70,7 @@ class Running:
         model.to(images.train.labels.device)
         init: dict[str, Any] = {"init_effective": report.init_effective, "weights_digest": report.digest}
         init |= {"source": report.source, "lines": list(report.lines), "warning": report.warning}
+        init |= {"listing": list(report.listing())}
         rewind = _copy(model) if config.rewind == "init" else None
         return cls(config, images, data.digest, Form.unpruned(arch), model, init, rewind)
 

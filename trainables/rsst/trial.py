@@ -52,10 +52,11 @@ class Trial:
             TrialDiverged: a loss was not finite.
         """
         state = self._state
+        if state is not None and state.finished:  # first: whoever stops at the final event must find the files
+            self._write_results(state)
         for past in self.history:
             yield Event(past["kind"], {k: v for k, v in past.items() if k != "kind"}, self._replayed)
         if state is not None and state.finished:
-            self._write_results(state)
             return
         if state is not None:
             self._warn_of_other_environment(state)

@@ -142,18 +142,19 @@ def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
         return found
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"weights-{found.digest}.safetensors"
-    if not (target.exists() and _intact(target, found.digest)):
+    if not (target.exists() and intact(target, found.digest)):
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         save_file({name: t.contiguous() for name, t in read_weights(found.path).items()}, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
-    if not _intact(target, found.digest):
+    if not intact(target, found.digest):
         raise ConfigError("weights", target, f"a copy with digest {found.digest}", "it reads back otherwise")
     return ResolvedWeights(target, found.digest, found.source)
 
 
-def _intact(path: Path, digest: str | None) -> bool:
+def intact(path: Path, digest: str | None) -> bool:
+    """Whether the weights file is there, can be read safely, and holds the tensors of that digest."""
     try:
         return digest_of(read_weights(path)) == digest
     except ConfigError:

@@ -103,6 +103,17 @@ def test_results_lost_after_the_last_save_are_written_again(finished: Path, tiny
     assert {name: (store_of(root) / name).read_bytes() for name in names} == before
 
 
+def test_who_stops_at_the_final_event_finds_the_results(finished: Path, tiny: ImageData, tmp_path: Path) -> None:
+    """As the Ray trainable does: it asks for nothing after the final event."""
+    shutil.copytree(finished, tmp_path / "root")
+    store = store_of(tmp_path / "root")
+    (store / "report.json").unlink()
+    (store / "model.safetensors").unlink()
+    events = opened_events(tmp_path / "root", tiny)
+    assert next(e for e in events if e.kind == "final").metrics["test_top1"] >= 0
+    assert (store / "report.json").exists() and (store / "model.safetensors").exists()
+
+
 def test_a_finished_round_is_never_trained_again(
     tiny: ImageData, tmp_path: Path, trained: list[tuple[int, int]]
 ) -> None:

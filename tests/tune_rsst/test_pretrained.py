@@ -1,0 +1,60 @@
+"""A resumed sweep gives its trials the weights that it began with, from its own copy, or refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.vit import architecture, build
+from tune_rsst.pretrained import SweepWeights
+
+
+def config_with(file: Path) -> RSSTConfig:
+    return RSSTConfig.from_knobs({"dataset": "digits", "pretrained": True, "weights": str(file)})
+
+
+def write_weights(file: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    arch = architecture(RSSTConfig.from_knobs({"dataset": "digits"}), in_chans=1, num_classes=10)
+    save_file(dict(build(arch).state_dict()), file)
+
+
+@pytest.fixture
+def began(tmp_path: Path) -> tuple[RSSTConfig, SweepWeights]:
+    file = tmp_path / "mine.safetensors"
+    write_weights(file, seed=0)
+    config = config_with(file)
+    weights = SweepWeights()
+    weights.look_for([config])
+    weights.copy_into(tmp_path / "weights")
+    return config, weights
+
+
+def test_a_resume_takes_the_sweeps_own_copy_when_the_file_has_changed_or_gone(
+    began: tuple[RSSTConfig, SweepWeights], tmp_path: Path
+) -> None:
+    config, weights = began
+    first = weights.complete(config)
+    for change in (
+        lambda: write_weights(tmp_path / "mine.safetensors", seed=1),
+        (tmp_path / "mine.safetensors").unlink,
+    ):
+        change()
+        later = SweepWeights.recalled(weights.record(), tmp_path / "weights")
+        later.look_for([config])
+        later.copy_into(tmp_path / "weights")
+        assert later.complete(config) == first
+
+
+def test_a_damaged_copy_is_refused(began: tuple[RSSTConfig, SweepWeights], tmp_path: Path) -> None:
+    _, weights = began
+    copy = next((tmp_path / "weights").iterdir())
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(ConfigError, match="weights = "):
+        SweepWeights.recalled(weights.record(), tmp_path / "weights")

@@ -1,0 +1,117 @@
+"""How a sweep ends: what is written, uploaded and said; and putting right what a kill in the last moment left out.
+
+Comes in: the plan and the driver. Goes out: the exit code.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from tune_rsst import results
+from tune_rsst.ledger import DriverLock
+from tune_rsst.plan import Plan
+from tune_rsst.table import print_table
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+    from tune_rsst.uploader import Uploader
+
+UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
+
+
+def say(console: Console, line: str) -> None:
+    """One line, as it is."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def finish_again(plan: Plan, console: Console) -> int:
+    """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
+    from tune_rsst.uploader import Uploader
+
+    folder = plan.folder
+    view, _ = results.load(folder)
+    with DriverLock(folder.path):
+        if not results.best_is_written(folder, view):
+            results.write_best(folder, view)
+        settings = plan.settings
+        uploader = Uploader(folder.ledger, str(settings.mlflow_tracking_uri), settings.mlflow_experiment, folder.cursor)
+        if uploader.missing():
+            uploader.sync_once(UPLOAD_AT_END_S)
+    say(console, f"{folder.name} is finished: nothing to go on with")
+    return show_table(plan, console)
+
+
+def _shortfall(plan: Plan, driver: Driver) -> str | None:
+    """Why an exhausted space gave fewer trials than asked for, or None."""
+    there, asked = len(driver.view.trials), plan.settings.trials
+    if not driver.exhausted or there >= asked:
+        return None
+    return f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid"
+
+
+def conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, problem: str | None) -> int:
+    """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
+    with deaf():
+        try:  # before the end is recorded: a sweep that is finished has its files
+            results.write_best(plan.folder, driver.view)
+        except OSError as error:
+            problem = f"the best trial's files could not be written ({error})"
+            driver.broken = driver.broken or problem
+        if driver.broken is None:
+            reason = problem or _shortfall(plan, driver)
+            ended = "sweep_ended" if driver.complete else "interrupted"
+            driver.record(ended, **({"reason": reason} if reason else {}))
+    missing = 1
+    with suppress(KeyboardInterrupt):
+        missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
+    if driver.complete and driver.broken is None:
+        code = show_table(plan, console)
+        if short := _shortfall(plan, driver):
+            say(console, f"The sweep is shorter than asked: {short}")
+            code = code if driver.view.trials else 1
+    else:
+        code = 1 if problem else 130
+        _say_how_to_go_on(plan, driver, console, problem)
+    if missing:
+        reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
+        console.print(
+            f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return code
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Interruptions wait while a few short writes are made."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
+    command = dict(results.next_commands(plan.folder, driver.view, "interrupted"))
+    ended = len(driver.view.trials) - len(driver.view.unfinished)
+    head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
+    console.print(
+        f"{head}{ended} of {plan.settings.trials} trials have ended; nothing is lost. "
+        f"Go on with: {command['Go on with it']}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def show_table(plan: Plan, console: Console) -> int:
+    view, state = results.load(plan.folder)
+    print_table(console, plan.folder, view, "finished" if view.ended else state)
+    return 3 if view.count("failed") else 0
