@@ -140,15 +140,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the kill moments")
-    parser.add_argument("--checkpoint_every_s", type=float, default=0.5)
+    parser.add_argument("--checkpoint_every_s", type=float, default=2.0, help="seconds between saves in a round")
     parser.add_argument("--toy", action="store_true", help="a tiny network and 96 images (needs the tests folder)")
     asked = parser.parse_args(arguments)
     knobs = dict(KNOBS)
     if asked.toy:
         knobs |= {"arch": prepare_toy(), "epochs": 3}
+        asked.checkpoint_every_s /= 20
     config = RSSTConfig.from_knobs(knobs)
     draw = random.Random(asked.seed)
-    moments = sorted(draw.uniform(0.0, config.rounds * config.epochs) for _ in range(asked.kills))
+    length = config.rounds * config.epochs / max(asked.kills, 1)  # one moment in each of as many equal parts of the run
+    moments = [draw.uniform(number, number + 1) * length for number in range(asked.kills)]
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         root = Path(folder)

@@ -1,6 +1,6 @@
 """METHOD.md's seven invariants, one test each, named after them.
 
-Each was seen to fail with the thing it guards broken on purpose (the mutations are listed in each docstring).
+Each was seen to fail with what it guards broken on purpose; the mutations stand in its docstring.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SpyPenalty(Penalty):
 def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever_the_number_of_batches(
     tiny: ImageData, batch_size: int, epochs: int
 ) -> None:
-    """Mutations seen to fail: progress counted per epoch; progress = step / (steps − 1); g·t instead of the ceiling."""
+    """Mutations seen to fail: progress counted per epoch; progress = step / (steps − 1); a ceiling other than g."""
     config = toy.config(batch_size=batch_size, epochs=epochs)
     images = on_device(tiny, torch.device("cpu"))
     clock = clock_for(config, len(images.train.labels))
@@ -86,7 +86,7 @@ def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever
 def test_invariant_2_scores_depend_on_the_trained_weights_and_not_on_the_rewind_weights(
     tiny: ImageData, knobs: dict[str, Any]
 ) -> None:
-    """Mutations seen to fail: rewinding before scoring; choosing from the rewind weights."""
+    """Mutation seen to fail: rewinding before scoring."""
     config = toy.config(**knobs)
     trained = next(e.snapshot() for e in run(config, tiny) if e.kind == "round")
 
@@ -147,7 +147,7 @@ def test_invariant_3_after_each_pruning_the_kept_counts_are_those_asked_for(
 def test_invariant_4_doomed_weights_at_zero_and_the_compacted_model_give_the_same_logits(
     doomed: Units, extra: dict[str, Any]
 ) -> None:
-    """Mutations seen to fail: q, k and v rows taken from one block of rows; proj columns of the wrong heads."""
+    """Mutations seen to fail: q's rows taken for k and v; proj columns of other heads; another activation."""
     sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10}
     sizes |= {"embed_dim": 16, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, **extra}
     arch = Architecture("", sizes, 4, (4, 4), (32, 32))
@@ -189,8 +189,8 @@ def test_invariant_5_stopping_and_loading_after_every_event_changes_no_bit(
 ) -> None:
     """Every event is a checkpoint on disk; the trial is opened anew for each, so every epoch is resumed into.
 
-    Mutations seen to fail: optimizer state not loaded; doomed norm at the round's start, rewind weights, dead entries
-    or the penalty not restored; data order drawn from a generator with state.
+    Mutations seen to fail: not restored: optimizer state, doomed norm at the start, rewind weights, dead entries, the
+    penalty, accuracies around refill's removal; data order drawn from a generator with state.
     """
     config = toy.config(**knobs)
     whole = list(run(config, tiny))
@@ -228,7 +228,7 @@ print(json.dumps(toy.outcome(toy.config(**json.loads(sys.argv[1])), toy.images()
 
 
 def test_invariant_6_two_runs_in_one_process_equal_two_runs_in_two_processes(tiny: ImageData, repo_root: Path) -> None:
-    """Mutations seen to fail: initial weights, data order or augmentation drawn from torch's global generator."""
+    """Mutations seen to fail: initial weights or data order from a generator with state; a seed kept."""
     both = [{"augment": "strong", "seed": 3}, {"optimizer": "sgd", "criteria": "saliency", "augment": "standard"}]
     alone = [
         subprocess.Popen(
@@ -248,7 +248,8 @@ def test_invariant_7_single_gpu_mode_and_ray_report_the_same_numbers(
     """The Ray trainable, stepped as Tune steps it (without a cluster), against `python -m trainables`.
 
     One actor runs another trial first, then this one, is replaced in the middle by a second actor that is told what the
-    driver has, and ends. Mutations seen to fail: reported events not skipped; a seed of its own; a trial not closed.
+    driver has, and ends. Mutations seen to fail: the last reported event sent
+    again; another seed; a reused actor that keeps its old trial.
     """
     ray_trainable = pytest.importorskip("trainables.ray_trainable")
     from trainables import __main__ as single

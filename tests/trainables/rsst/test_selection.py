@@ -55,8 +55,8 @@ def test_layer_scope_ranks_inside_each_layer() -> None:
 
 
 def test_global_scope_divides_by_the_layers_mean_and_ranks_all_together() -> None:
-    # relative: 0.4 1.6 0.8 1.2 | 0.04 0.08 0.12 3.76: the five smallest of eight are 0.04 0.08 0.12 0.4 0.8
-    assert doomed_heads([[1, 4, 2, 3], [1, 2, 3, 94]], 3 / 8, "global") == ((0, 2), (0, 1, 2))
+    # relative: 0.4 1.6 0.8 1.2 | 0.26 0.52 0.78 2.44: the five smallest of eight; plain scores would spare layer 1
+    assert doomed_heads([[1, 4, 2, 3], [10, 20, 30, 94]], 3 / 8, "global") == ((0, 2), (0, 1, 2))
 
 
 def test_global_scope_leaves_the_best_unit_of_every_layer() -> None:
