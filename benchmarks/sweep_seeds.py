@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep_seeds [--seeds 0 1 2 3 4] [--home FOLDER]
 
-Prints a Markdown table: per seed the trials by state, the best trial's validation and test accuracy, kept share, hardening
-gap, and the minutes from start to end (which depend on the machine). A sweep that is there already is shown, not run again;
+Prints a Markdown table: per seed the trials by state, the best trial's validation and test accuracy, kept share,
+hardening gap, and the minutes that it took here. A sweep that is there already is shown, not run again;
 one that was interrupted goes on. Figures: docs/figures/sweep_seeds.json.
 """
 
