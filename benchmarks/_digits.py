@@ -42,6 +42,11 @@ def after_round_0(config: RSSTConfig) -> TrialState:
     return _dense(tuple((name, getattr(config, name)) for name in knobs))
 
 
+def forget_dense() -> None:
+    """Let the next run train its dense round itself."""
+    _dense.cache_clear()
+
+
 @lru_cache(maxsize=24)
 def _dense(knobs: tuple[tuple[str, Any], ...]) -> TrialState:
     config = digits_config(**dict(knobs), pruning_times=2)

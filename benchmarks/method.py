@@ -2,17 +2,20 @@
 
     python -m benchmarks.method --tune     chooses each method's setting by validation accuracy (seeds 10, 11)
     python -m benchmarks.method            the comparison: 5 seeds, kept 0.5, 0.3, 0.15, 0.10; test is read once a run
+    python -m benchmarks.method --time     CPU seconds of one run of each method (seed 0, kept 0.3), nothing shared
     python -m benchmarks.method --quick    one seed, one share, few epochs: do all methods work?
     python -m benchmarks.method --from-json     prints table and figure again from docs/figures/method.json
 
 Prints a Markdown table: accuracy mean ± standard deviation over seeds, largest validation accuracy lost at a removal,
-parameters, MACs, seconds of training (dense epochs included). Writes docs/figures/method.json (after every run, so that
-an interrupted comparison goes on where it stopped, and several processes can share it) and method.png. One CPU thread.
+parameters, MACs, seconds of training (wall time, dense epochs included: other programs show in it). Writes
+docs/figures/method.json after every run, so that an interrupted comparison goes on where it stopped and several
+processes can share it (--seeds), and method.png. One CPU thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks._common import FIGURES, Progress, Results, mean, percent, pyplot, spread, table
+from benchmarks._digits import forget_dense
 from benchmarks._methods import METHODS, Setting, candidates, label, run_setting
 
 EPOCHS = 24
@@ -34,6 +38,7 @@ def main() -> None:
     """Read the command line and run what it asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--tune", action="store_true", help="try settings on validation; test images are not read")
+    parser.add_argument("--time", action="store_true", help="CPU seconds of one run of each method")
     parser.add_argument("--quick", action="store_true", help="1 seed, 1 share, 12 epochs, written to no figure")
     parser.add_argument("--from-json", action="store_true", help="print again what the JSON files hold; run nothing")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds; several processes may share the work")
@@ -42,6 +47,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Unwrapped parameters")
     if options.quick:
         quick()
+    elif options.time:
+        print_times()
     elif options.tune:
         tuned = tuning_results()
         if not options.from_json:
@@ -141,7 +148,7 @@ def print_comparison(found: Results) -> None:
                     )
                 )
     head = ("kept", "method", "setting", "test top-1 %", "val top-1 %", "lost at removal (points)")
-    print(table((*head, "params", "10⁶ MACs", "seconds", "seeds"), rows))
+    print(table((*head, "params", "10⁶ MACs", "seconds (wall)", "seeds"), rows))
     print("\nRSST minus the other, test points, paired by seed (mean ± standard deviation; seeds won):\n")
     print(table(("kept", *METHODS[1:]), [(f"{s:g}", *(_paired(found, m, s) for m in METHODS[1:])) for s in SHARES]))
 
@@ -178,6 +185,17 @@ def draw(found: Results, path: Path) -> None:
     axes.legend(loc="lower right")
     figure.savefig(path)
     plt.close(figure)
+
+
+def print_times() -> None:
+    """CPU seconds of the process for one run of each method, dense epochs and every evaluation included."""
+    rows = []
+    for method, setting in chosen(tuning_results()).items():
+        forget_dense()
+        began = time.process_time()
+        run_setting(setting, 0, 0.3, EPOCHS, read_test=False)
+        rows.append((method, label(setting), f"{time.process_time() - began:.1f}"))
+    print(table(("method", "setting", "CPU seconds"), rows))
 
 
 def quick() -> None:
