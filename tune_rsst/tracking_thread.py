@@ -17,13 +17,16 @@ PROBLEMS_KEPT, PROBLEM_LENGTH = 20, 300
 
 
 class RetryingThread:
-    """Runs `action` at once, then `gather_s` after a `wake`, so that one run of it covers several wakes."""
+    """Runs `action` at once, then `gather_s` after a `wake`, so that one run of it covers several wakes.
 
-    def __init__(self, action: Callable[[], None], *, name: str, gather_s: float) -> None:
-        self._action, self._gather_s = action, gather_s
+    `at_end` is called in the thread when it ends, also when `close` has left it behind long before.
+    """
+
+    def __init__(self, action: Callable[[], None], *, name: str, gather_s: float, at_end: Callable[[], None]) -> None:
+        self._action, self._gather_s, self._at_end = action, gather_s, at_end
         self._wake, self._closing = threading.Event(), threading.Event()
         self._deadline = float("inf")
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work_and_end, name=name, daemon=True)
         self.problems: deque[str] = deque(maxlen=PROBLEMS_KEPT)
 
     @property
@@ -74,6 +77,12 @@ class RetryingThread:
         line = hide_password(" ".join(problem.split()))[:PROBLEM_LENGTH]
         if not self.problems or self.problems[-1] != line:
             self.problems.append(line)
+
+    def _work_and_end(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._at_end()
 
     def _work(self) -> None:
         retry_s, gather_s = 0.0, 0.0

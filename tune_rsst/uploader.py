@@ -36,7 +36,7 @@ class Uploader:
         self._plan = Plan("")
         self._unsent: deque[Write] = deque()
         self._lock_file: int | None = None
-        self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S)
+        self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
 
     @property
     def parent_run_id(self) -> str | None:
@@ -57,9 +57,11 @@ class Uploader:
         self._thread.wake()
 
     def close(self, timeout_s: float) -> int:
-        """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing."""
-        if self._thread.close(timeout_s):
-            self._release()
+        """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing.
+
+        A thread that is left behind in a request lets go of the cursor when that request ends.
+        """
+        self._thread.close(timeout_s)
         return self.missing()
 
     def sync_once(self, timeout_s: float = 600.0) -> int:
