@@ -89,19 +89,42 @@ def spaces(
 def sync(sweep: Sweep = None) -> None:
     """Upload to MLflow what is missing there, for example after the server was down."""
     from tune_rsst import home, results
+    from tune_rsst.tracking_files import RunFiles
     from tune_rsst.uploader import Uploader
 
     folder = home.find(sweep)
     view, _ = results.load(folder)
-    uploader = Uploader(
-        folder.ledger, view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"], folder.cursor
-    )
+    uri, experiment = view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"]
+    uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
     missing = uploader.sync_once()
     if missing:
         _fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
     print(
         f"{folder.name}: everything is in {view.settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}"
     )
+
+
+@app.command()
+def report(
+    sweep: Sweep = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The file; else report.html in the sweep's folder.")] = None,
+) -> None:
+    """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
+    from tune_rsst import home, results
+    from tune_rsst.plots import save_trial
+    from tune_rsst.plots_sweep import save_interactive, save_still
+    from tune_rsst.report import write_report
+
+    folder = home.find(sweep)
+    view, state = results.load(folder)
+    target = (to or folder.report).absolute()
+    if not target.parent.is_dir():
+        raise ConfigError("to", to, "a file in a folder that exists")
+    for trial in view.trials.values():
+        save_trial(trial, folder.pictures / trial.trial)
+    save_still(view, folder.pictures)
+    save_interactive(view, folder.pictures)
+    print(f"report: {write_report(folder, view, state, target)}\npictures: {folder.pictures}")
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -31,6 +31,7 @@ def say(console: Console, line: str) -> None:
 
 def finish_again(plan: Plan, console: Console) -> int:
     """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
+    from tune_rsst.tracking_files import RunFiles
     from tune_rsst.uploader import Uploader
 
     folder = plan.folder
@@ -39,7 +40,8 @@ def finish_again(plan: Plan, console: Console) -> int:
         if not results.best_is_written(folder, view):
             results.write_best(folder, view)
         settings = plan.settings
-        uploader = Uploader(folder.ledger, str(settings.mlflow_tracking_uri), settings.mlflow_experiment, folder.cursor)
+        uri = str(settings.mlflow_tracking_uri)
+        uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
         if uploader.missing():
             uploader.sync_once(UPLOAD_AT_END_S)
     say(console, f"{folder.name} is finished: nothing to go on with")

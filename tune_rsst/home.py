@@ -4,6 +4,7 @@ TUNE_RSST_HOME/            default: .tune_rsst in the current folder
   mlflow.db mlartifacts/   one MLflow for all sweeps of this home
   .ray/ .ray_token         Ray's own files while it runs; the key of its local services
   SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
+                           pictures/ report.html exports/
 """
 
 from __future__ import annotations
@@ -66,6 +67,14 @@ class SweepFolder:
     @property
     def best_model(self) -> Path:
         return self.path / "best_model"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def store(self, fingerprint: str) -> Path:
         return self.trials / fingerprint

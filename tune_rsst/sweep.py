@@ -25,6 +25,7 @@ from tune_rsst.config import RUN_ONLY, without_secrets
 from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, deaf, finish_again
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
+from tune_rsst.origin import origin
 from tune_rsst.plan import Plan
 
 if TYPE_CHECKING:
@@ -87,13 +88,14 @@ def _write_settings(plan: Plan) -> None:
 def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import Driver
     from tune_rsst.searcher import StudySearcher
+    from tune_rsst.tracking_files import RunFiles
     from tune_rsst.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
     storage = None if settings.optuna_storage == "memory" else settings.optuna_storage
     searcher = StudySearcher(settings, plan.space, plan.weights, storage=storage, conditional=plan.conditional)
     uri = str(settings.mlflow_tracking_uri)
-    uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor)
+    uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
     driver = Driver(ledger, settings, searcher, notify=uploader.notify)
     started = {
         "name": folder.name,
@@ -104,6 +106,7 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
         "weights": plan.weights.record(),
         "seed": settings.seed,
         "versions": _versions(),
+        **origin(),
     }
     if driver.view.name:
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}

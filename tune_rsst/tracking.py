@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ REQUEST_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+FILES_TAG = "files"
 REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
 
 
@@ -105,6 +106,7 @@ class SweepRuns:
         self.runs: dict[str, str] = {}
         self.deleted: set[str] = set()
         self._status: dict[str, str] = {}
+        self._files: dict[str, str] = {}
         self._create_unanswered = self._doubles_possible = False
         self._find_runs()
 
@@ -139,6 +141,7 @@ class SweepRuns:
         for name, runs in found.items():
             kept, *doubles = sorted(runs, key=lambda r: (-len(r.data.metrics) - len(r.data.params), r.info.run_id))
             self.runs[name], self._status[name] = kept.info.run_id, kept.info.status
+            self._files[name] = kept.data.tags.get(FILES_TAG, "")
             for double in doubles:
                 self._client.delete_run(double.info.run_id)
         self.deleted = gone - self.runs.keys()
@@ -159,6 +162,22 @@ class SweepRuns:
     def holds(self, names: Iterable[str]) -> bool:
         """Whether MLflow has, or had, a run for each of `names`."""
         return all(name in self.runs or name in self.deleted for name in names)
+
+    def has_files(self, run: str, version: str) -> bool:
+        """Whether the run's artifacts are of `version` already; true for a run that there is none of."""
+        return run not in self.runs or self._files.get(run) == version
+
+    def put_files(self, run: str, files: Mapping[str, Sequence[Path]], version: str) -> None:
+        """Upload `files` (by folder of the run's artifacts) and remember in a tag that they are of `version`.
+
+        Raises:
+            Exception: the store can't be reached, or takes no artifacts.
+        """
+        for where, paths in files.items():
+            for path in paths:
+                self._client.log_artifact(self.runs[run], str(path), where or None)
+        self._client.set_tag(self.runs[run], FILES_TAG, version)
+        self._files[run] = version
 
     def put(self, write: Write, plan: Plan) -> str | None:
         """Write into the run, which is made when missing. Returns why MLflow will never take it, if so.

@@ -17,6 +17,7 @@ from pathlib import Path
 from tune_rsst.config import hide_password
 from tune_rsst.ledger import is_running
 from tune_rsst.tracking import SweepRuns
+from tune_rsst.tracking_files import RunFiles
 from tune_rsst.tracking_plan import PARENT, Plan, Write
 from tune_rsst.tracking_tail import Cursor, LedgerTail, load_cursor, store_cursor
 from tune_rsst.tracking_thread import RetryingThread
@@ -28,8 +29,17 @@ GATHER_S = 5.0
 class Uploader:
     """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
 
-    def __init__(self, ledger_path: Path, tracking_uri: str, experiment: str, cursor_path: Path) -> None:
+    def __init__(
+        self,
+        ledger_path: Path,
+        tracking_uri: str,
+        experiment: str,
+        cursor_path: Path,
+        files: RunFiles | None = None,
+    ) -> None:
+        """`files` draws the pictures that go into the runs as artifacts; None uploads none."""
         self._tail = LedgerTail(ledger_path)
+        self._files = files
         self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
         self._cursor = self._stored_cursor()
         self._store: SweepRuns | None = None
@@ -109,6 +119,14 @@ class Uploader:
                 raise
         if self._thread.closing:
             self._store.drop_doubles()
+        self._upload_files(self._store)
+
+    def _upload_files(self, store: SweepRuns) -> None:
+        """Pictures and files of what has ended, once all lines are there; what fails is noted, and tried once more."""
+        if self._files is None:
+            return
+        for problem in self._files.upload(store, self._plan, self._thread):
+            self._thread.note(problem)
 
     def _send(self, store: SweepRuns, write: Write) -> None:
         if self._thread.time_left_s < 0:

@@ -7,7 +7,7 @@ data.py augment.py              images as uint8 tensors, augmented in batches
 vit.py weights.py               a timm ViT, which rows and columns make a unit, where it starts
   hub.py weight_files.py            one bounded question to the hub; files that need no unpickling
 importance.py selection.py      which units matter, which go
-penalty.py compact.py           how hard the doomed are pressed, how they are removed
+ramps.py penalty.py compact.py  how hard the doomed are pressed, how they are removed
 pruning.py                      choose, mask, remove: the same three calls for units and for single weights
 training.py evaluation.py       one round of epochs; accuracy, MACs, latency
 running.py state.py             a trial while it runs, and as a value

@@ -1,0 +1,80 @@
+"""Pictures for MLflow, drawn in a process of their own, so that neither the event loop nor the upload waits for a core.
+
+`python -m tune_rsst.pictures SWEEP_FOLDER TRIAL… [--sweep]` draws from the ledger. Files: SWEEP/pictures/TRIAL/*.png,
+SWEEP/pictures/*.png and *.html, SWEEP/report.html. Comes in: names. Goes out: paths; a failure is one line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tune_rsst.home import SweepFolder
+
+TIMEOUT_S = 120.0
+NICENESS = 15
+
+
+class Pictures:
+    """Draws pictures of one sweep, outside this process."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._folder = folder
+
+    def of_trials(self, trials: Sequence[str], timeout_s: float = TIMEOUT_S) -> dict[str, list[Path]]:
+        """Paths by trial.
+
+        Raises:
+            RuntimeError: drawing failed; one line.
+        """
+        self._draw(list(trials), timeout_s)
+        return {trial: sorted((self._folder.pictures / trial).glob("*.png")) for trial in trials}
+
+    def of_sweep(self, timeout_s: float = TIMEOUT_S) -> list[Path]:
+        """Paths of the sweep's own pictures and of the report.
+
+        Raises:
+            RuntimeError: drawing failed; one line.
+        """
+        self._draw(["--sweep"], timeout_s)
+        return [*sorted(self._folder.pictures.glob("*.png")), self._folder.report]
+
+    def _draw(self, words: list[str], timeout_s: float) -> None:
+        command = [sys.executable, "-m", "tune_rsst.pictures", str(self._folder.path), *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        try:
+            done = subprocess.run(
+                command, env=environment, timeout=max(1.0, timeout_s), capture_output=True, text=True, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s") from None
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"pictures: {last}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Draw what `words` ask for."""
+    from tune_rsst import results
+    from tune_rsst.plots import save_trial
+
+    os.nice(NICENESS)
+    folder = SweepFolder(Path(words[0]))
+    view, state = results.load(folder)
+    for trial in words[1:]:
+        if trial != "--sweep":
+            save_trial(view.trials[trial], folder.pictures / trial)
+    if "--sweep" in words:
+        from tune_rsst.plots_sweep import save_interactive, save_still
+        from tune_rsst.report import write_report
+
+        save_still(view, folder.pictures)
+        save_interactive(view, folder.pictures)
+        write_report(folder, view, "finished" if view.ended else state, folder.report)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
