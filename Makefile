@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := dev,onnx,bench,report,postgres
+EXTRAS := dev,onnx,bench,postgres
 ARGS ?=
 PYTEST_ARGS ?=
 

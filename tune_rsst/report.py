@@ -6,12 +6,10 @@ Comes in: the ledger's view and the sweep's folder. Goes out: report.html, with 
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tune_rsst import plots, plots_sweep
 from tune_rsst.home import SweepFolder
@@ -20,10 +18,7 @@ from tune_rsst.tracking_note import short_number
 from tune_rsst.tracking_plan import pareto
 from tune_rsst.view import SweepView, TrialView
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST_TRIALS_WITH_PICTURES = 20
+MOST_TRIALS_WITH_PICTURES = 12
 COLUMNS = {
     "val_top1": ("val_top1 (share)", "{:.4f}"),
     "test_top1": ("test_top1 (share)", "{:.4f}"),
@@ -78,7 +73,7 @@ def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
             yield f"<p>No figure: {escape(figure)}.</p>"
         else:
             yield figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
-    yield from _trials(view)
+    yield from _trials(folder, view)
     yield "<h2>Commands</h2>"
     for what, command in next_commands(folder, view, state):
         yield f"<p>{escape(what)}:</p><pre>{escape(command)}</pre>"
@@ -131,8 +126,8 @@ def _table(view: SweepView) -> Iterator[str]:
             yield f'<p class="note">{trial.trial} {trial.state}: {escape(trial.reason)}</p>'
 
 
-def _trials(view: SweepView) -> Iterator[str]:
-    """Pictures of the best-ranked trials; the first is open."""
+def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
+    """Pictures of the best-ranked trials, from their files where they are drawn already; the first is open."""
     yield "<h2>The trials one by one</h2>"
     shown = [trial for trial in rank(view) if trial.round_events][:MOST_TRIALS_WITH_PICTURES]
     left_out = len(view.trials) - len(shown)
@@ -140,16 +135,12 @@ def _trials(view: SweepView) -> Iterator[str]:
         yield f'<p class="note">The {len(shown)} that rank highest; {left_out} without pictures here.</p>'
     for place, trial in enumerate(shown):
         yield f"<details{' open' if place == 0 else ''}><summary>{trial.trial}, {trial.state}</summary>"
-        for name, figure in plots.trial_figures(trial):
-            alt = f"{trial.trial}: {plots.CAPTIONS[name]}"
-            yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{_png(figure)}">'
+        files = sorted((folder.pictures / trial.trial).glob("*.png")) if trial.ended_at else []
+        for file in files or plots.save_trial(trial, folder.pictures / trial.trial):
+            alt = f"{trial.trial}: {plots.CAPTIONS[file.stem]}"
+            png = base64.b64encode(file.read_bytes()).decode()
+            yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
         yield f"{_knobs(trial)}</details>"
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _knobs(trial: TrialView) -> str:
