@@ -85,7 +85,7 @@ def main() -> None:
     about = {"torch": str(torch.__version__), "threads": 1, "cpu": _cpu_name()}
     found = Results(path, ("part", "arch", "batch", "share", "round"), {} if options.from_json else about)
     if not options.from_json:
-        depth, pairs = (2, 2) if options.quick else (None, 5)
+        depth, pairs = (2, 2) if options.quick else (None, 9)
         one_step(found, depth, pairs)
         for arch in LIMITS:
             whole_run(found, arch, depth, min(pairs, 3))
@@ -107,7 +107,7 @@ def one_step(found: Results, depth: int | None, pairs: int) -> None:
             dead = _masks(full, _between(small, full))
             models = {"dense": Stepper(config, full, {}, {}), "compact": Stepper(config, small, {}, {})}
             models["masked"] = Stepper(config, full, {}, dead)
-            times = _interleaved(models, pairs if batch == 32 else max(pairs - 2, 2))
+            times = _interleaved(models, pairs if batch == 32 else max(pairs // 3, 2))
             found.add(
                 {
                     "part": "step",

@@ -1,0 +1,39 @@
+"""A sweep on a folder of PNG files whose pretrained start can't be had: what it trains on, and what it says of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.trainables.rsst.test_data_folder import write_pngs
+from tests.tune_rsst.test_sweep import output, start
+from tune_rsst.ledger import read
+from tune_rsst.view import SweepView
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+TINY = ["trials=2", "epochs=1", "warmup=0", "pruning_times=2", "stopping=none", "max_concurrent_trials=2"]
+
+
+def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_record(tmp_path: Path) -> None:
+    folder, home = write_pngs(tmp_path / "pngs", 500, 5), tmp_path / "home"
+    words = [f"data={folder}", "dataset=folder", "arch=vit_digits", "img_size=8", "patch_size=2", "pretrained=true"]
+    code, text = output(start(home, "sweep", *TINY, *words, "--name", "refused"))
+    assert code == 2 and text.startswith("error: pretrained = ") and text.count("\n") == 1, text
+    assert not (home / "refused").exists()
+
+    code, text = output(start(home, "sweep", *TINY, *words, "on_missing_weights=scratch", "--name", "pngs"))
+    assert code == 0, text
+    assert "scratch" in text
+    view = SweepView.of(read(home / "pngs" / "ledger.jsonl"))
+    assert view.count("finished") == 2
+    for trial in view.trials.values():
+        assert trial.metrics["init_effective"] == "scratch"
+        assert trial.knobs["data"] == str(folder) and trial.knobs["pretrained"] is True
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tune-rsst")
+    assert experiment is not None
+    children = client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
+    assert [run.data.tags["init_effective"] for run in children] == ["scratch", "scratch"]
+    assert [run.data.params["init_effective"] for run in children] == ["scratch", "scratch"]
