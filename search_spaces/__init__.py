@@ -2,6 +2,8 @@
 
 parts.py    ranges that several spaces share
 digits.py   the default sweep
+inits.py    scratch, pretrained, init_compare: the guide's knobs
+methods.py  penalty, method: how units are pressed, which units go
 SPACES      name → function; `tune-rsst sweep space=NAME`, or your own: space=path/to/file.py:function
 """
 
@@ -11,8 +13,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from search_spaces.digits import digits
+from search_spaces.inits import init_compare, pretrained, scratch
+from search_spaces.methods import method, penalty
 from search_spaces.parts import Knobs, Suggest
 
 Space = Callable[[Suggest], Knobs]
 
-SPACES: Mapping[str, Space] = MappingProxyType({"digits": digits})
+SPACES: Mapping[str, Space] = MappingProxyType(
+    {
+        "digits": digits,
+        "scratch": scratch,
+        "pretrained": pretrained,
+        "init_compare": init_compare,
+        "penalty": penalty,
+        "method": method,
+    }
+)

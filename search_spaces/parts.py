@@ -1,17 +1,27 @@
 """Shared parts of the search spaces: what a space may call, and the ranges that several spaces have in common.
 
 Comes in: an object that suggests values (Optuna's trial, or a sampler of the tests). Goes out: knobs of a trial.
-Only ranges live here. A bound that depends on another suggestion is expressed as a share of it, because a sampler
-needs the same distribution in every trial.
+Only ranges live here. A bound that depends on another suggestion is expressed as a share of it, or the parameter gets a
+name of its own (`prefix`), because a sampler needs the same distribution for a name in every trial.
+
+A sweep hands in an object that also knows the knobs that the user fixed (`trial.fixed`): by it a space that was made
+for CIFAR follows `dataset=digits epochs=6` with ranges that fit. A bare Optuna trial has none: the space as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from trainables.rsst import presets
 
 Value = bool | int | float | str | None
 Knobs = dict[str, Value]
+
+RAMPS = ("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents")
+HEIGHTS: Mapping[str, tuple[float, float]] = {"normalized": (0.2, 2.0), "l2": (0.3, 30.0)}
+DECIDE_PRESETS = ("arch", "dataset", "pretrained", "epochs", "granularity")
 
 
 class Suggest(Protocol):
@@ -29,14 +39,58 @@ class Suggest(Protocol):
         """One of `choices`."""
 
 
-def learning_rate(trial: Suggest, low: float, high: float) -> Knobs:
-    """`lr`, on a log scale."""
-    return {"lr": trial.suggest_float("lr", low, high, log=True)}
+def fixed(trial: Suggest) -> Mapping[str, Value]:
+    """The knobs that the user fixed for the whole sweep; none for a bare Optuna trial."""
+    found: Mapping[str, Value] = getattr(trial, "fixed", {})
+    return found
 
 
-def warmup(trial: Suggest, longest_epochs: int) -> Knobs:
+def preset(trial: Suggest, pretrained: bool) -> Knobs:
+    """The guide's values (trainables/rsst/presets.py) for the sweep's dataset and arch: epochs, lr, warmup, …"""
+    own: Knobs = {"pretrained": pretrained} | {k: v for k, v in fixed(trial).items() if k in DECIDE_PRESETS}
+    return {**presets.defaults(own), **own}
+
+
+def _epochs(knobs: Knobs) -> int:
+    """Epochs of a round; where the user wrote no number, 1 does until the trial's own check names the mistake."""
+    try:
+        return max(int(float(str(knobs["epochs"]))), 1)
+    except (ValueError, OverflowError):
+        return 1
+
+
+def learning_rate(trial: Suggest, low: float, high: float, prefix: str = "") -> Knobs:
+    """`lr`, on a log scale; `prefix` gives the parameter a name of its own where its range depends on a choice."""
+    if "lr" in fixed(trial):
+        return {"lr": fixed(trial)["lr"]}
+    return {"lr": trial.suggest_float(f"{prefix}lr", low, high, log=True)}
+
+
+def warmup(trial: Suggest, longest_epochs: int, prefix: str = "") -> Knobs:
     """`warmup`: 0 to `longest_epochs` epochs of linear warm-up in every round."""
-    return {"warmup": trial.suggest_int("warmup", 0, longest_epochs)}
+    if "warmup" in fixed(trial):
+        return {"warmup": fixed(trial)["warmup"]}
+    return {"warmup": trial.suggest_int(f"{prefix}warmup", 0, longest_epochs)}
+
+
+def guides(trial: Suggest, pretrained: bool) -> Knobs:
+    """The guide's `lr` and `warmup`, for a space that does not search them; a short round gets a short warm-up."""
+    base = preset(trial, pretrained)
+    return {"lr": base["lr"], "warmup": min(int(str(base["warmup"])), _longest_warmup(base))}
+
+
+def _longest_warmup(base: Knobs) -> int:
+    return math.floor(0.4 * _epochs(base))
+
+
+def training(trial: Suggest, pretrained: bool, prefix: str = "") -> Knobs:
+    """`lr` from a quarter to four times the guide's value, `warmup` up to 0.4 of the round (the guide's: 0.26)."""
+    base = preset(trial, pretrained)
+    lr = float(str(base["lr"]))
+    return {
+        **learning_rate(trial, lr / 4, lr * 4, prefix),
+        **warmup(trial, _longest_warmup(base), prefix),
+    }
 
 
 def pruning_rate(trial: Suggest, low: float, high: float) -> Knobs:
@@ -45,9 +99,29 @@ def pruning_rate(trial: Suggest, low: float, high: float) -> Knobs:
 
 
 def penalty_height(trial: Suggest) -> Knobs:
-    """`reg_granularity_prune` (g) of penalty_form = normalized: over a round it scales doomed weights by exp(-30 g).
+    """`reg_granularity_prune` (g), with a range for each penalty_form.
 
-    0.2 leaves 0.25 % of its norm and 2 leaves nothing that float32 can hold: all of the range presses to zero
-    (METHOD.md: below 0.1 units are cut while they still work), what varies is how early in the round it does so.
+    normalized: over a round it scales doomed weights by exp(-30 g). 0.2 leaves 0.25 % of their norm and 2 leaves
+    nothing that float32 can hold: all of the range presses to zero (METHOD.md: below 0.1 units are cut while they still
+    work), what varies is how early in the round it does so. l2: its effect hangs on lr × steps, so the range is wide.
     """
-    return {"reg_granularity_prune": trial.suggest_float("reg_granularity_prune", 0.2, 2.0, log=True)}
+    low, high = HEIGHTS["l2" if fixed(trial).get("penalty_form") == "l2" else "normalized"]
+    return {"reg_granularity_prune": trial.suggest_float("reg_granularity_prune", low, high, log=True)}
+
+
+def ramp(trial: Suggest) -> Knobs:
+    """`RST_schedule`, and `exponents` for the one ramp that has them."""
+    chosen = trial.suggest_categorical("RST_schedule", RAMPS)
+    if chosen != "exp_custom_exponents":
+        return {"RST_schedule": chosen}
+    return {"RST_schedule": chosen, "exponents": trial.suggest_float("exponents", 0.5, 4.0, log=True)}
+
+
+UNITS = 128
+"""Neurons of every named model come in multiples of this, so that each step of `final_size` removes another number."""
+
+
+def final_size(trial: Suggest, least: float, most: float) -> Knobs:
+    """`target_density` in steps of whole units of the model (1/128 of its neurons), from `least` to `most`."""
+    first, last = math.ceil(least * UNITS - 1e-9), math.floor(most * UNITS + 1e-9)
+    return {"target_density": trial.suggest_float("target_density", first / UNITS, last / UNITS, step=1 / UNITS)}

@@ -73,16 +73,20 @@ def show(
 @app.command()
 def spaces(
     name: Annotated[str | None, typer.Argument(help="A space: its name, FILE.py:function or module:function.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Settings to show it with: dataset=digits …")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many trials to draw.")] = 3,
 ) -> None:
-    """List the search spaces, or show one and draw trials from it."""
+    """List the search spaces, or show one: its ranges, and trials drawn from it with rounds, epochs, size and MACs."""
+    from tune_rsst import config
     from tune_rsst.listing import print_space, print_spaces
     from tune_rsst.table import make_console
 
     if name is None:
         print_spaces(make_console())
     else:
-        print_space(make_console(), name, samples)
+        print_space(make_console(), name, samples, config.given(None, list(words or [])))
 
 
 @app.command()

@@ -164,7 +164,8 @@ def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> S
     Raises:
         ConfigError: stopping = halving without a target density.
     """
-    settings = settings.model_copy(update={"fixed": {name: checked[name] for name in settings.fixed}})
+    kept = {name: value if name == "weights" else checked[name] for name, value in settings.fixed.items()}
+    settings = settings.model_copy(update={"fixed": kept})
     if settings.stopping == "halving" and settings.target_density is None:
         raise ConfigError(
             "stopping", "halving", "none without target_density", "trials are compared at target_density^q: give it"

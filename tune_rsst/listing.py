@@ -1,17 +1,20 @@
 """`tune-rsst spaces`: what spaces there are, what one searches, and trials drawn from it.
 
-Comes in: a space's name or address. Goes out: text.
+Comes in: a space's name or address, and the settings that it should be shown with. Goes out: text.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from search_spaces import SPACES
 from tune_rsst import config
+from tune_rsst.cost import cost
 from tune_rsst.spaces import RandomSuggest, Space, find, samples
 
 
@@ -25,42 +28,46 @@ def print_spaces(console: Console) -> None:
     )
 
 
-def print_space(console: Console, address: str, count: int) -> None:
-    """The space's own words, its ranges, and `count` trials as a sweep would draw them at random.
+def print_space(console: Console, address: str, count: int, given: Mapping[str, Any]) -> None:
+    """The space's own words, its ranges, and `count` trials as a sweep with the settings `given` would draw them.
+
+    Cost: rounds and epochs without early stopping; parameters and GMACs (of one image) of the model at the end.
 
     Raises:
         ConfigError: there is no such space, or it gives trials that are not valid.
     """
     space = find(address)
+    fixed = config.resolve({**given, "space": address}).fixed
+    drawn = list(samples(space, fixed, count))
     console.print(inspect.getdoc(space.function) or "(no description)", highlight=False, soft_wrap=True, markup=False)
     console.print()
-    for name, shown in _ranges(space).items():
+    for name, shown in _ranges(space, fixed).items():
         console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)
-    fixed = config.resolve({"space": address}).fixed
-    drawn = list(samples(space, fixed, count))
     names = sorted({name for draw, _ in drawn for name in draw.params})
     table = Table(box=None, header_style="bold", title=f"\n{count} trials drawn at random", title_justify="left")
-    for name in (*names, "rounds", "epochs in all", "arch", "dataset"):
-        table.add_column(name, justify="right")
+    for name in (*names, "rounds", "epochs at most", "params at the end", "gmacs", "arch", "dataset"):
+        table.add_column(name, justify="right", no_wrap=True)
     for draw, trial in drawn:
         cells = [_short(draw.params.get(name, "")) for name in names]
-        table.add_row(*cells, str(trial.rounds), str(trial.rounds * trial.epochs), trial.arch, trial.dataset)
-    console.print(table)
+        paid = cost(trial)
+        cells += [str(paid.rounds), f"{paid.epochs_at_most:,}", f"{paid.params:,}", f"{paid.gmacs:.3g}"]
+        table.add_row(*cells, trial.arch, trial.dataset)
+    console.print(table, soft_wrap=True)
 
 
-def _ranges(space: Space) -> dict[str, str]:
+def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
     """Parameter → its range in words, over several draws, so that dependent parameters show too."""
     found: dict[str, str] = {}
     for seed in range(20):
         suggest = RandomSuggest(seed)
-        space.draw(suggest, {})
+        space.draw(suggest, fixed)
         for name, (kind, *values) in suggest.ranges.items():
             if kind == "categorical":
                 found[name] = "one of " + ", ".join(map(str, values))
             else:
                 low, high, step, log = values
-                scale = ", log scale" if log else f", step {step}" if step not in (None, 1) else ""
-                found[name] = f"{'whole number ' if kind == 'int' else ''}{low} to {high}{scale}"
+                scale = ", log scale" if log else f", step {step:g}" if step not in (None, 1) else ""
+                found[name] = f"{'whole number ' if kind == 'int' else ''}{low:g} to {high:g}{scale}"
     return found
 
 

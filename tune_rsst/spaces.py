@@ -115,7 +115,10 @@ class Space:
             raise ConfigError(
                 "space", self.address, "a function that returns a dict of knobs", f"it returned {type(given).__name__}"
             )
-        return Draw(dict(suggestions.params), {**given, **fixed})
+        knobs = {**given, **fixed}
+        if "pretrained" in suggestions.params and not given.get("pretrained"):
+            knobs["weights"] = None  # the sweep's weights are for the trials that start from them
+        return Draw(dict(suggestions.params), knobs)
 
     def digest(self) -> str:
         """16 hex digits over ranges and knobs that seeded draws show; comments and names do not matter."""

@@ -1,0 +1,61 @@
+"""Spaces over the guide's knobs (lr, warmup, rate, reg_granularity_prune): scratch, pretrained, the two compared.
+
+arch, epochs and batch size are the guide's (trainables/rsst/presets.py): vit_small on cifar100 unless the sweep says
+otherwise (`arch=vit_base`, `dataset=digits`).
+"""
+
+from __future__ import annotations
+
+from search_spaces.parts import Knobs, Suggest, penalty_height, pruning_rate, training
+
+
+def scratch(trial: Suggest) -> Knobs:
+    """lr, warmup, rate and reg_granularity_prune from random weights; around the guide's values, which are in range.
+
+    Command: tune-rsst sweep space=scratch target_density=0.3
+    To try it: tune-rsst sweep space=scratch dataset=digits
+    Cost: 4 to 13 rounds of 150 epochs a trial on cifar100 (14 on digits).
+    Best so far: not run yet.
+    """
+    return {
+        "pretrained": False,
+        **training(trial, pretrained=False),
+        **pruning_rate(trial, 0.1, 0.4),
+        **penalty_height(trial),
+    }
+
+
+def pretrained(trial: Suggest) -> Knobs:
+    """lr, warmup, rate and reg_granularity_prune from ImageNet weights; around the guide's values, which are in range.
+
+    Command: tune-rsst sweep space=pretrained target_density=0.3
+    To try it: tune-rsst sweep space=pretrained dataset=digits weights=FILE (a digits model of your own)
+    Cost: 4 to 13 rounds of 80 epochs a trial on cifar100 (14 on digits).
+    Best so far: not run yet.
+    """
+    return {
+        "pretrained": True,
+        **training(trial, pretrained=True),
+        **pruning_rate(trial, 0.1, 0.4),
+        **penalty_height(trial),
+    }
+
+
+def init_compare(trial: Suggest) -> Knobs:
+    """Pretrained or scratch as a choice, each with its own epochs and its own ranges of lr and warmup.
+
+    The parameters pretrained_lr, pretrained_warmup, scratch_lr and scratch_warmup become the knobs lr and warmup.
+    A scratch trial leaves `weights=FILE` out.
+
+    Command: tune-rsst sweep space=init_compare target_density=0.3
+    To try it: tune-rsst sweep space=init_compare dataset=digits weights=FILE (a digits model of your own)
+    Cost: 4 to 13 rounds of 80 or 150 epochs a trial on cifar100 (14 on digits).
+    Best so far: not run yet.
+    """
+    starts_trained = bool(trial.suggest_categorical("pretrained", (True, False)))
+    return {
+        "pretrained": starts_trained,
+        **training(trial, starts_trained, "pretrained_" if starts_trained else "scratch_"),
+        **pruning_rate(trial, 0.1, 0.4),
+        **penalty_height(trial),
+    }
