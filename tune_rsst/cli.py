@@ -131,6 +131,34 @@ def report(
     print(f"report: {write_report(folder, view, state, target)}\npictures: {folder.pictures}")
 
 
+@app.command()
+def export(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP | TRIAL | SWEEP/TRIAL]", help="A sweep's best trial, or a trial.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; else SWEEP/exports/TRIAL.")] = None,
+    formats: Annotated[str, typer.Option(help="Any of safetensors, pt2, onnx; by commas.")] = "safetensors,pt2,onnx",
+    register: Annotated[str | None, typer.Option(metavar="NAME", help="Also put it into MLflow's registry.")] = None,
+    alias: Annotated[str, typer.Option(help="Alias of the registered version.")] = "champion",
+) -> None:
+    """Take a finished trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry."""
+    from tune_rsst import export as exporting
+
+    chosen = exporting.choose(what)
+    folder = (to or chosen.folder.path / "exports" / chosen.trial.trial).absolute()
+    m = chosen.trial.metrics
+    print(f"{chosen.folder.name}/{chosen.trial.trial}: test_top1 {m['test_top1']:.4f}, {m['params']:,} parameters")
+    try:
+        for path, worst in exporting.export(chosen, folder, [f.strip() for f in formats.split(",") if f.strip()]):
+            print(f"{path}" + ("" if worst is None else f": largest difference of a logit {worst:.1e}"))
+    except RuntimeError as error:
+        _fail(str(error), 1)
+    print(f"{folder / 'preprocessing.json'}: how pixels become what the files above take")
+    if register is not None:
+        address = exporting.register(chosen, register, alias)
+        print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
+
+
 def _fail(line: str, code: int) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
     raise SystemExit(code)

@@ -70,7 +70,8 @@ def rounds_figure(trial: TrialView) -> Figure:
     axes = figure.subplots()
     events = trial.round_events
     rounds = [event["round"] for event in events]
-    axes.plot(rounds, [e.get("val_top1_before_hardening", float("nan")) for e in events], "o--", color=BEFORE,
+    before = [e.get("val_top1_before_hardening", float("nan")) for e in events]
+    axes.plot(rounds, before, "D--", mfc="none", ms=10, color=BEFORE,
               label="val_top1 before hardening")  # fmt: skip
     axes.plot(rounds, [e["val_top1"] for e in events], "o-", color=AFTER, label="val_top1 after hardening")
     size = axes.twinx()

@@ -1,0 +1,169 @@
+"""The compacted model of a finished trial, to take away: safetensors with a loader, torch.export, ONNX; the registry.
+
+Comes in: a sweep's folder and the name of a trial. Goes out: files, each compared with the model itself; a version in
+MLflow's model registry. Shapes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.rsst.config import ConfigError
+from tune_rsst import home, results
+from tune_rsst.home import SweepFolder
+from tune_rsst.view import SweepView, TrialView
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMATS = ("safetensors", "pt2", "onnx")
+LOADER = Path(__file__).with_name("load_model.py")
+MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A finished trial and the sweep it is of."""
+
+    folder: SweepFolder
+    view: SweepView
+    trial: TrialView
+
+    @property
+    def store(self) -> Path:
+        return self.folder.store(self.trial.fingerprint)
+
+
+def choose(what: str | None) -> Chosen:
+    """The trial that `what` names: SWEEP/TRIAL, TRIAL of the newest sweep, SWEEP (its best), None (the newest's best).
+
+    Raises:
+        ConfigError: there is no such sweep or trial, or it has no finished model.
+        LedgerError: the ledger is damaged.
+    """
+    sweep, _, name = (what or "").rpartition("/")
+    if not sweep and not re.fullmatch(r"t\d{4,}", name):
+        sweep, name = name, ""
+    folder = home.find(sweep or None)
+    view, _ = results.load(folder)
+    finished = [trial.trial for trial in results.rank(view) if trial.state == "finished"]
+    best = results.best_of(view)
+    trial = view.trials.get(name) if name else best
+    if trial is None or trial.state != "finished":
+        hint = f"finished ones: {', '.join(finished[:8]) or 'none yet'}"
+        raise ConfigError("trial", what, f"a finished trial of {folder.name}, or a sweep that has a best one", hint)
+    chosen = Chosen(folder, view, trial)
+    missing = [file for file in MODEL_FILES if not (chosen.store / file).exists()]
+    if missing:
+        raise ConfigError("trial", trial.trial, f"one whose {missing[0]} is still in {chosen.store}")
+    return chosen
+
+
+def normalisation(chosen: Chosen) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of the trial's training images, scaled to 0 … 1.
+
+    Raises:
+        ConfigError: the data set can't be had here.
+    """
+    from trainables.rsst.config import RSSTConfig
+    from trainables.rsst.data import load
+
+    images = load(RSSTConfig.from_knobs(chosen.trial.knobs))
+    return images.mean, images.std
+
+
+def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[Path, float | None]]:
+    """Write the model into `target` (made if missing) in each of `formats`: (file, largest difference of a logit).
+
+    Raises:
+        ConfigError: an unknown format, one that needs a package that is missing, or the folder can't be written.
+        RuntimeError: what a file computes is not what the model computes.
+    """
+    import torch
+
+    from trainables.export import TOLERANCE, difference, onnx_outputs
+    from trainables.rsst.checkpoint import replace_json
+    from trainables.rsst.export import load_pruned
+    from trainables.rsst.interchange import save_onnx, save_program
+
+    for wanted in formats:
+        if wanted not in FORMATS:
+            raise ConfigError("formats", wanted, " or ".join(FORMATS))
+    home.make(target)
+    mean, std = normalisation(chosen)
+    replace_json(target / "preprocessing.json", {"pixels": "float32 in [0, 1], (B, C, H, W)", "mean": mean, "std": std})
+    model, shape = load_pruned(chosen.store), input_shape(chosen)
+    writers: dict[str, tuple[Callable[..., None], Callable[[Path], Any]]] = {
+        "pt2": (save_program, lambda path: torch.export.load(path).module()),
+        "onnx": (save_onnx, onnx_outputs),
+    }
+    written: list[tuple[Path, float | None]] = []
+    for wanted in formats:
+        if wanted == "safetensors":
+            for name in MODEL_FILES:
+                shutil.copy2(chosen.store / name, target / name)
+            shutil.copy2(LOADER, target / LOADER.name)
+            written.append((target / "model.safetensors", None))
+            continue
+        path = target / f"model.{wanted}"
+        save, opened = writers[wanted]
+        try:
+            save(model, shape, path)
+            worst = difference(model, opened(path), shape)
+        except ImportError as error:
+            hint = f"{error.name} is missing: pip install 'tune-rsst[onnx]', or leave it out: --formats safetensors,pt2"
+            raise ConfigError("formats", wanted, "one whose packages are installed", hint) from None
+        if not worst <= TOLERANCE:
+            raise RuntimeError(f"{path}: a logit differs by {worst:.2e} from the model's (allowed {TOLERANCE:.0e})")
+        written.append((path, worst))
+    return written
+
+
+def input_shape(chosen: Chosen) -> tuple[int, int, int]:
+    """(C, H, W) of one image."""
+    from trainables.rsst.checkpoint import read_json
+    from trainables.rsst.vit import Architecture
+
+    return Architecture.from_json(read_json(chosen.store / "architecture.json")).input_shape()
+
+
+def with_normalisation(chosen: Chosen) -> nn.Module:
+    """The model on pixels: float32 (B, C, H, W) in [0, 1] → logits (B, classes)."""
+    import torch
+    from torch import nn
+
+    from trainables.rsst.export import load_pruned
+
+    class OnPixels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = load_pruned(chosen.store)
+            for name, value in zip(("mean", "std"), normalisation(chosen), strict=True):
+                self.register_buffer(name, torch.tensor(value).reshape(-1, 1, 1))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.model((pixels - self.mean) / self.std)
+
+    return OnPixels().eval()
+
+
+def register(chosen: Chosen, name: str, alias: str) -> str:
+    """Put the trial's model into MLflow's model registry; returns its address, models:/NAME@ALIAS.
+
+    Raises:
+        ConfigError: the trial has no run in MLflow yet, or the name or the alias is not taken.
+    """
+    from tune_rsst.tracking_registry import Registration, register_model
+
+    m = chosen.trial.metrics
+    about = {n: str(m[n]) for n in ("val_top1", "test_top1", "density", "params", "init_effective") if n in m}
+    about |= {"sweep": chosen.view.name, "trial": chosen.trial.trial, "fingerprint": chosen.trial.fingerprint}
+    packages = [f"{package}=={version(package)}" for package in ("mlflow", "torch", "numpy")]
+    wanted = Registration(name, alias, with_normalisation(chosen), input_shape(chosen), about, packages)
+    return register_model(chosen.folder, chosen.view.settings, chosen.trial.trial, wanted)

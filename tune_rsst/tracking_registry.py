@@ -1,0 +1,118 @@
+"""A trial's model in MLflow's model registry: as torch.export, without a pickle, with signature and input example.
+
+Comes in: a model on pixels and the trial's run. Goes out: models:/NAME@ALIAS, which torch and mlflow alone can load.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.home import SweepFolder
+from tune_rsst.tracking import SweepRuns, _client
+from tune_rsst.tracking_tail import LedgerTail
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from torch import nn
+
+ARTIFACT = "model"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is registered: `model` maps pixels (B, C, H, W) to logits, `shape` is (C, H, W), `about` become tags."""
+
+    name: str
+    alias: str
+    model: nn.Module
+    shape: tuple[int, int, int]
+    about: Mapping[str, str]
+    packages: list[str]
+
+
+def register_model(folder: SweepFolder, settings: Mapping[str, Any], trial: str, wanted: Registration) -> str:
+    """Upload the model into the trial's run, make a version of it and point the alias there; the address to load.
+
+    The same trial again makes no second version.
+
+    Raises:
+        ConfigError: the trial has no run in MLflow, or MLflow takes the name or alias not.
+    """
+    from mlflow.exceptions import MlflowException
+
+    uri = str(settings["mlflow_tracking_uri"])
+    runs = SweepRuns(uri, str(settings["mlflow_experiment"]), LedgerTail(folder.ledger).uid())
+    if trial not in runs.runs:
+        raise ConfigError("register", trial, "a trial with a run in MLflow", f"upload it: tune-rsst sync {folder.name}")
+    run_id, client = runs.runs[trial], _client(uri)
+    try:
+        version = _version_of(client, wanted.name, run_id) or _make_version(client, wanted, run_id)
+        client.set_registered_model_alias(wanted.name, wanted.alias, version)
+    except MlflowException as error:
+        hint = str(error).splitlines()[0]
+        raise ConfigError(
+            "register", f"{wanted.name}@{wanted.alias}", "a name and an alias that MLflow takes", hint
+        ) from None
+    return f"models:/{wanted.name}@{wanted.alias}"
+
+
+def _version_of(client: MlflowClient, name: str, run_id: str) -> str | None:
+    """The version that was made of this run before."""
+    for found in client.search_model_versions(f"run_id = '{run_id}'"):
+        if found.name == name:
+            return str(found.version)
+    return None
+
+
+def _make_version(client: MlflowClient, wanted: Registration, run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(wanted.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / ARTIFACT
+        _save(wanted, path)
+        client.log_artifacts(run_id, str(path), ARTIFACT)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{ARTIFACT}"
+    made = client.create_model_version(wanted.name, source, run_id, tags=dict(wanted.about))
+    return str(made.version)
+
+
+def _save(wanted: Registration, path: Path) -> None:
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    example = np.full((2, *wanted.shape), 0.5, dtype=np.float32)
+    classes = wanted.model(_tensor(example)).shape[1]
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("float32"), (-1, *wanted.shape), "pixels")]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pytorch.save_model(
+            wanted.model,
+            str(path),
+            signature=signature,
+            input_example=example,
+            pip_requirements=wanted.packages,
+            metadata=dict(wanted.about),
+            serialization_format="pt2",
+        )
+
+
+def _tensor(example: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(example)
