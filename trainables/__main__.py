@@ -32,7 +32,7 @@ from trainables.rsst.checkpoint import StoreBusy, read_json, replace_json
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.export import ARCHITECTURE, MODEL
 from trainables.rsst.knobs import Knob
-from trainables.rsst.training import TrialDiverged
+from trainables.rsst.training import TrialDiverged, is_out_of_memory
 from trainables.rsst.trial import open_trial
 
 
@@ -90,6 +90,14 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
             raise
         except (TrialDiverged, StoreBusy) as error:
             console.say(f"error: {error}")
+            return 1
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = max(1, min(config.micro_batch_size or config.batch_size, config.batch_size) // 2)
+            console.say(
+                f"error: out of memory; go on with --resume --micro_batch_size {size} (the same effective batch)"
+            )
             return 1
         except OSError as error:
             console.say(f"error: {error}; nothing that was saved is lost, go on with --resume")

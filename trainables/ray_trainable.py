@@ -2,7 +2,9 @@
 
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
 "resources" (for Ray: {"CPU": …, "GPU": …})}.
-Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done", and "failed": one line where it can't go on}.
+Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
+line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
+"retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch).
 Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
 """
 
@@ -16,14 +18,17 @@ from typing import Any
 
 from ray import tune
 
+from trainables.rsst.checkpoint import StoreBusy
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import ImageData, load
+from trainables.rsst.device import free_memory
 from trainables.rsst.experiment import Event
-from trainables.rsst.training import TrialDiverged
+from trainables.rsst.training import TrialDiverged, is_out_of_memory
 from trainables.rsst.trial import Trial, open_trial
 
 MIN_STEP_S = 2.0
-LOCK_PATIENCE_S = 60.0
+LOCK_PATIENCE_S = 20.0
+BUSY_LIMIT_S = 600.0
 DATA_KNOBS = ("dataset", "data", "seed", "img_size")
 
 
@@ -41,18 +46,51 @@ class RSSTTrainable(tune.Trainable):
         self._trial: Trial | None = None
         self._events: Iterator[Event] | None = None
         self._position = 0
+        self._busy_since: float | None = None
         self._data: tuple[tuple[Any, ...], ImageData] | None = None
 
     def step(self) -> dict[str, Any]:
         """Train until a round ends, or until 2 s have passed and there is something to say."""
         result: dict[str, Any] = {"trial_key": self._assignment["trial_key"], "events": [], "done": False}
+        no_memory = None
         try:
             self._advance(result)
         except (TrialDiverged, ConfigError) as error:
             result |= {"failed": str(error), "done": True}
+        except StoreBusy as error:
+            self._wait_for_the_store(result, str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            no_memory = " ".join(str(error).split())[:300] or "MemoryError"
+        if no_memory:  # not in the except clause: the error's frames hold the tensors
+            self._retry_smaller(result, no_memory)
         if result["done"]:
             self._close()
         return result
+
+    def _wait_for_the_store(self, result: dict[str, Any], line: str) -> None:
+        """A worker that was cut off from the cluster may still hold the trial: wait for it, but not for ever."""
+        self._busy_since = self._busy_since or time.monotonic()
+        if time.monotonic() - self._busy_since < BUSY_LIMIT_S:
+            result["waiting"] = line
+        else:
+            result |= {"failed": f"{line}, for more than {BUSY_LIMIT_S:.0f} s; end that process", "done": True}
+
+    def _retry_smaller(self, result: dict[str, Any], reason: str) -> None:
+        """Once: go on from the newest checkpoint with half the micro-batch; the second time the trial has failed."""
+        config = RSSTConfig.from_knobs(self._assignment["knobs"])
+        size = min(config.micro_batch_size or config.batch_size, config.batch_size)
+        if self._assignment.get("retried") or size < 2:
+            result |= {"failed": f"out of memory with {size} images at a time: {reason}", "done": True}
+            return
+        self._close()
+        free_memory()
+        smaller = {**self._assignment["knobs"], "micro_batch_size": size // 2}
+        self._assignment = {**self._assignment, "knobs": smaller, "retried": True}
+        self._position = 0
+        result["retried"] = {"micro_batch_size": size // 2, "reason": reason}
+        self._say(f"out of memory with {size} images at a time; going on from the checkpoint with {size // 2}")
 
     def _advance(self, result: dict[str, Any]) -> None:
         began = time.monotonic()
@@ -72,6 +110,7 @@ class RSSTTrainable(tune.Trainable):
             root = Path(self._assignment["store"])
             self._trial = open_trial(config, root, say=self._say, data=self._load(config), wait_s=LOCK_PATIENCE_S)
             self._events = self._trial.events()
+            self._busy_since = None
         return self._events
 
     def _load(self, config: RSSTConfig) -> ImageData:
@@ -91,7 +130,7 @@ class RSSTTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take over another trial in the same process; nothing but the images is kept."""
         self._close()
-        self._assignment, self._position = new_config, 0
+        self._assignment, self._position, self._busy_since = new_config, 0, None
         return True
 
     def cleanup(self) -> None:

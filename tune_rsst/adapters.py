@@ -67,6 +67,7 @@ class LedgerSearcher(_Door, Searcher):
             "knobs": self.driver.knobs_of(trial),
             "store": str(self._store),
             "reported": len(trial.seen),
+            "retried": trial.micro_batch_size is not None,
             "resources": self._resources,
         }
 

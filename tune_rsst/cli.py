@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import LedgerError, SweepBusy
+
+if TYPE_CHECKING:
+    from tune_rsst.plan import Plan
 
 app = typer.Typer(
     help="Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them.",
@@ -31,7 +34,12 @@ def sweep(
         list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="Settings: a file, then overrides.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted sweep, where there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on: with the sweep of that --name (which must be there), else with the newest interrupted one, "
+            "where there is one. resume=auto, must or never says it exactly.",
+        ),
     ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
 ) -> None:
@@ -41,15 +49,29 @@ def sweep(
 
     words = list(words or [])
     file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
-    plan = make_plan(config.given(file, words), name, resume)
+    _run(make_plan(config.given(file, words), name, resume))
+
+
+def _run(plan: Plan) -> NoReturn:
+    """Run a plan; its exit code is the program's."""
+    from tune_rsst.sweep import run
     from tune_rsst.table import make_console
 
     console = make_console()
     if plan.note:
         console.print(plan.note, highlight=False, soft_wrap=True)
-    from tune_rsst.sweep import run
-
     raise typer.Exit(run(plan, console))
+
+
+@app.command()
+def extend(
+    sweep: Annotated[str, typer.Argument(help="A finished or interrupted sweep.")],
+    trials: Annotated[int, typer.Argument(min=1, metavar="N", help="How many trials more.")],
+) -> None:
+    """Go on with a sweep by N trials more than it was to have; what it knows already guides them."""
+    from tune_rsst.plan import extension
+
+    _run(extension(sweep, trials))
 
 
 @app.command()

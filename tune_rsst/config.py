@@ -18,7 +18,7 @@ from trainables.rsst.config import KNOBS, ConfigError
 
 DEFAULT_TARGET_DENSITY = 0.3
 # Settings of a run rather than of the search: they may change from one resume to the next.
-HERE = frozenset({"data", "device"})
+HERE = frozenset({"data", "device", "micro_batch_size"})
 RUN_ONLY = frozenset(
     {
         "name",
@@ -28,6 +28,7 @@ RUN_ONLY = frozenset(
         "mlflow_tracking_uri",
         "optuna_storage",
         "ray_address",
+        "resume",
         *HERE,
     }
 )
@@ -62,6 +63,12 @@ class SweepSettings(BaseModel):
         None, description="default: sqlite in the sweep's folder; memory, or a database URL"
     )
     ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
+    resume: Literal["never", "auto", "must"] = Field(
+        "never",
+        exclude=True,
+        description="never: a new sweep; auto: go on with the sweep where there is one, else begin it; must: go on, "
+        "or refuse",
+    )
     fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
     @field_validator("name")

@@ -15,7 +15,11 @@ from tune_rsst.config import HERE, SweepSettings
 from tune_rsst.ledger import Ledger
 from tune_rsst.schedulers import Decision, EqualShareHalving
 from tune_rsst.searcher import MAX_ASKS, StudySearcher, outcome
-from tune_rsst.view import UNFINISHED, SweepView, TrialView, trial_key
+from tune_rsst.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
+
+
+class OtherData(RuntimeError):
+    """A trial was given other images than the trials before it: nothing of it may be compared. One line."""
 
 
 class Driver:
@@ -39,6 +43,7 @@ class Driver:
         self.exhausted = False
         self._given_out: set[str] = set()
         self._worker_errors: dict[str, str] = {}
+        self._data_digests: dict[tuple[Any, ...], str] = {}
         due: dict[str, Decision] = {}
         for event in ledger.events:
             self.view.apply(event)
@@ -47,6 +52,9 @@ class Driver:
                 if decision and decision.stop:
                     due[event["trial"]] = decision
         self._finish_what_was_decided(due)
+        for trial in self.view.trials.values():
+            if trial.data_digest:
+                self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
         searcher.sync(self.view, self.rungs)
 
     def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
@@ -114,6 +122,8 @@ class Driver:
     def knobs_of(self, trial: TrialView) -> dict[str, Any]:
         """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""
         here = {name: value for name, value in self._settings.fixed.items() if name in HERE}
+        if trial.micro_batch_size is not None:
+            here["micro_batch_size"] = trial.micro_batch_size
         return {**trial.knobs, **here}
 
     # --- what came back --------------------------------------------------------------------------------------------
@@ -121,6 +131,8 @@ class Driver:
     def take(self, result: Mapping[str, Any]) -> bool:
         """Take a worker's result in. True when the trial shall not go on. Taking it twice does nothing."""
         trial = self.view.trials[result["trial_key"]]
+        if trial.state == UNFINISHED:
+            self._take_notes(trial, result)
         for event in result.get("events", ()):
             if trial.state != UNFINISHED:
                 return True
@@ -130,6 +142,24 @@ class Driver:
             self.end(trial, "failed", str(result["failed"]))
         return trial.state != UNFINISHED
 
+    def _take_notes(self, trial: TrialView, result: Mapping[str, Any]) -> None:
+        """What a worker says besides events: it waits for the trial's store, or goes on with smaller micro-batches."""
+        if result.get("waiting") and self._worker_errors.get(trial.trial) != result["waiting"]:
+            self.worker_error(trial.trial, result["waiting"])
+        if result.get("retried"):
+            self._write("retried", trial=trial.trial, **result["retried"])
+
+    def _refuse_other_data(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
+        found, place = metrics.get("data_digest"), data_key(trial.knobs)
+        if found is None:
+            return
+        known = self._data_digests.setdefault(place, found)
+        if known != found:
+            raise OtherData(
+                f"data = {trial.knobs.get('data')}: {trial.trial} found other images (digest {found}) than the "
+                f"sweep's first trials ({known}); put them back and resume"
+            )
+
     def _take_event(self, trial: TrialView, kind: str, metrics: dict[str, Any]) -> None:
         if trial.knows(kind, metrics):
             return
@@ -138,6 +168,8 @@ class Driver:
                 trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})"
             )
             return
+        if kind == "start":
+            self._refuse_other_data(trial, metrics)
         self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
         if kind == "round":
             decision = self._compare(trial, metrics)

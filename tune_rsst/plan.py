@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import describe
+from trainables.rsst.data import load as load_images
 from tune_rsst import config, home, spaces
-from tune_rsst.config import RUN_ONLY, SweepSettings
+from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.results import load
 from tune_rsst.spaces import Space
 from tune_rsst.tracking import check_tracking_uri
+from tune_rsst.view import SweepView, data_key
 
 PASSWORD_MARK = ":***@"
 
@@ -38,24 +40,59 @@ class Plan:
     resumes: bool
     finished: bool = False
     note: str | None = None
+    more_trials: int = 0
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
-    """Decide what to run.
+    """Decide what to run. `resume` is the bare flag: as resume=must for a named sweep, as resume=auto without a name.
 
     Raises:
-        ConfigError: bad input, a name that is taken, a resume that would change the search.
+        ConfigError: bad input, a name that is taken, nothing to go on with, a resume that would change the search.
         LedgerError: the ledger of the sweep to resume is damaged.
     """
     written = {**written, **({"name": name} if name else {})}
-    target = _to_resume(written.get("name")) if resume else None
+    how = _how_to_resume(written, resume)
+    target = _to_resume(written.get("name")) if how != "never" else None
     if target is not None:
         return _resumed(target, written)
+    if how == "must":
+        _refuse_to_begin(written.get("name"))
     settings = config.resolve(written)
     folder = _new_folder(settings)
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
-    note = f"nothing to go on with in {home.home()}: a new sweep, {folder.name}" if resume else None
+    note = f"nothing to go on with in {home.home()}: a new sweep, {folder.name}" if how != "never" else None
     return _checked(settings, folder, note=note)
+
+
+def extension(name: str, more_trials: int) -> Plan:
+    """The plan to go on with the sweep `name`, finished or interrupted, by `more_trials` trials more.
+
+    Raises:
+        ConfigError: there is no such sweep.
+        LedgerError: its ledger is damaged.
+    """
+    return _resumed(home.find(name), {}, more_trials=more_trials)
+
+
+def _how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
+    """never, auto or must. The flag without a name goes on where there is something (the contract of `make sweep`)."""
+    how = str(written.get("resume", "never")).lower()
+    if flag and how == "never":
+        if "resume" in written:
+            raise ConfigError("resume", "never", "auto or must together with --resume", "leave one of the two out")
+        return "must" if written.get("name") and not (home.home() / str(written["name"])).is_dir() else "auto"
+    if how not in ("never", "auto", "must"):
+        raise ConfigError("resume", written["resume"], "never, auto or must")
+    return how
+
+
+def _refuse_to_begin(name: object) -> None:
+    if name is None:
+        valid = f"a home with an interrupted sweep in it; {home.home()} has none"
+        raise ConfigError("resume", "must", valid, "resume=auto begins a new one there")
+    known = ", ".join(f.name for f in home.sweeps()[-5:]) or "none"
+    hint = f"sweeps there: {known}; resume=auto or no --resume begins it"
+    raise ConfigError("name", name, f"a sweep in {home.home()}, to go on with", hint)
 
 
 def _checked(
@@ -117,7 +154,7 @@ def _to_resume(name: str | None) -> SweepFolder | None:
     return None
 
 
-def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
+def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int = 0) -> Plan:
     view, state = load(folder)
     old = {**view.settings, "name": folder.name}
     moved = _defaults_of(str(view.start.get("home", "")), folder.name)
@@ -127,7 +164,9 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
         settings.fixed.pop("target_density", None)
     _ask_again_for_passwords(settings)
     settings = settings.model_copy(update=_addresses(settings, folder))
-    if state == "finished":
+    if more_trials:
+        settings = settings.model_copy(update={"trials": settings.trials + more_trials})
+    elif state == "finished":
         space = Space(settings.space, lambda trial: {})
         return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True)
     weights = SweepWeights.recalled(view.start.get("weights", ()), folder.path / "weights")
@@ -141,7 +180,30 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any]) -> Plan:
         raise ConfigError(
             "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
         )
-    return plan
+    _refuse_other_data(view, plan.settings, "data" in written)
+    return replace(plan, more_trials=more_trials)
+
+
+def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:
+    """A resume may find its data in another folder, never other data.
+
+    Without data= the check is left to the workers where this machine does not have the images (the driver of a
+    cluster).
+
+    Raises:
+        ConfigError: the images are not those that the sweep's trials began with.
+    """
+    for trial in {data_key(t.knobs): t for t in view.trials.values() if t.data_digest}.values():
+        here = {name: value for name, value in settings.fixed.items() if name in HERE}
+        try:
+            found = load_images(RSSTConfig.from_knobs({**trial.knobs, **here})).digest
+        except ConfigError:
+            if moved:
+                raise
+            continue
+        if found != trial.data_digest:
+            valid = f"the images that the sweep began with (digest {trial.data_digest}, not {found})"
+            raise ConfigError("data", settings.fixed.get("data"), valid, "put them back, or start a new sweep")
 
 
 def _defaults_of(former_home: str, name: str) -> dict[str, str]:

@@ -109,6 +109,8 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
         **origin(),
     }
     if driver.view.name:
+        if plan.more_trials:
+            driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
         driver.record("resumed", versions=_versions(), settings=own)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 UNFINISHED = "running"
 ENDED_STATES = ("finished", "stopped", "failed")
 EventKey = tuple[str, int, int]
-ORIGIN = ("init_effective", "weights_digest")  # what a trial started from, known before its first round
+ORIGIN = ("init_effective", "weights_digest", "data_digest")  # what a trial started from, known before its first round
 
 
 def trial_key(number: int) -> str:
@@ -25,6 +25,11 @@ def trial_key(number: int) -> str:
 def key(kind: str, metrics: Mapping[str, Any]) -> EventKey:
     """What makes a core event the only one of its kind in its trial."""
     return kind, int(metrics.get("round", -1)), int(metrics.get("epoch", -1))
+
+
+def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides, besides the images themselves, which digest a trial's data has."""
+    return tuple(knobs.get(name) for name in ("dataset", "img_size", "seed"))
 
 
 @dataclass
@@ -49,12 +54,20 @@ class TrialView:
     origin: dict[str, Any] = field(default_factory=dict)
     final: dict[str, Any] | None = None
     seconds: float = 0.0
+    micro_batch_size: int | None = None
+
+    @property
+    def data_digest(self) -> str | None:
+        """Digest of the images that the trial began with; None before its first report (and in older ledgers)."""
+        return self.origin.get("data_digest")
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The newest value of everything: where the trial started, the last hardened round, the final event, epochs."""
         found = self.origin | (self.round_events[-1] if self.round_events else {})
         found |= self.final or {}
+        if self.micro_batch_size is not None:
+            found["micro_batch_size"] = self.micro_batch_size
         if self.last_epoch and self.last_epoch["epochs_trained"] > found.get("epochs_trained", -1):
             found["epochs_trained"] = self.last_epoch["epochs_trained"]
             found.setdefault("round", self.last_epoch["round"])
@@ -132,6 +145,11 @@ class SweepView:
             self.repeats.append(dict(event))
         elif kind == "sweep_ended":
             self.ended = True
+        elif kind == "extended":
+            self.ended = False
+            self.settings = {**self.settings, "trials": event["trials"]}
+        elif kind == "retried":
+            self.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
         elif kind == "resumed":
             self.ended = False
             self.settings = {**self.settings, **event.get("settings", {})}

@@ -242,3 +242,21 @@ def test_a_study_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
 def test_a_study_address_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="optuna_storage = "):
         StudySearcher(settings_of(TINY, "seed=1"), TINY, storage="postgresql://u:secret@127.0.0.1:1/x")
+
+
+def test_a_retry_after_memory_ran_out_is_in_the_ledger_and_survives_a_resume(tmp_path: Path) -> None:
+    first = sweep(tmp_path)
+    trial = first.driver.next_trial()
+    assert trial is not None
+    smaller = {"micro_batch_size": 8, "reason": "CUDA out of memory"}
+    first.driver.take({"trial_key": trial.trial, "events": [], "done": False, "retried": smaller})
+    first.driver.take({"trial_key": trial.trial, "events": [], "waiting": "in use"})
+    first.driver.take({"trial_key": trial.trial, "events": [], "waiting": "in use"})
+    first.ledger.close()
+    written = read(tmp_path / "ledger.jsonl")
+    assert [e["event"] for e in written].count("worker_error") == 1, "waiting is said once"
+    assert [(e["trial"], e["micro_batch_size"]) for e in written if e["event"] == "retried"] == [(trial.trial, 8)]
+    again = sweep(tmp_path)
+    resumed = again.driver.next_trial()
+    assert resumed is not None and again.driver.knobs_of(resumed)["micro_batch_size"] == 8
+    assert resumed.metrics["micro_batch_size"] == 8

@@ -115,6 +115,12 @@ class RSSTConfig:
     # running
     seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT)
     num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
+    micro_batch_size: int | None = _knob(
+        "images in memory at a time; gradients add up to those of the whole batch (default: the whole batch)",
+        None,
+        check=_AT_LEAST_1,
+        in_fingerprint=False,
+    )
     device: str = _knob("auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False)
     save_dir: str | None = _knob("folder that a single run writes to", None, in_fingerprint=False)
 

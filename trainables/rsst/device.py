@@ -5,6 +5,7 @@ Comes in: a config. Goes out: a torch device, and its description for reports.
 
 from __future__ import annotations
 
+import gc
 import platform
 from typing import Any
 
@@ -23,6 +24,13 @@ def choose_device(config: RSSTConfig) -> torch.device:
         raise ConfigError("device", "cuda", "cpu or auto on this machine", "torch finds no CUDA device")
     wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, the device's cached blocks included."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:

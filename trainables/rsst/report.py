@@ -47,6 +47,7 @@ METRICS: Mapping[str, Metric] = {
     "neurons_kept": Metric("neurons", "MLP neurons kept, all layers"),
     "heads_kept_per_layer": Metric("heads", "heads kept in each layer"),
     "neurons_kept_per_layer": Metric("neurons", "MLP neurons kept in each layer"),
+    "micro_batch_size": Metric("images", "images in memory at a time, where less than the batch"),
     "params": Metric("", "parameters of the model", "lower"),
     "gmacs": Metric("1e9 MACs", "multiply-accumulates of one image's forward pass", "lower"),
     "latency_ms": Metric("ms", "median forward pass of one image", "lower"),
@@ -72,8 +73,16 @@ def start_metrics(trial: Running) -> dict[str, Any]:
         "params": parameters(trial.model),
         "gmacs": gmacs(trial.form.arch),
         **{name: trial.init[name] for name in known},
+        **micro_batch(trial.config),
+        "data_digest": trial.data_digest,
         **environment(trial.config, trial.images.train.labels.device),
     }
+
+
+def micro_batch(config: RSSTConfig) -> dict[str, int]:
+    """micro_batch_size where it is smaller than the batch, else nothing."""
+    size = config.micro_batch_size
+    return {"micro_batch_size": size} if size is not None and size < config.batch_size else {}
 
 
 def round_metrics(trial: Running) -> dict[str, Any]:
@@ -122,6 +131,7 @@ def final_metrics(trial: Running) -> dict[str, Any]:
         "test_loss": test.loss,
         "init_effective": trial.init["init_effective"],
         "weights_digest": trial.init["weights_digest"],
+        **micro_batch(trial.config),
         **environment(trial.config, trial.images.train.labels.device),
     }
 

@@ -19,6 +19,15 @@ from trainables.rsst.images import Split
 from trainables.rsst.penalty import Penalty
 from trainables.rsst.seeding import derived, generator
 
+OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+"""What torch and its libraries say where they raise a plain RuntimeError for want of memory."""
+
 
 class TrialDiverged(RuntimeError):
     """The training loss is not finite; says in which round, epoch and step."""
@@ -110,17 +119,44 @@ def train_epoch(
         images, targets = augment(
             train.batch(index), train.labels[index], config.augment, num_classes, seed, mean=train.mean, std=train.std
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = _gradients(model, images, targets, config)
         t_from, t_to = clock.progress(step), clock.progress(step + 1)
         penalty.before_step(t_to)
         optimizer.step()
         penalty.after_step(t_from, t_to)
-        losses.append(loss.detach())
+        losses.append(loss)
     return _mean_of_finite(torch.stack(losses), round, epoch), rate
+
+
+def _gradients(model: nn.Module, images: Tensor, targets: Tensor, config: RSSTConfig) -> Tensor:
+    """Add the gradients of the batch's mean loss to the parameters' and return that loss, detached.
+
+    With micro_batch_size the batch goes through the model in pieces, each weighted by its share of the images.
+    """
+    pieces = [(images, targets)]
+    if config.micro_batch_size is not None and config.micro_batch_size < len(images):
+        size = config.micro_batch_size
+        pieces = list(zip(images.split(size), targets.split(size), strict=True))
+    total: Tensor | None = None
+    for part, wanted in pieces:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=config.amp):
+            logits = model(part)
+        loss = F.cross_entropy(logits.float(), wanted, label_smoothing=config.label_smoothing)
+        if len(pieces) > 1:
+            loss = loss * (len(part) / len(images))
+        loss.backward()
+        total = loss.detach() if total is None else total + loss.detach()
+    assert total is not None, "a batch has images"
+    return total
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device or the machine could not give the memory that a step needs."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(word in text for word in OUT_OF_MEMORY)
 
 
 def _mean_of_finite(losses: Tensor, round: int, epoch: int) -> float:
