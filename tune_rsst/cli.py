@@ -42,6 +42,9 @@ def sweep(
         ),
     ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (epochs, hours, memory, disk) and write nothing.")
+    ] = False,
 ) -> None:
     """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes."""
     from tune_rsst import config
@@ -49,7 +52,13 @@ def sweep(
 
     words = list(words or [])
     file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
-    _run(make_plan(config.given(file, words), name, resume))
+    plan = make_plan(config.given(file, words), name, resume)
+    if dry_run:
+        from tune_rsst.estimate import estimate, lines
+
+        print("\n".join(lines(plan, estimate(plan))))
+        return
+    _run(plan)
 
 
 def _run(plan: Plan) -> NoReturn:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -53,8 +53,12 @@ class SweepSettings(BaseModel):
     reduction_factor: float = Field(2.0, gt=1, description="halving: 1 of this many goes on from each rung")
     rungs: tuple[float, ...] = Field((0.3, 0.6), description="halving: rung q lies at kept share target_density^q")
     max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
-    cpus_per_trial: float = Field(1.0, gt=0, description="CPUs that Ray sets aside for a trial")
-    gpus_per_trial: float = Field(0.0, ge=0, description="GPUs (or a share of one) that Ray sets aside for a trial")
+    cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        1.0, description="CPUs that Ray sets aside for a trial; auto: as many as its threads and its memory need"
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0.0, description="GPUs (or a share of one) for a trial; auto: the share that a measured step needs"
+    )
     mlflow_tracking_uri: str | None = Field(
         None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"
     )

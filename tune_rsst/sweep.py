@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from trainables.rsst.config import ConfigError
 from tune_rsst import home
-from tune_rsst.config import RUN_ONLY, without_secrets
+from tune_rsst.config import RUN_ONLY, SweepSettings, without_secrets
 from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, deaf, finish_again
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
@@ -205,8 +206,10 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
     from tune_rsst.adapters import LedgerScheduler, LedgerSearcher, Ticker
 
     settings = plan.settings
-    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
-    at_once = _at_once(plan, ray.cluster_resources())
+    cluster = ray.cluster_resources()
+    cpus, gpus = _resources(plan, driver, cluster)
+    resources = {"CPU": cpus, "GPU": gpus}
+    at_once = trials_at_once(settings, cpus, gpus, cluster)
     tuner = tune.Tuner(
         RSSTTrainable,
         tune_config=tune.TuneConfig(
@@ -235,19 +238,58 @@ def _check_local_cpus(plan: Plan) -> None:
         ConfigError: a trial asks for more CPUs than this machine has.
     """
     here = os.cpu_count() or 1
-    if not _address(plan) and plan.settings.cpus_per_trial > here:
-        raise ConfigError("cpus_per_trial", plan.settings.cpus_per_trial, f"at most {here} on this machine")
+    wanted = plan.settings.cpus_per_trial
+    if not _address(plan) and wanted != "auto" and float(wanted) > here:
+        raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
 
 
-def _at_once(plan: Plan, cluster: dict[str, float]) -> int:
+def _resources(plan: Plan, driver: Driver, cluster: dict[str, float]) -> tuple[float, float]:
+    """CPUs and GPUs of a trial; auto is measured on a worker with a GPU where there is one, and written down."""
+    cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial
+    if cpus != "auto" and gpus != "auto":
+        return float(cpus), float(gpus)
+    import ray
+
+    from tune_rsst import resources
+    from tune_rsst.estimate import largest_trial
+
+    config = largest_trial(plan)
+    on_gpu = gpus != 0 and cluster.get("GPU", 0) >= 1
+    task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_calls=1)(resources.measure_in_child)
+    found = ray.get(task.remote(config), timeout=resources.CHILD_LIMIT_S + 60)
+    decided = resources.resolve(cpus, gpus, found, config.num_threads, cluster)
+    driver.record("measured", cpus_per_trial=decided[0], gpus_per_trial=decided[1], measured=asdict(found))
+    return decided
+
+
+def connected_resources(address: str) -> dict[str, float]:
+    """What the cluster at `address` has.
+
+    Raises:
+        ConfigError: it can't be reached.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return {name: float(value) for name, value in ray.cluster_resources().items()}
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError("ray_address", address, "a Ray cluster that can be reached", reason) from None
+    finally:
+        ray.shutdown()
+
+
+def trials_at_once(settings: SweepSettings, cpus: float, gpus: float, cluster: dict[str, float]) -> int:
     """Trials at a time.
 
     Raises:
         ConfigError: not even one trial fits.
     """
-    settings = plan.settings
     fits = []
-    for name, wanted in (("CPU", settings.cpus_per_trial), ("GPU", settings.gpus_per_trial)):
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
         there = float(cluster.get(name, 0.0))
         if wanted > there:
             raise ConfigError(f"{name.lower()}s_per_trial", wanted, f"at most {there:g}, which Ray has")

@@ -1,0 +1,234 @@
+"""The plan before the bill (`--dry-run`): trials, rounds, epochs, hours, memory and disk of a sweep.
+
+Comes in: a `Plan`. Goes out: an `Estimate` and its lines. Epochs are counted on seeded draws of the space; hours come
+from real training steps of the largest of them on this machine. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.rsst.checkpoint import KEEP
+from trainables.rsst.config import RSSTConfig
+from tune_rsst import resources, spaces
+from tune_rsst.config import SweepSettings
+from tune_rsst.plan import Plan
+from tune_rsst.resources import Measured
+from tune_rsst.schedulers import EqualShareHalving
+
+MOST_DRAWS = 200
+IMAGINED_SWEEPS = 20
+SPLIT_OFF = {"digits": 0.7, "folder": 0.7}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One drawn trial: asked kept share, epochs and seconds of each round; disk (MiB)."""
+
+    shares: tuple[float, ...]
+    epochs: int
+    seconds: tuple[float, ...]
+    disk_mib: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will take; epochs and seconds are sums over all of its trials, one trial at a time."""
+
+    trials: int
+    rounds: tuple[int, int]
+    epochs_most: int
+    epochs_expected: int
+    seconds_most: float
+    seconds_expected: float
+    disk_mib: float
+    at_once: int
+    cpus: float
+    gpus: float
+    cluster: dict[str, float]
+    measured: Measured
+
+
+def estimate(plan: Plan, measure: Callable[[RSSTConfig], Measured] = resources.measure_in_child) -> Estimate:
+    """Estimate `plan`; takes some seconds, because it trains.
+
+    Raises:
+        ConfigError: the model can't be trained here, the cluster can't be reached, or not one trial fits it.
+    """
+    from tune_rsst.sweep import trials_at_once
+
+    settings = plan.settings
+    drawn, macs = _drawn(plan), _Macs()
+    largest = max(drawn, key=lambda c: macs.of(c) * c.batch_size)
+    found = measure(largest)
+    cluster = cluster_resources(settings)
+    cpus, gpus = resources.resolve(
+        settings.cpus_per_trial, settings.gpus_per_trial, found, largest.num_threads, cluster
+    )
+    costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
+    each_most = [c.epochs * len(c.shares) for c in costs]
+    share_left = expected_share(settings, costs)
+    scale = settings.trials / len(costs)
+    most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in costs) * scale
+    return Estimate(
+        trials=settings.trials,
+        rounds=(min(len(c.shares) for c in costs), max(len(c.shares) for c in costs)),
+        epochs_most=round(most),
+        epochs_expected=round(most * share_left[0]),
+        seconds_most=seconds,
+        seconds_expected=seconds * share_left[1],
+        disk_mib=max(c.disk_mib for c in costs),
+        at_once=min(trials_at_once(settings, cpus, gpus, cluster), settings.trials),
+        cpus=cpus,
+        gpus=gpus,
+        cluster=cluster,
+        measured=found,
+    )
+
+
+def _drawn(plan: Plan) -> list[RSSTConfig]:
+    count = min(plan.settings.trials, MOST_DRAWS)
+    return [config for _, config in spaces.samples(plan.space, plan.settings.fixed, count)]
+
+
+def largest_trial(plan: Plan) -> RSSTConfig:
+    """The drawn trial whose step takes most."""
+    macs = _Macs()
+    return max(_drawn(plan), key=lambda c: macs.of(c) * c.batch_size)
+
+
+class _Macs:
+    """GMACs and parameters of a config's dense model, counted once for each architecture."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[float, int]] = {}
+
+    def of(self, config: RSSTConfig) -> float:
+        return self._size(config)[0]
+
+    def parameters(self, config: RSSTConfig) -> int:
+        """Parameters of the dense model."""
+        return self._size(config)[1]
+
+    def _size(self, config: RSSTConfig) -> tuple[float, int]:
+        from trainables.rsst.data import describe
+        from trainables.rsst.evaluation import gmacs, parameters
+        from trainables.rsst.vit import architecture, build
+
+        key = (config.arch, config.img_size, config.patch_size, config.dataset, config.data)
+        if key not in self._known:
+            about = describe(config.dataset, config.data)
+            arch = architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
+            self._known[key] = gmacs(arch), parameters(build(arch, "meta"))
+        return self._known[key]
+
+
+def train_images(config: RSSTConfig) -> tuple[int, int]:
+    """(training, validation) images of the data set, from its files' names where it is a folder; reads no pixels."""
+    if config.dataset == "folder":
+        from trainables.rsst.folder import listing
+
+        files = listing(config.data).files
+        total = len(files["train"] if "train" in files else files["all"])
+        given = {part: len(files[part]) for part in ("val", "test") if part in files}
+        train = round(total * (1 - 0.15 * (2 - len(given))))
+        return train, given.get("val", round(total * 0.15))
+    if config.dataset == "digits":
+        return 1257, 270
+    return 45_000, 5_000
+
+
+def _cost(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Cost:
+    """The cost of one trial at full length; a round's images cost between the dense and the smallest model's."""
+    shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
+    last = shares[-1]
+    train, val = train_images(config)
+    seconds = []
+    for position in range(config.rounds):
+        alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
+        part = 1.0 if last >= 1 else (alive - last) / (1 - last)
+        image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
+        seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
+    return Cost(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
+
+
+def disk_mib(config: RSSTConfig, parameters: int) -> float:
+    """Checkpoints that are kept at a time (weights, rewind weights, optimizer state of the dense model), and the model.
+
+    An upper figure: they shrink with the model.
+    """
+    copies = 1 + (config.rewind != "none") + (2 if config.optimizer == "adamw" else 1)
+    return (KEEP * copies + 1) * 4 * parameters / 2**20
+
+
+def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[float, float]:
+    """Shares of all epochs and of all seconds that early stopping leaves, when nothing is known of the trials' order.
+
+    Trials of random merit pass the sweep's own rungs, in `IMAGINED_SWEEPS` imagined sweeps.
+    """
+    if settings.stopping == "none" or settings.target_density is None:
+        return 1.0, 1.0
+    epochs, seconds = [], []
+    for seed in range(IMAGINED_SWEEPS):
+        merit = random.Random(seed)
+        halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
+        spent_epochs = spent_s = 0.0
+        for number in range(settings.trials):
+            cost, value = costs[number % len(costs)], merit.random()
+            for position, share in enumerate(cost.shares):
+                spent_epochs, spent_s = spent_epochs + cost.epochs, spent_s + cost.seconds[position]
+                last = position == len(cost.shares) - 1
+                decision = halving.enter(str(number), share, value, last_round=last)
+                if decision and decision.stop:
+                    break
+        whole = [costs[n % len(costs)] for n in range(settings.trials)]
+        epochs.append(spent_epochs / sum(c.epochs * len(c.shares) for c in whole))
+        seconds.append(spent_s / sum(sum(c.seconds) for c in whole))
+    return statistics.fmean(epochs), statistics.fmean(seconds)
+
+
+def cluster_resources(settings: SweepSettings) -> dict[str, float]:
+    """CPU, GPU and memory (bytes) of the cluster that ray_address names, else of this machine, without starting Ray."""
+    if address := settings.ray_address or os.environ.get("RAY_ADDRESS"):
+        from tune_rsst.sweep import connected_resources
+
+        return connected_resources(address)
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}
+
+
+def lines(plan: Plan, found: Estimate) -> list[str]:
+    """The estimate as a person reads it."""
+    from tune_rsst.live import duration
+
+    low, high = found.rounds
+    m, at_once = found.measured, found.at_once
+    gpu = f", {found.gpus:g} GPU" if found.gpus else ""
+    there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
+    memory = f"{m.peak_mib:,.0f} MiB (process, images not counted)"
+    if m.gpu_total_mib:
+        memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
+    hours = [seconds / at_once for seconds in (found.seconds_most, found.seconds_expected)]
+    rounds = str(low) if low == high else f"{low} to {high}"
+    stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
+    return [
+        f"Plan of the sweep {plan.folder.name} (nothing has been written)",
+        f"  trials          {found.trials}, {rounds} rounds each",
+        f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
+        f"(stopping = {plan.settings.stopping}{stopping})",
+        f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "
+        "at once",
+        f"  measured        {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at "
+        f"the end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
+        f"  memory a trial  {memory}",
+        f"  disk a trial    {found.disk_mib:,.1f} MiB at most; the sweep {found.disk_mib * found.trials:,.0f} MiB",
+        f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
+        f"  folder          {plan.folder.path}",
+    ]
