@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+FOLLOW_S = 2.0
 Sweep = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
 
 
@@ -188,6 +189,51 @@ def export(
     if register is not None:
         address = exporting.register(chosen, register, alias)
         print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
+
+
+@app.command()
+def track(
+    save_dir: Annotated[Path, typer.Argument(help="Where a python -m trainables run keeps its report.")],
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Put it below this sweep's run.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has finished.")] = False,
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="MLflow; else MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "tune-rsst",
+) -> None:
+    """Put a single run into MLflow from its folder; a second time changes nothing."""
+    import time
+
+    from tune_rsst import home
+    from tune_rsst.config import hide_password
+    from tune_rsst.single import Follower, read
+    from tune_rsst.tracking import check_tracking_uri
+
+    address = check_tracking_uri(uri or home.default_tracking_uri())
+    read(save_dir)
+    follower: Follower | None = None
+    shown, told = -1, ""
+    while True:
+        try:
+            follower = follower or Follower(save_dir, address, experiment, sweep)
+            count = follower.step()
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever a store raises)
+            line = hide_password(" ".join(str(error).split())[:300])
+            if not follow:
+                _fail(f"mlflow = {hide_password(address)}: {line}", 1)
+            if line != told:
+                print(f"MLflow can't be reached, trying again: {line}", file=sys.stderr, flush=True)
+            told = line
+        else:
+            if count != shown:
+                state = "finished" if follower.run.finished else "running"
+                print(f"{save_dir}: {count} events in run {follower.run_id} ({state})", flush=True)
+            shown = count
+            if follower.run.finished or not follow:
+                return
+        time.sleep(FOLLOW_S)
 
 
 def _fail(line: str, code: int) -> NoReturn:

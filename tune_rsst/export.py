@@ -141,13 +141,16 @@ def with_normalisation(chosen: Chosen) -> nn.Module:
     from trainables.rsst.export import load_pruned
 
     class OnPixels(nn.Module):
+        mean: torch.Tensor
+        std: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.model = load_pruned(chosen.store)
             for name, value in zip(("mean", "std"), normalisation(chosen), strict=True):
                 self.register_buffer(name, torch.tensor(value).reshape(-1, 1, 1))
 
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        def forward(self, pixels: torch.Tensor) -> Any:
             return self.model((pixels - self.mean) / self.std)
 
     return OnPixels().eval()
@@ -162,7 +165,8 @@ def register(chosen: Chosen, name: str, alias: str) -> str:
     from tune_rsst.tracking_registry import Registration, register_model
 
     m = chosen.trial.metrics
-    about = {n: str(m[n]) for n in ("val_top1", "test_top1", "density", "params", "init_effective") if n in m}
+    told = ("val_top1", "test_top1", "density", "params", "init_effective")
+    about: dict[str, str] = {name: str(m[name]) for name in told if name in m}
     about |= {"sweep": chosen.view.name, "trial": chosen.trial.trial, "fingerprint": chosen.trial.fingerprint}
     packages = [f"{package}=={version(package)}" for package in ("mlflow", "torch", "numpy")]
     wanted = Registration(name, alias, with_normalisation(chosen), input_shape(chosen), about, packages)

@@ -13,11 +13,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.config import hide_password
-from tune_rsst.tracking_plan import PARENT, Plan, Write
+from tune_rsst.tracking_plan import PARENT, Write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +32,12 @@ REQUEST_DEFAULTS = {
 }
 FILES_TAG = "files"
 REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
+
+
+class Identity(Protocol):
+    """Says what a run is created with: name, start in ms, tags."""
+
+    def identity(self, run: str) -> tuple[str, int, dict[str, str]]: ...
 
 
 def sqlite_uri(home: Path) -> str:
@@ -163,6 +169,10 @@ class SweepRuns:
         """Whether MLflow has, or had, a run for each of `names`."""
         return all(name in self.runs or name in self.deleted for name in names)
 
+    def start_ms(self, run: str, plan: Identity) -> int:
+        """When the run began, as MLflow has it; the run is made when missing."""
+        return int(self._client.get_run(self._run_id(run, plan)).info.start_time)
+
     def has_files(self, run: str, version: str) -> bool:
         """Whether the run's artifacts are of `version` already; true for a run that there is none of."""
         return run not in self.runs or self._files.get(run) == version
@@ -179,7 +189,7 @@ class SweepRuns:
         self._client.set_tag(self.runs[run], FILES_TAG, version)
         self._files[run] = version
 
-    def put(self, write: Write, plan: Plan) -> str | None:
+    def put(self, write: Write, plan: Identity) -> str | None:
         """Write into the run, which is made when missing. Returns why MLflow will never take it, if so.
 
         Raises:
@@ -211,7 +221,7 @@ class SweepRuns:
             raise
         return None
 
-    def _run_id(self, run: str, plan: Plan) -> str:
+    def _run_id(self, run: str, plan: Identity) -> str:
         if self._create_unanswered:
             self._find_runs()
         if run not in self.runs:
