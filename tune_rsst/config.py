@@ -44,7 +44,7 @@ class SweepSettings(BaseModel):
     space: str = Field(
         "digits", description="a name that `tune-rsst spaces` lists, path/to/file.py:function, or module:function"
     )
-    trials: int = Field(14, ge=1, description="trials of the sweep")
+    trials: int = Field(12, ge=1, description="trials of the sweep")
     seed: int = Field(0, ge=0, description="seed of the search and of every trial")
     objective: Literal["val_top1"] = Field("val_top1", description="what is maximised, at the target density")
     sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from trainables.rsst.checkpoint import read_json, replace_json
 from trainables.rsst.compact import Units
 from trainables.rsst.state import TrialState
-from trainables.rsst.vit import Architecture, build
+from trainables.rsst.vit import Architecture, built_with
 
 MODEL, ARCHITECTURE = "model.safetensors", "architecture.json"
 
@@ -45,7 +44,4 @@ def load_pruned(folder: Path | str) -> VisionTransformer:
         RuntimeError: weights and architecture do not fit each other.
     """
     folder = Path(folder)
-    with torch.random.fork_rng(devices=[]):
-        model = build(Architecture.from_json(read_json(folder / ARCHITECTURE)))
-    model.load_state_dict(load_file(folder / MODEL))
-    return model.eval()
+    return built_with(Architecture.from_json(read_json(folder / ARCHITECTURE)), load_file(folder / MODEL)).eval()

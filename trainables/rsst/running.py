@@ -22,7 +22,7 @@ from trainables.rsst.pruning import Doomed, Form, pruner_for
 from trainables.rsst.seeding import derived
 from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, optimizer_tensors
 from trainables.rsst.training import clock_for, make_optimizer
-from trainables.rsst.vit import Architecture, architecture, build
+from trainables.rsst.vit import Architecture, architecture, build, built_with
 from trainables.rsst.weights import initial_weights
 
 
@@ -88,10 +88,8 @@ class Running:
         images, full = _prepare(config, data)
         alive = Units.from_json(meta["alive"])
         form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
-        model = build(form.arch)
-        model.load_state_dict(state.group("weights"))
         device = images.train.labels.device
-        model.to(device)
+        model = built_with(form.arch, state.group("weights"), device)
         rewind = {name: tensor.to(device) for name, tensor in state.group("rewind").items()} or None
         trial = cls(config, images, data.digest, form, model, dict(meta["init"]), rewind)
         trial.round, trial.epoch = state.round, state.epoch
@@ -157,8 +155,7 @@ class Running:
         if self.rewind is not None:
             self.rewind, _ = self.pruner.remove(self.rewind, self.form, self.doomed)
         device = self.images.train.labels.device
-        self.form, self.model = form, build(form.arch).to(device)
-        self.model.load_state_dict(weights)
+        self.form, self.model = form, built_with(form.arch, weights, device)
         self.doomed = Doomed()
         after = evaluate(self.model, self.images.val)
         self.removal = _removal(before, after)

@@ -7,7 +7,7 @@ of `proj`) or a neuron (its row of `fc1` and bias, its column of `fc2`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -115,13 +115,27 @@ def build(arch: Architecture, device: torch.device | str = "cpu") -> VisionTrans
 
     Blocks that are narrower than the full model get timm's own Attention and Mlp with fewer heads and neurons.
     """
+    nothing_to_fill = {"weight_init": "skip"} if torch.device(device).type == "meta" else {}
     with torch.device(device):
-        model = _base(arch.timm_name, arch.arguments, arch.timm_name)
+        model = _base(arch.timm_name, arch.arguments | nothing_to_fill, arch.timm_name)
         for index, block in blocks_of(model):
             if block.attn.num_heads != arch.heads[index]:
                 block.attn = _narrow_attention(block.attn, arch.heads[index])
             if block.mlp.fc1.out_features != arch.neurons[index]:
                 block.mlp = _narrow_mlp(block.mlp, arch.neurons[index])
+    return model
+
+
+def built_with(
+    arch: Architecture, weights: Mapping[str, Tensor], device: torch.device | str = "cpu"
+) -> VisionTransformer:
+    """`build` with a copy of `weights` instead of new ones; draws no random number.
+
+    Raises:
+        RuntimeError: a tensor is missing, is not the model's, or has another shape.
+    """
+    model = build(arch, "meta").to_empty(device=device)
+    model.load_state_dict(weights)
     return model
 
 

@@ -10,7 +10,7 @@ import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.evaluation import gmacs, parameters
-from trainables.rsst.vit import Architecture, architecture, build
+from trainables.rsst.vit import Architecture, architecture, build, built_with
 
 
 def of(arch: str, **knobs: object) -> Architecture:
@@ -90,3 +90,17 @@ def test_other_models_are_refused_in_one_line_that_says_what_is_in_the_way(arch:
 def test_an_architecture_survives_json() -> None:
     arch = of("vit_small").with_counts((1,) * 12, (5,) * 12)
     assert Architecture.from_json(arch.to_json()) == arch
+
+
+def test_built_with_copies_the_weights_and_draws_no_random_number() -> None:
+    whole = architecture(RSSTConfig.from_knobs({"dataset": "digits"}), in_chans=1, num_classes=10)
+    arch = whole.with_counts((1, 2, 3, 4), (3, 4, 5, 128))
+    weights = build(arch).state_dict()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    model = built_with(arch, weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[name]) and tensor.data_ptr() != weights[name].data_ptr()
+    with pytest.raises(RuntimeError, match="norm.weight"):
+        built_with(arch, {name: tensor for name, tensor in weights.items() if name != "norm.weight"})
