@@ -102,5 +102,5 @@ def test_built_with_copies_the_weights_and_draws_no_random_number() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name]) and tensor.data_ptr() != weights[name].data_ptr()
-    with pytest.raises(RuntimeError, match="norm.weight"):
+    with pytest.raises(RuntimeError, match=r"norm\.weight"):
         built_with(arch, {name: tensor for name, tensor in weights.items() if name != "norm.weight"})
