@@ -88,18 +88,33 @@ def extend(
 def show(
     sweep: Sweep = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The ranking as CSV instead of the table.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Only trials such as 'val_top1>=0.9' or state=stopped; repeatable."),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Follow a sweep that is running, from any terminal.")] = False,
 ) -> None:
     """State, ranking, best trial, where everything lies, and what to type next."""
-    from tune_rsst import home, results
+    from tune_rsst import home, results, watching
     from tune_rsst.table import make_console, print_table
     from tune_rsst.tracking_tail import known_parent_run
 
+    if as_json and as_csv:
+        raise ConfigError("csv", True, "--json or --csv, not both")
     folder = home.find(sweep)
+    if live:
+        watching.watch(make_console(), folder)
     view, state = results.load(folder)
+    keep = watching.conditions(view, where or [])
     if as_json:
-        print(json.dumps(results.as_json(folder, view, state, known_parent_run(folder.cursor)), ensure_ascii=False))
+        found = results.as_json(folder, view, state, known_parent_run(folder.cursor))
+        found["trials"] = [results.trial_json(trial) for trial in view.trials.values() if keep(trial)]
+        print(json.dumps(found, ensure_ascii=False))
+    elif as_csv:
+        watching.print_csv(view, keep)
     else:
-        print_table(make_console(), folder, view, state)
+        print_table(make_console(), folder, view, state, keep)
 
 
 @app.command()

@@ -43,13 +43,22 @@ def make_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
-def print_table(console: Console, folder: SweepFolder, view: SweepView, state: str) -> None:
-    """The ranking, what it means, where everything lies, what to type next."""
+def print_table(
+    console: Console,
+    folder: SweepFolder,
+    view: SweepView,
+    state: str,
+    keep: Callable[[TrialView], bool] = lambda trial: True,
+) -> None:
+    """The ranking (of the trials that `keep` keeps), what it means, where everything lies, what to type next."""
     counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
     best = best_of(view)
     _line(console, f"\nSweep {folder.name}: {state}; {counts or 'no trials yet'}\n")
     if view.trials:
-        console.print(_fitting(console, view, best))
+        console.print(_fitting(console, view, best, keep))
+        hidden = sum(not keep(trial) for trial in view.trials.values())
+        if hidden:
+            _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
     for trial in view.trials.values():
         if trial.state == "failed":
             _line(console, f"{trial.trial} failed: {trial.reason}")
@@ -63,19 +72,19 @@ def _line(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _fitting(console: Console, view: SweepView, best: TrialView | None) -> Table:
+def _fitting(console: Console, view: SweepView, best: TrialView | None, keep: Callable[[TrialView], bool]) -> Table:
     """The ranking with as many columns as the console is wide."""
     names = list(COLUMNS)
-    table = _ranking(view, best, names)
+    table = _ranking(view, best, names, keep)
     for name in GO_FIRST:
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
         names.remove(name)
-        table = _ranking(view, best, names)
+        table = _ranking(view, best, names, keep)
     return table
 
 
-def _ranking(view: SweepView, best: TrialView | None, names: list[str]) -> Table:
+def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
     searched = sorted({name for t in view.trials.values() for name in t.params})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
@@ -84,6 +93,8 @@ def _ranking(view: SweepView, best: TrialView | None, names: list[str]) -> Table
             name, justify="left" if name in ("trial", "state", "init_effective") else "right", no_wrap=True
         )
     for position, trial in enumerate([*rank(view), *view.unfinished], start=1):
+        if not keep(trial):
+            continue
         place = str(position) if trial.state == "finished" else ""
         cells = [COLUMNS[name](trial) for name in names]
         cells += [_short(trial.params.get(name, "")) for name in searched]

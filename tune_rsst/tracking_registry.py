@@ -93,10 +93,11 @@ def _save(wanted: Registration, path: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    # without names: pyfunc gives the flavor named inputs as a dict, which it refuses
     example = np.full((2, *wanted.shape), 0.5, dtype=np.float32)
     classes = wanted.model(_tensor(example)).shape[1]
     signature = ModelSignature(
-        Schema([TensorSpec(np.dtype("float32"), (-1, *wanted.shape), "pixels")]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, *wanted.shape))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
     )
     with warnings.catch_warnings():
