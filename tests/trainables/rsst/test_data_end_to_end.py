@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import save_file
 
 from tests.trainables.rsst.test_data_folder import write_pngs
@@ -17,6 +18,8 @@ from trainables.rsst import weights
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.vit import architecture, build
 from trainables.rsst.weight_files import digest_of
+from tune_rsst.single import Follower
+from tune_rsst.tracking import sqlite_uri
 
 SHORT = ["--epochs", "2", "--warmup", "1", "--pruning_times", "2", "--rate", "0.3", "--device", "cpu"]
 
@@ -73,6 +76,10 @@ def test_without_hub_and_cache_a_single_run_falls_back_and_every_record_says_so(
     assert report["weights_digest"] is None and report["config"]["pretrained"] is True
     log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "WARNING" in log and "scratch" in log
+    tracked = Follower(tmp_path / "run", sqlite_uri(tmp_path), "alone", None)
+    tracked.step()
+    record = MlflowClient(sqlite_uri(tmp_path)).get_run(tracked.run_id).data
+    assert record.tags["init_effective"] == "scratch" and "weights_digest" not in record.tags
 
 
 @pytest.mark.usefixtures("unreachable_hub")
