@@ -20,6 +20,7 @@ FLAGS = [
 ]
 SIZE = {"width": 1500, "height": 1000}
 PATIENCE_MS, SETTLE_MS = 20_000, 3_000
+METRIC = "final/val_top1"
 DIMENSIONS = ("lr", "warmup", "rate", "reg_granularity_prune")
 
 
@@ -57,6 +58,26 @@ def compare_address(address: str, experiment: str, runs: list[Any]) -> str:
     return f'{address}/#/compare-runs?runs=[{ids}]&experiments=["{experiment}"]'
 
 
+def choose_axes(page: Any, picture: Path) -> str:
+    """Put DIMENSIONS and METRIC on the axes of the compare page's parallel coordinates; the labels that are drawn."""
+    page.get_by_role("button", name="Clear All").click()
+    parameters, metrics = page.get_by_role("combobox").all()[:2]
+    for box, names in ((parameters, DIMENSIONS), (metrics, (METRIC,))):
+        for name in names:
+            box.click()
+            box.fill(name)
+            box.press("Enter")
+        page.keyboard.press("Escape")
+    page.wait_for_function(
+        "words => words.every(w => [...document.querySelectorAll('.axis-title')].some(n => n.textContent === w))",
+        arg=[*DIMENSIONS, METRIC],
+        timeout=PATIENCE_MS,
+    )
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=str(picture))
+    return " ".join(page.locator(".axis-title").all_inner_texts())
+
+
 def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[str]]:
     """Text of each page by name, and the console's errors."""
     from playwright.sync_api import sync_playwright
@@ -82,6 +103,9 @@ def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[s
                 page, compare_address(address, experiment, children), "Parallel Coordinates", folder / "compare.png"
             ),
         }
+        texts["parallel"] = choose_axes(page, folder / "compare.png")
+        pictures = f"{base}/{child.info.run_id}/artifacts/pictures/rounds.png"
+        texts["pictures"] = visit(page, pictures, "rounds.png", folder / "pictures.png")
         context.close()
     return texts, errors
 
