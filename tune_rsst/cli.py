@@ -94,6 +94,9 @@ def show(
         typer.Option("--where", help="Only trials such as 'val_top1>=0.9' or state=stopped; repeatable."),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Follow a sweep that is running, from any terminal.")] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Only the front: finished trials that no other beats in both.")
+    ] = False,
 ) -> None:
     """State, ranking, best trial, where everything lies, and what to type next."""
     from tune_rsst import home, results, watching
@@ -106,7 +109,8 @@ def show(
     if live:
         watching.watch(make_console(), folder)
     view, state = results.load(folder)
-    keep = watching.conditions(view, where or [])
+    met, front = watching.conditions(view, where or []), set(results.pareto_front(view))
+    keep = (lambda trial: met(trial) and trial.trial in front) if pareto else met
     if as_json:
         found = results.as_json(folder, view, state, known_parent_run(folder.cursor))
         found["trials"] = [results.trial_json(trial) for trial in view.trials.values() if keep(trial)]

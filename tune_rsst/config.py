@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from trainables.rsst.config import KNOBS, ConfigError
+from trainables.rsst.knobs import check_range, converted
 
 DEFAULT_TARGET_DENSITY = 0.3
+DEFAULT_LARGEST_DENSITY = 0.875
 # Settings of a run rather than of the search: they may change from one resume to the next.
 HERE = frozenset({"data", "device", "micro_batch_size"})
 RUN_ONLY = frozenset(
@@ -46,7 +48,22 @@ class SweepSettings(BaseModel):
     )
     trials: int = Field(12, ge=1, description="trials of the sweep")
     seed: int = Field(0, ge=0, description="seed of the search and of every trial")
-    objective: Literal["val_top1"] = Field("val_top1", description="what is maximised, at the target density")
+    objective: Literal["val_top1", "constrained", "pareto"] = Field(
+        "val_top1",
+        description="val_top1 at target_density; constrained: under the limits max_…; pareto: front against a size",
+    )
+    max_gmacs: float | None = Field(None, gt=0, description="constrained, pareto: most 1e9 MACs of an image")
+    max_params: int | None = Field(None, ge=1, description="constrained, pareto: most parameters")
+    max_latency_ms: float | None = Field(None, gt=0, description="constrained, pareto: most ms for one image, measured")
+    pareto_against: Literal["density", "gmacs", "params", "latency_ms"] | None = Field(
+        None, description="pareto: what is minimised beside val_top1; default: density"
+    )
+    largest_density: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="constrained, pareto: final sizes are searched from target_density to this; default: 0.875",
+    )
     sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")
     startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
     stopping: Literal["halving", "none"] = Field("halving", description="early stopping at equal kept share")
@@ -92,6 +109,26 @@ class SweepSettings(BaseModel):
     def flat(self) -> dict[str, Any]:
         """Settings and fixed knobs in one mapping, as a YAML file would hold them."""
         return {**self.model_dump(mode="json"), **{k: v for k, v in self.fixed.items() if k != "seed"}}
+
+    @property
+    def largest(self) -> float:
+        """Largest final kept share that is searched."""
+        return DEFAULT_LARGEST_DENSITY if self.largest_density is None else self.largest_density
+
+    @property
+    def against(self) -> str:
+        """What pareto minimises."""
+        return self.pareto_against or "density"
+
+    @property
+    def searches_size(self) -> bool:
+        """Whether each trial has a final size of its own, from `target_density` to `largest`."""
+        return self.objective != "val_top1" and self.largest != self.target_density
+
+    @property
+    def fixed_in_trials(self) -> dict[str, Any]:
+        """The knobs that are the same in every trial."""
+        return {k: v for k, v in self.fixed.items() if not (k == "target_density" and self.searches_size)}
 
     @property
     def target_density(self) -> float | None:
@@ -155,6 +192,9 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     fixed = {k: v for k, v in written.items() if k in KNOBS}
     if "pruning_times" not in fixed:
         fixed.setdefault("target_density", DEFAULT_TARGET_DENSITY)
+    if "target_density" in fixed:
+        fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
+        check_range(KNOBS["target_density"], fixed["target_density"])
     fixed.setdefault("on_missing_weights", "error")
     for path in ("data", "weights"):
         if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
@@ -175,7 +215,8 @@ def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> S
     Raises:
         ConfigError: stopping = halving without a target density.
     """
-    kept = {name: value if name == "weights" else checked[name] for name, value in settings.fixed.items()}
+    of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
+    kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
     settings = settings.model_copy(update={"fixed": kept})
     if settings.stopping == "halving" and settings.target_density is None:
         raise ConfigError(

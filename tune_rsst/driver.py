@@ -200,7 +200,7 @@ class Driver:
                 self._tell(repeat["number"], trial)
 
     def _tell(self, number: int, trial: TrialView) -> None:
-        self._searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {})))
+        self._searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self._searcher.objective))
 
     def worker_error(self, trial: str, reason: str) -> None:
         """A worker died or raised; Tune may try again. Kept for the trial's reason, and written for the user."""

@@ -93,7 +93,7 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig], Measured] = resources.m
 
 def _drawn(plan: Plan) -> list[RSSTConfig]:
     count = min(plan.settings.trials, MOST_DRAWS)
-    return [config for _, config in spaces.samples(plan.space, plan.settings.fixed, count)]
+    return [config for _, config in spaces.samples(plan.space, plan.settings.fixed_in_trials, count)]
 
 
 def largest_trial(plan: Plan) -> RSSTConfig:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import SPACES
-from tune_rsst import config
+from tune_rsst import config, objective
 from tune_rsst.cost import cost
 from tune_rsst.spaces import RandomSuggest, Space, find, samples
 
@@ -37,9 +37,12 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
         ConfigError: there is no such space, or it gives trials that are not valid.
     """
     space = find(address)
-    fixed = config.resolve({**given, "space": address}).fixed
+    settings = config.resolve({**given, "space": address})
+    objective.check(settings)
+    space, fixed = objective.sized(space, settings), settings.fixed_in_trials
     drawn = list(samples(space, fixed, count))
-    console.print(inspect.getdoc(space.function) or "(no description)", highlight=False, soft_wrap=True, markup=False)
+    words = inspect.getdoc(find(address).function) or "(no description)"
+    console.print(words, highlight=False, soft_wrap=True, markup=False)
     console.print()
     for name, shown in _ranges(space, fixed).items():
         console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_rsst.results import best_of, rank
+from tune_rsst.objective import best_of
+from tune_rsst.results import rank
 from tune_rsst.view import SweepView, TrialView
 
 REDRAW_S = 0.5

@@ -14,7 +14,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import describe
 from trainables.rsst.data import load as load_images
-from tune_rsst import config, home, spaces
+from tune_rsst import config, home, objective, spaces
 from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running
@@ -103,8 +103,9 @@ def _checked(
     resumes: bool = False,
     note: str | None = None,
 ) -> Plan:
-    space = spaces.find(settings.space)
-    drawn = list(spaces.samples(space, settings.fixed, spaces.VALIDATION_DRAWS))
+    objective.check(settings)
+    space = objective.sized(spaces.find(settings.space), settings)
+    drawn = list(spaces.samples(space, settings.fixed_in_trials, spaces.VALIDATION_DRAWS))
     if any(not draw.params for draw, _ in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
@@ -112,7 +113,7 @@ def _checked(
     settings = config.with_checked_knobs(settings, drawn[0][1].knobs())
     weights = weights or SweepWeights()
     weights.look_for(found for _, found in drawn)
-    conditional = len({frozenset(draw.params) for draw, _ in drawn}) > 1
+    objective.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw, _ in drawn}) > 1)
     return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note)
 
 

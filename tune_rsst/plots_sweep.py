@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_rsst.objective import at_target, pareto_front
 from tune_rsst.plots import DPI, new_figure
-from tune_rsst.tracking_plan import at_target, pareto
 from tune_rsst.view import SweepView, TrialView
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _in_plain_layout(figure: Any, function: str) -> Any:
 
 
 def _on_the_front(view: SweepView, points: list[Point]) -> list[Point]:
-    best = pareto(view)
+    best = pareto_front(view)
     return sorted((p for p in points if p.trial in best), key=lambda p: p.density)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tune_rsst import plots, plots_sweep
 from tune_rsst.home import SweepFolder
-from tune_rsst.results import best_of, next_commands, rank
+from tune_rsst.objective import best_of, pareto_front
+from tune_rsst.results import next_commands, rank
 from tune_rsst.tracking_note import short_number
-from tune_rsst.tracking_plan import pareto
 from tune_rsst.view import SweepView, TrialView
 
 MOST_TRIALS_WITH_PICTURES = 12
@@ -101,7 +101,7 @@ def _head(view: SweepView, state: str) -> Iterator[str]:
 
 
 def _table(view: SweepView) -> Iterator[str]:
-    best, front = best_of(view), pareto(view)
+    best, front = best_of(view), pareto_front(view)
     searched = sorted({name for trial in view.trials.values() for name in trial.params})
     heads = [
         "",

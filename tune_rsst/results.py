@@ -15,9 +15,9 @@ from typing import Any
 
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running, read
+from tune_rsst.objective import best_of, order, pareto_front, standing
 from tune_rsst.view import SweepView, TrialView
 
-SLACK = 1e-9
 MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
 # What an MLflow that is only looked at does not need; with one worker it is up in a third of the time.
 MLFLOW_QUIET = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
@@ -37,27 +37,11 @@ def load(folder: SweepFolder) -> tuple[SweepView, str]:
     return view, view.state(running)
 
 
-def _order(trial: TrialView) -> tuple[float, int, int]:
-    m = trial.metrics
-    return -m.get("val_top1", -1.0), m.get("params", sys.maxsize), trial.number
-
-
 def rank(view: SweepView) -> list[TrialView]:
-    """Ended trials: finished by val_top1 (ties: fewer parameters, then the lower number), then stopped, then failed."""
-    groups = {"finished": 0, "stopped": 1, "failed": 2}
-    ended = [t for t in view.trials.values() if t.state in groups]
-    return sorted(ended, key=lambda t: (groups[t.state], *_order(t)))
-
-
-def best_of(view: SweepView) -> TrialView | None:
-    """Highest val_top1 of the finished trials at or under the target density; None while there is none.
-
-    What the schedule asked for counts: whole units round, and a trial of small layers may keep a little more.
-    """
-    target = view.settings.get("target_density")
-    limit = 1.0 if target is None else float(target)
-    finished = [t for t in view.trials.values() if t.state == "finished" and "val_top1" in t.metrics]
-    return min((t for t in finished if t.metrics["kept_share_asked"] <= limit + SLACK), key=_order, default=None)
+    """Ended trials: finished ones that the objective allows, best first; other finished ones, stopped, failed."""
+    places, groups = standing(view), ("feasible", "infeasible", "stopped", "failed")
+    ended = [t for t in view.trials.values() if places[t.trial] in groups]
+    return sorted(ended, key=lambda t: (groups.index(places[t.trial]), *order(t)))
 
 
 def trial_json(trial: TrialView) -> dict[str, Any]:
@@ -88,6 +72,8 @@ def as_json(folder: SweepFolder, view: SweepView, state: str, parent_run_id: str
         "mlflow_parent_run_id": parent_run_id,
         "folder": str(folder.path),
         "best": trial_json(best) if best else None,
+        "pareto": pareto_front(view),
+        "standing": standing(view),
         "trials": [trial_json(t) for t in view.trials.values()],
     }
 

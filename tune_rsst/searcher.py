@@ -1,8 +1,9 @@
 """The Optuna study of a sweep: asked for trials, told how they ended. A view of the ledger, rebuilt where it disagrees.
 
-Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE, stopped early →
-PRUNED (with the value of every rung it reached), failed → FAIL; a configuration that was given out before is not
-trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and another is asked for.
+Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE (with constraints),
+stopped early → PRUNED (one objective: with the value of every rung it reached), failed → FAIL; a configuration that was
+given out before is not trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and
+another is asked for.
 Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws.
 """
 
@@ -12,7 +13,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.config import SweepSettings, hide_password
+from tune_rsst.objective import Objective
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.spaces import Space
 from tune_rsst.view import SweepView, TrialView
@@ -46,8 +48,9 @@ class Outcome:
     """How a trial stands, in Optuna's terms. `rungs`: rung number → value."""
 
     state: TrialState
-    value: float | None
+    values: tuple[float, ...] | None
     rungs: dict[int, float]
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,13 @@ def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> Bas
         return RandomSampler(seed=seed)
     if settings.sampler == "qmc":  # one sequence for the whole sweep; the study counts the points taken
         return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
-    return TPESampler(seed=seed, n_startup_trials=settings.startup_trials, group=conditional, constant_liar=True)
+    return TPESampler(
+        seed=seed,
+        n_startup_trials=settings.startup_trials,
+        multivariate=True if conditional else None,  # None: yes for one objective, no for several (Optuna's default)
+        group=conditional,
+        constant_liar=True,
+    )
 
 
 class StudySearcher:
@@ -93,6 +102,7 @@ class StudySearcher:
         """`storage`: a database URL, or None for a study in memory. `conditional`: parameters depend on others."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._space, self._conditional = settings, space, conditional
+        self.objective = Objective.of(settings.flat())
         self._weights = weights or SweepWeights()
         self._storage = _opened(storage) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
@@ -100,7 +110,10 @@ class StudySearcher:
 
     def _create(self) -> Study:
         return optuna.create_study(
-            storage=self._storage, study_name=str(self._settings.name), direction="maximize", load_if_exists=True
+            storage=self._storage,
+            study_name=str(self._settings.name),
+            directions=self.objective.directions,
+            load_if_exists=True,
         )
 
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
@@ -115,13 +128,15 @@ class StudySearcher:
 
     def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
         original = view.trials.get(record["of"]) if record["of"] else None
-        seen = outcome(original, rungs.get(record["of"], {})) if original else Outcome(TrialState.FAIL, None, {})
+        failed = Outcome(TrialState.FAIL, None, {})
+        seen = outcome(original, rungs.get(record["of"], {}), self.objective) if original else failed
         return create_trial(
             state=seen.state,
-            value=seen.value,
+            values=seen.values,
             params=record["params"],
             distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
             intermediate_values=seen.rungs,
+            constraints=seen.constraints,
         )
 
     def ask(self, known: Mapping[str, str]) -> Asked:
@@ -133,7 +148,7 @@ class StudySearcher:
             trial = self.study.ask()
             invalid, config = None, None
             try:
-                draw = self._space.draw(trial, self._settings.fixed)
+                draw = self._space.draw(trial, self._settings.fixed_in_trials)
                 config = self._weights.complete(RSSTConfig.from_knobs(draw.knobs))
             except ConfigError as error:
                 invalid = str(error)
@@ -144,7 +159,12 @@ class StudySearcher:
         return Asked(trial.number, params, distributions, config, repeat_of, invalid)
 
     def report_rung(self, number: int, rung: int, value: float) -> None:
-        """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable."""
+        """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable.
+
+        A study of several objectives takes none (Optuna raises NotImplementedError): there the ledger alone has them.
+        """
+        if len(self.objective.directions) > 1:
+            return
         frozen = self.study.get_trials(deepcopy=False)[number]
         if not frozen.state.is_finished() and rung not in frozen.intermediate_values:
             optuna.trial.Trial(self.study, frozen._trial_id).report(value, rung)
@@ -152,7 +172,11 @@ class StudySearcher:
     def tell(self, number: int, seen: Outcome) -> None:
         """Tell the study how its trial `number` ended; a second time changes nothing."""
         if seen.state == TrialState.COMPLETE:
-            self.study.tell(number, seen.value, skip_if_finished=True)
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            if not frozen.state.is_finished():
+                for name, over in seen.constraints.items():
+                    optuna.trial.Trial(self.study, frozen._trial_id).set_constraint(name, over)
+            self.study.tell(number, seen.values, skip_if_finished=True)
         elif seen.state.is_finished():
             for rung, value in seen.rungs.items():
                 self.report_rung(number, rung, value)
@@ -177,18 +201,21 @@ def _opened(url: str) -> optuna.storages.RDBStorage:
         raise ConfigError("optuna_storage", hide_password(url), valid, hide_password(reason)) from None
 
 
-def outcome(trial: TrialView, rungs: Mapping[int, float]) -> Outcome:
-    """How `trial` stands; a finished trial without a value counts as failed."""
-    state = STATES[trial.state]
+def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) -> Outcome:
+    """How `trial` stands; a finished trial without a value counts as failed.
+
+    With several objectives a stopped trial is told PRUNED without values, and no rungs: its size and accuracy are those
+    of a model on the way, which must not stand beside finished ones. For the same reason it has no constraints.
+    """
+    state, several = STATES[trial.state], len(objective.directions) > 1
+    at_rungs = {} if several else dict(rungs)
     if state == TrialState.COMPLETE:
-        value = trial.metrics.get("val_top1")
-        return (
-            Outcome(state, float(value), dict(rungs))
-            if value is not None
-            else Outcome(TrialState.FAIL, None, dict(rungs))
-        )
-    last = rungs[max(rungs)] if state == TrialState.PRUNED and rungs else None
-    return Outcome(state, last, dict(rungs))
+        values = objective.values(trial.metrics)
+        if values is None:
+            return Outcome(TrialState.FAIL, None, at_rungs)
+        return Outcome(state, values, at_rungs, objective.constraints(trial.metrics))
+    last = (rungs[max(rungs)],) if state == TrialState.PRUNED and at_rungs else None
+    return Outcome(state, last, at_rungs)
 
 
 def _records(view: SweepView) -> list[dict[str, Any]]:
@@ -201,4 +228,4 @@ def _records(view: SweepView) -> list[dict[str, Any]]:
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
-    return trial.state, trial.params, trial.value, trial.intermediate_values
+    return trial.state, trial.params, trial.values, trial.intermediate_values, trial.constraints

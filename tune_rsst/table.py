@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_rsst.home import SweepFolder
-from tune_rsst.results import best_of, next_commands, rank
+from tune_rsst.objective import Objective, best_of, standing
+from tune_rsst.results import next_commands, rank
 from tune_rsst.view import SweepView, TrialView
 
 LOG_WIDTH = 220
@@ -85,6 +86,7 @@ def _fitting(console: Console, view: SweepView, best: TrialView | None, keep: Ca
 
 
 def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
+    places = standing(view)
     searched = sorted({name for t in view.trials.values() for name in t.params})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
@@ -95,23 +97,28 @@ def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Ca
     for position, trial in enumerate([*rank(view), *view.unfinished], start=1):
         if not keep(trial):
             continue
-        place = str(position) if trial.state == "finished" else ""
+        place = str(position) if places[trial.trial] == "feasible" else ""
         cells = [COLUMNS[name](trial) for name in names]
         cells += [_short(trial.params.get(name, "")) for name in searched]
         style = "bold green" if best and trial.trial == best.trial else None
-        table.add_row(place, trial.trial, trial.state, *cells, style=style)
+        table.add_row(place, trial.trial, _state(trial, places[trial.trial]), *cells, style=style)
     return table
 
 
+def _state(trial: TrialView, place: str) -> str:
+    """A finished trial that the objective does not allow says so."""
+    return "finished, not allowed" if place == "infeasible" else trial.state
+
+
 def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
-    target = view.settings.get("target_density")
+    after = Objective.of(view.settings).words
     if best is None:
-        told = "\nNo trial has finished at the target yet."
+        told = f"\nNo finished trial counts yet; the objective: {after}."
     else:
         m = best.metrics
         told = (
             f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
-            f"kept share {m['kept_share']:.3f}" + (f" (target {target})" if target is not None else "")
+            f"kept share {m['kept_share']:.3f} (objective: {after})"
         )
     lines = [told, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
     if folder.best.exists():

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tune_rsst.objective import Objective
 from tune_rsst.view import SweepView, TrialView
 
 SHORT = {"reg_granularity_prune": "g", "target_density": "density", "weight_decay": "wd", "batch_size": "batch"}
@@ -72,13 +73,11 @@ def trial_note(view: SweepView, trial: TrialView) -> str:
 def sweep_note(view: SweepView, ranking: Sequence[TrialView], state: str) -> str:
     """Markdown note of the parent run; `ranking` is best first."""
     counts = ", ".join(f"{view.count(name)} {name}" for name in ("finished", "stopped", "failed", "running"))
-    target = view.settings.get("target_density")
-    at = f" at kept share ≤ {target}" if target is not None else ""
     searched = ", ".join(next(iter(view.trials.values())).params) if view.trials else "nothing yet"
     lines = [
         f"Sweep **{view.name}**: {state}. {counts}.",
         "",
-        f"Searched: {searched}. Objective: highest {view.settings.get('objective', 'val_top1')}{at}.",
+        f"Searched: {searched}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
         lines += ["", *_table(ranking[:TABLE_ROWS], ranked=True)]

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_rsst.config import hide_password
+from tune_rsst.objective import at_target, pareto_front, ranking
 from tune_rsst.tracking_note import run_name, sweep_note, trial_note
-from tune_rsst.view import SweepView, TrialView
+from tune_rsst.view import SweepView
 
 PARENT = ""
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -33,7 +34,6 @@ FINAL = (
 START_TAGS = ("init_effective", "weights_digest", "device", "device_name", "torch_version", "num_threads")
 PARETO_COLOR = "#c2410c"
 MAX_TAG, MAX_PARAM = 4000, 6000
-SLACK = 1e-9
 
 Point = tuple[str, float, int, int]
 """key, value, time in ms, step"""
@@ -65,35 +65,6 @@ def finite_number(value: object) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         else None
     )
-
-
-def at_target(view: SweepView, trial: TrialView) -> bool:
-    """Whether the trial has an accuracy at or under the target density (the share asked for: units are whole)."""
-    target, metrics = view.settings.get("target_density"), trial.metrics
-    if "val_top1" not in metrics:
-        return False
-    return target is None or metrics.get("kept_share_asked", metrics.get("kept_share", 1.0)) <= float(target) + SLACK
-
-
-def ranking(view: SweepView) -> list[TrialView]:
-    """Finished trials at or under the target density, best val_top1 first; equal ones by parameters, then number."""
-    able = [(t.metrics, t) for t in view.trials.values() if t.state == "finished" and at_target(view, t)]
-    able.sort(key=lambda pair: (-pair[0]["val_top1"], pair[0].get("params", math.inf), pair[1].number))
-    return [trial for _, trial in able]
-
-
-def pareto(view: SweepView) -> set[str]:
-    """Finished trials that no other finished one beats in val_top1 and density both."""
-    done = [t for t in view.trials.values() if t.state == "finished" and {"val_top1", "density"} <= t.metrics.keys()]
-    done.sort(key=lambda t: (t.metrics["density"], -t.metrics["val_top1"]))
-    front: set[str] = set()
-    best, at = -math.inf, -math.inf
-    for trial in done:
-        value, density = trial.metrics["val_top1"], trial.metrics["density"]
-        if value > best or (value == best and density == at):
-            front.add(trial.trial)
-            best, at = value, density
-    return front
 
 
 class Plan:
@@ -237,7 +208,7 @@ class Plan:
             self._points(PARENT, ("test_top1", "density", "params"), order[0].metrics, ms, self._epochs, "best/")
 
     def _tag_ranks(self) -> None:
-        front, places = pareto(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}
+        front, places = pareto_front(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}
         for name, trial in self.view.trials.items():
             if trial.state == "finished":
                 tags = {"pareto": text(name in front), "rank": str(places.get(name, ""))}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.tune_rsst.recorded import sweep_events
+from tune_rsst.objective import pareto_front, ranking
 from tune_rsst.tracking_note import rerun_command, resume_command, run_name, short_number
-from tune_rsst.tracking_plan import FINAL, PARENT, PER_EPOCH, PER_ROUND, Plan, Write, pareto, ranking, text
+from tune_rsst.tracking_plan import FINAL, PARENT, PER_EPOCH, PER_ROUND, Plan, Write, text
 from tune_rsst.view import SweepView
 
 
@@ -110,9 +111,9 @@ def test_reports_that_come_twice_count_once() -> None:
 def test_rank_and_front_are_of_finished_trials_only() -> None:
     view = SweepView.of(EVENTS)
     assert {trial.trial for trial in ranking(view)} == {"t0000", "t0001"}
-    assert pareto(view) <= {"t0000", "t0001"}
+    assert set(pareto_front(view)) <= {"t0000", "t0001"}
     best = max((view.trials["t0000"], view.trials["t0001"]), key=lambda t: t.metrics["val_top1"])
-    assert ranking(view)[0] is best and best.trial in pareto(view)
+    assert ranking(view)[0] is best and best.trial in set(pareto_front(view))
     tags = planned(EVENTS, 5)[best.trial].tags
     assert tags["rank"] == "1" and tags["pareto"] == "true"
     assert "rank" not in planned(EVENTS, 5)["t0002"].tags
