@@ -6,6 +6,9 @@ although it may be the better one at the size that counts. So a trial enters run
 density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q (METHOD.md, "Progress for early
 stopping").
 
+The same in every objective: top-1 is compared at equal kept share also under constraints and for a front, where trials
+end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it. `stopping=none` turns it off.
+
 A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
 `reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.
 Comes in: (trial, asked kept share, value, last round?) in the order of the ledger. Goes out: the decision. The state is
