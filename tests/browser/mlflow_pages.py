@@ -75,7 +75,7 @@ def choose_axes(page: Any, picture: Path) -> str:
     )
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=str(picture))
-    return " ".join(page.locator(".axis-title").all_inner_texts())
+    return " ".join(page.locator(".axis-title").all_text_contents())
 
 
 def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[str]]:
