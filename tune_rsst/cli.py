@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -47,13 +47,13 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the plan (epochs, hours, memory, disk) and write nothing.")
     ] = False,
 ) -> None:
-    """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes."""
-    from tune_rsst import config
+    """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes.
+
+    `tune-rsst settings` lists what key=value may be.
+    """
     from tune_rsst.plan import make_plan
 
-    words = list(words or [])
-    file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
-    plan = make_plan(config.given(file, words), name, resume)
+    plan = make_plan(_settings_from(words), name, resume)
     if dry_run:
         from tune_rsst.estimate import estimate, lines
 
@@ -253,6 +253,39 @@ def track(
             if follower.run.finished or not follow:
                 return
         time.sleep(FOLLOW_S)
+
+
+@app.command()
+def doctor(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="The settings of the sweep to be.")
+    ] = None,
+) -> None:
+    """Would this sweep run here? Versions, cluster, GPUs, storage, data, MLflow: a line each; exit code 1 if not."""
+    from tune_rsst.doctor import examine
+
+    fine = True
+    for finding in examine(_settings_from(words)):
+        print(finding.line(), flush=True)
+        fine = fine and finding.fine
+    raise typer.Exit(0 if fine else 1)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting of a sweep and every knob of a trial: type, default, what it does."""
+    from tune_rsst.listing import setting_lines
+
+    print("\n".join(setting_lines()))
+
+
+def _settings_from(words: list[str] | None) -> dict[str, Any]:
+    """FILE.yaml and key=value words, merged."""
+    from tune_rsst import config
+
+    words = list(words or [])
+    file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
+    return config.given(file, words)
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -176,7 +176,7 @@ def _known(name: str, value: Any) -> None:
         raise ConfigError(name, value, "not a setting of a sweep", NOT_IN_A_SWEEP[name])
     if name not in names:
         close = get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst sweep --help` lists them"
+        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"
         raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
     if isinstance(value, dict) or (isinstance(value, list) and name != "rungs"):
         raise ConfigError(name, value, "one value; all settings are in one flat list")

@@ -41,7 +41,6 @@ class Driver:
         self.rungs: dict[str, dict[int, float]] = {}
         self.broken: str | None = None
         self.exhausted = False
-        self._given_out: set[str] = set()
         self._worker_errors: dict[str, str] = {}
         self._data_digests: dict[tuple[Any, ...], str] = {}
         due: dict[str, Decision] = {}
@@ -55,6 +54,8 @@ class Driver:
         for trial in self.view.trials.values():
             if trial.data_digest:
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
+        self._left_over = self.view.unfinished
+        self._known = {t.fingerprint: t.trial for t in self.view.trials.values()}
         searcher.sync(self.view, self.rungs)
 
     def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
@@ -89,16 +90,16 @@ class Driver:
 
     def next_trial(self) -> TrialView | None:
         """A trial to run: first those that a former driver left unfinished, then new ones; None at the end."""
-        for trial in self.view.unfinished:
-            if trial.trial not in self._given_out:
-                self._given_out.add(trial.trial)
+        while self._left_over:
+            trial = self._left_over.pop(0)
+            if trial.state == UNFINISHED:
                 return trial
         if len(self.view.trials) >= self._settings.trials or self.exhausted:
             return None
         return self._new_trial()
 
     def _new_trial(self) -> TrialView | None:
-        known = {t.fingerprint: t.trial for t in self.view.trials.values()}
+        known = self._known
         for _ in range(MAX_ASKS):
             asked = self._searcher.ask(known)
             said = {"number": asked.number, "params": asked.params, "distributions": asked.distributions}
@@ -114,7 +115,7 @@ class Driver:
                 "rounds": asked.config.rounds,
             }
             self._write("suggested", trial=trial, **said, **about)
-            self._given_out.add(trial)
+            self._known[asked.config.fingerprint] = trial
             return self.view.trials[trial]
         self.exhausted = True
         return None

@@ -139,7 +139,7 @@ def train_images(config: RSSTConfig) -> tuple[int, int]:
         train = round(total * (1 - 0.15 * (2 - len(given))))
         return train, given.get("val", round(total * 0.15))
     if config.dataset == "digits":
-        return 1257, 270
+        return 1259, 269
     return 45_000, 5_000
 
 

@@ -76,3 +76,46 @@ def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def setting_lines() -> list[str]:
+    """Every setting of a sweep, then every knob of a trial: name, type or choices, default, meaning."""
+    from pydantic_core import PydanticUndefined
+
+    from trainables.rsst.config import KNOBS
+    from tune_rsst.config import NOT_IN_A_SWEEP, SweepSettings
+
+    lines = ["Settings of a sweep (key=value, or in a YAML file):"]
+    for name, field in SweepSettings.model_fields.items():
+        if name != "fixed":
+            default = None if field.default is PydanticUndefined else field.default
+            shown = "none" if default is None else default
+            lines.append(_setting(name, _type_of(field.annotation), shown, field.description or ""))
+    lines.append("\nKnobs of a trial (given here they are fixed, and leave the search):")
+    for knob in KNOBS.values():
+        if knob.name not in NOT_IN_A_SWEEP and knob.name != "seed":
+            kind = " | ".join(knob.choices) or knob.type.__name__
+            valid = f" ({knob.check[0]})" if knob.check else ""
+            lines.append(_setting(knob.name, kind, knob.default, knob.help + valid))
+    return lines
+
+
+def _setting(name: str, kind: str, default: object, text: str) -> str:
+    shown = "none, or what arch and dataset ask for" if default is None else default
+    return f"  {name}: {kind}, default {shown}\n      {text}"
+
+
+def _type_of(annotation: object) -> str:
+    """`float | auto` and the like, as a person would write it."""
+    import typing
+
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " | ".join(str(value) for value in inner)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _type_of(inner[0])
+    if typing.get_origin(annotation) is tuple:
+        return "list of numbers"
+    if inner:
+        return " | ".join(_type_of(one) for one in inner if one is not type(None))
+    return getattr(annotation, "__name__", str(annotation))
