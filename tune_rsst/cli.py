@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -51,9 +51,10 @@ def sweep(
 
     `tune-rsst settings` lists what key=value may be.
     """
+    from tune_rsst.config import written_in
     from tune_rsst.plan import make_plan
 
-    plan = make_plan(_settings_from(words), name, resume)
+    plan = make_plan(written_in(words), name, resume)
     if dry_run:
         from tune_rsst.estimate import estimate, lines
 
@@ -262,10 +263,11 @@ def doctor(
     ] = None,
 ) -> None:
     """Would this sweep run here? Versions, cluster, GPUs, storage, data, MLflow: a line each; exit code 1 if not."""
+    from tune_rsst.config import written_in
     from tune_rsst.doctor import examine
 
     fine = True
-    for finding in examine(_settings_from(words)):
+    for finding in examine(written_in(words)):
         print(finding.line(), flush=True)
         fine = fine and finding.fine
     raise typer.Exit(0 if fine else 1)
@@ -277,15 +279,6 @@ def settings() -> None:
     from tune_rsst.listing import setting_lines
 
     print("\n".join(setting_lines()))
-
-
-def _settings_from(words: list[str] | None) -> dict[str, Any]:
-    """FILE.yaml and key=value words, merged."""
-    from tune_rsst import config
-
-    words = list(words or [])
-    file = Path(words.pop(0)) if words and words[0].endswith((".yaml", ".yml")) and "=" not in words[0] else None
-    return config.given(file, words)
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -165,6 +165,13 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     return {str(name): value for name, value in found.items()}
 
 
+def written_in(words: Sequence[str] | None) -> dict[str, Any]:
+    """`given` of a command line: FILE.yaml first, where there is one, then key=value."""
+    rest = list(words or [])
+    file = Path(rest.pop(0)) if rest and rest[0].endswith((".yaml", ".yml")) and "=" not in rest[0] else None
+    return given(file, rest)
+
+
 def settings_names() -> list[str]:
     """Names of the sweep's own settings, knobs not included."""
     return [name for name in SweepSettings.model_fields if name != "fixed"]
