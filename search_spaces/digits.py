@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.parts import Knobs, Suggest, learning_rate, penalty_height, pruning_rate, warmup
+from search_spaces.parts import Knobs, Suggest, epochs_of, fixed, learning_rate, penalty_height, pruning_rate, warmup
 
 
 def digits(trial: Suggest) -> Knobs:
@@ -19,7 +19,7 @@ def digits(trial: Suggest) -> Knobs:
         "epochs": 14,
         "label_smoothing": 0.1,
         **learning_rate(trial, 4e-4, 4e-3),
-        **warmup(trial, 4),
+        **warmup(trial, min(4, epochs_of(fixed(trial), 14))),
         **pruning_rate(trial, 0.215, 0.54),
         **penalty_height(trial),
     }

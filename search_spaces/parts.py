@@ -51,10 +51,10 @@ def preset(trial: Suggest, pretrained: bool) -> Knobs:
     return {**presets.defaults(own), **own}
 
 
-def _epochs(knobs: Knobs) -> int:
+def epochs_of(knobs: Mapping[str, Value], usual: int = 1) -> int:
     """Epochs of a round; where the user wrote no number, 1 does until the trial's own check names the mistake."""
     try:
-        return max(int(float(str(knobs["epochs"]))), 1)
+        return max(int(float(str(knobs.get("epochs", usual)))), 1)
     except (ValueError, OverflowError):
         return 1
 
@@ -80,7 +80,7 @@ def guides(trial: Suggest, pretrained: bool) -> Knobs:
 
 
 def _longest_warmup(base: Knobs) -> int:
-    return math.floor(0.4 * _epochs(base))
+    return math.floor(0.4 * epochs_of(base))
 
 
 def training(trial: Suggest, pretrained: bool, prefix: str = "") -> Knobs:
