@@ -3,6 +3,7 @@
 TUNE_RSST_HOME/            default: .tune_rsst in the current folder
   mlflow.db mlartifacts/   one MLflow for all sweeps of this home
   .ray/ .ray_token         Ray's own files while it runs; the key of its local services
+  .matplotlib/             the list of fonts for the pictures
   SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
                            pictures/ report.html exports/
 """

@@ -44,7 +44,8 @@ class Pictures:
 
     def _draw(self, words: list[str], timeout_s: float) -> None:
         command = [sys.executable, "-m", "tune_rsst.pictures", str(self._folder.path), *words]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        fonts = {"MPLCONFIGDIR": str(self._folder.path.parent / ".matplotlib")}  # nothing is written outside the home
+        environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         try:
             done = subprocess.run(
                 command, env=environment, timeout=max(1.0, timeout_s), capture_output=True, text=True, check=False

@@ -109,11 +109,20 @@ def test_everything_lies_below_the_home_and_what_ray_left_is_gone(interrupted_an
         "mlflow.db",
         "mlartifacts",
         ".ray_token",
+        ".matplotlib",
     }
     assert (home / ".ray_token").stat().st_mode & 0o077 == 0
     sweep = {p.name for p in (home / "small").iterdir() if not p.name.startswith(".mlflow")}
-    files = {"ledger.jsonl", "settings.yaml", "driver.lock", "optuna.db", "best.yaml", "mlflow_cursor.json"}
-    assert sweep == files | {"trials", "best_model"}
+    files = {
+        "ledger.jsonl",
+        "settings.yaml",
+        "driver.lock",
+        "optuna.db",
+        "best.yaml",
+        "mlflow_cursor.json",
+        "report.html",
+    }
+    assert sweep == files | {"trials", "best_model", "pictures"}
     assert {"model.safetensors", "architecture.json"} <= {p.name for p in (home / "small" / "best_model").iterdir()}
 
 
