@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 
-LOCATION = {"save_dir", "data", "device", "weights", "on_missing_weights"}
+LOCATION = {"save_dir", "data", "device", "weights", "on_missing_weights", "micro_batch_size"}
 
 PINNED = [
     ({}, "53d8cbcfc14f4962"),
@@ -43,6 +43,7 @@ def test_where_a_trial_lies_and_runs_is_no_part_of_what_it_is() -> None:
             "device": "cpu",
             "weights": "z",
             "on_missing_weights": "error",
+            "micro_batch_size": 8,
         }
     )
     assert here.fingerprint == there.fingerprint
