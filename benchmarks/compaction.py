@@ -1,6 +1,6 @@
 """What compaction buys in training time: real shrunken networks against the dense one, and against masks alone.
 
-    python -m benchmarks.compaction              both parts (about 20 minutes on one core)
+    python -m benchmarks.compaction              both parts (about 30 minutes on one core)
     python -m benchmarks.compaction --quick      2 layers instead of 12 and 9: does it work?
     python -m benchmarks.compaction --from-json  prints the tables again from docs/figures/compaction.json
 
@@ -9,9 +9,11 @@ that the kept units ask for, step time against dense, batch 32 and 128, masks al
 rate 0.15 with compaction on and off: sum of step times over the rounds, beside the limit that the MACs set. A round
 trains with its doomed units still in, so round r has the shape after r − 1 prunings; every round has as many
 steps. A step is the core's `train_epoch` on one batch (forward, backward, penalty, AdamW), one CPU thread. Steps of
-the models that are compared run in turn, one of each before them untimed. On a shared host the same step was seen to
-take from 1.5 to 2.6 s: part 1 gives the ratio of the fastest steps, which is the machine's own, and the median over the
-pairs (wall and CPU time) beside it; part 2 sums the medians of each round.
+the models that are compared run in turn; in part 1 an untimed step of the same model goes before each timed one,
+since no training has a step of another network between its own, which leaves caches and memory arranged for that one.
+On a shared host the same step was seen to take from 1.5 to 2.6 s: part 1 gives the ratio of the fastest steps, which
+is the machine's own, and the median over the pairs (wall and CPU time) beside it; part 2 sums the medians of each
+round.
 """
 
 from __future__ import annotations
@@ -235,11 +237,10 @@ def _batch(size: int) -> Split:
 
 
 def _interleaved(models: dict[str, Stepper], rounds: int) -> Times:
-    for model in models.values():
-        model.seconds()
     times: Times = {name: [] for name in models}
     for _ in range(rounds):
         for name, model in models.items():
+            model.seconds()
             times[name].append(model.seconds())
     return times
 

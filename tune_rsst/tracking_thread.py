@@ -96,10 +96,11 @@ class RetryingThread:
                 self._closing.wait(gather_s)
                 gather_s = self._gather_s
             self._wake.clear()
+            last = self.closing  # a run that had begun before `close` has not seen all that was there then
             if self.attempt(self._action):
                 retry_s = 0.0
             else:
                 limit_s = LAST_RETRY_WHEN_CLOSING_S if self.closing else LAST_RETRY_S
                 retry_s = min(max(2 * retry_s, FIRST_RETRY_S), limit_s)
-            if self.closing and (not retry_s or retry_s > self.time_left_s):
+            if last and (not retry_s or retry_s > self.time_left_s):
                 return

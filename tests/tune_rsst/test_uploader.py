@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tune_rsst.ledger import DriverLock, read
 from tune_rsst.tracking import SweepRuns, _client, check_tracking_uri, find_parent_run, sqlite_uri
 from tune_rsst.tracking_plan import PARENT, Plan
 from tune_rsst.tracking_tail import known_parent_run, load_cursor
+from tune_rsst.tracking_thread import RetryingThread
 from tune_rsst.uploader import Uploader
 
 EXPERIMENT = "tests"
@@ -280,6 +282,27 @@ def test_a_server_that_does_not_answer_costs_the_sweep_nothing(tmp_path: Path, k
         assert time.monotonic() - begun < 1.5
         assert missing == len(read(home.ledger))
         assert sorted(costs)[len(costs) * 99 // 100] < 0.002
+
+
+def test_what_came_while_the_last_run_but_one_was_busy_is_uploaded_too() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def action() -> None:
+        seen.append(thread.closing)
+        begun.set()
+        assert go_on.wait(20)
+
+    thread = RetryingThread(action, name="busy", gather_s=0.0, at_end=lambda: None)
+    thread.start()
+    assert begun.wait(20)
+    closer = threading.Thread(target=thread.close, args=(20.0,))
+    closer.start()
+    while not thread.closing:
+        time.sleep(0.01)
+    go_on.set()
+    closer.join(20)
+    assert seen == [False, True]
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///tmp/x", "sqlite:///mlflow.db", "http://", ""])
