@@ -25,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-FOLLOW_S = 2.0
 Sweep = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
 
 
@@ -46,6 +45,10 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan (epochs, hours, memory, disk) and write nothing.")
     ] = False,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option("--warm-start", metavar="SWEEP", help="Former sweep whose trials guide the search; repeatable."),
+    ] = None,
 ) -> None:
     """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes.
 
@@ -54,7 +57,8 @@ def sweep(
     from tune_rsst.config import written_in
     from tune_rsst.plan import make_plan
 
-    plan = make_plan(written_in(words), name, resume)
+    written = written_in(words) | ({"warm_start": warm_start} if warm_start else {})
+    plan = make_plan(written, name, resume)
     if dry_run:
         from tune_rsst.estimate import estimate, lines
 
@@ -69,8 +73,8 @@ def _run(plan: Plan) -> NoReturn:
     from tune_rsst.table import make_console
 
     console = make_console()
-    if plan.note:
-        console.print(plan.note, highlight=False, soft_wrap=True)
+    for line in filter(None, (plan.note, plan.warm.line)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(run(plan, console))
 
 
@@ -222,38 +226,15 @@ def track(
     experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "tune-rsst",
 ) -> None:
     """Put a single run into MLflow from its folder; a second time changes nothing."""
-    import time
-
     from tune_rsst import home
-    from tune_rsst.config import hide_password
-    from tune_rsst.single import Follower, read
+    from tune_rsst.single import keep_level
     from tune_rsst.tracking import check_tracking_uri
 
     address = check_tracking_uri(uri or home.default_tracking_uri())
-    read(save_dir)
-    follower: Follower | None = None
-    shown, told = -1, ""
-    while True:
-        try:
-            follower = follower or Follower(save_dir, address, experiment, sweep)
-            count = follower.step()
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever a store raises)
-            line = hide_password(" ".join(str(error).split())[:300])
-            if not follow:
-                _fail(f"mlflow = {hide_password(address)}: {line}", 1)
-            if line != told:
-                print(f"MLflow can't be reached, trying again: {line}", file=sys.stderr, flush=True)
-            told = line
-        else:
-            if count != shown:
-                state = "finished" if follower.run.finished else "running"
-                print(f"{save_dir}: {count} events in run {follower.run_id} ({state})", flush=True)
-            shown = count
-            if follower.run.finished or not follow:
-                return
-        time.sleep(FOLLOW_S)
+    try:
+        keep_level(save_dir, address, experiment, sweep, follow)
+    except ConnectionError as error:
+        _fail(str(error), 1)
 
 
 @app.command()

@@ -83,6 +83,9 @@ class SweepSettings(BaseModel):
     optuna_storage: str | None = Field(
         None, description="default: sqlite in the sweep's folder; memory, or a database URL"
     )
+    warm_start: tuple[str, ...] = Field(
+        (), description="former sweeps (names, or folders with a / in them) whose finished trials guide the search"
+    )
     ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
     resume: Literal["never", "auto", "must"] = Field(
         "never",
@@ -98,6 +101,11 @@ class SweepSettings(BaseModel):
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
         return name
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str | int | float) else names or ()
 
     @field_validator("rungs")
     @classmethod
@@ -185,7 +193,7 @@ def _known(name: str, value: Any) -> None:
         close = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"
         raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
-    if isinstance(value, dict) or (isinstance(value, list) and name != "rungs"):
+    if isinstance(value, dict) or (isinstance(value, list) and name not in ("rungs", "warm_start")):
         raise ConfigError(name, value, "one value; all settings are in one flat list")
 
 

@@ -55,7 +55,7 @@ class Driver:
             if trial.data_digest:
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
         self._left_over = self.view.unfinished
-        self._known = {t.fingerprint: t.trial for t in self.view.trials.values()}
+        self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
         searcher.sync(self.view, self.rungs)
 
     def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
@@ -70,6 +70,9 @@ class Driver:
     def record(self, event: str, **fields: Any) -> None:
         """Write an event of the sweep itself (sweep_started, interrupted, resumed, sweep_ended)."""
         self._write(event, **fields)
+        if event == "sweep_started" and self.view.former:
+            self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
+            self._searcher.sync(self.view, self.rungs)
 
     def _write(self, event: str, **fields: Any) -> None:
         self.view.apply(self._ledger.append(event, **fields))
@@ -103,10 +106,11 @@ class Driver:
         for _ in range(MAX_ASKS):
             asked = self._searcher.ask(known)
             said = {"number": asked.number, "params": asked.params, "distributions": asked.distributions}
-            if asked.config is None or asked.repeat_of is not None:
+            repeated = self.view.known(asked.repeat_of)
+            if asked.config is None or repeated is not None:
                 self._write("repeated", **said, of=asked.repeat_of, reason=asked.invalid)
-                if asked.repeat_of is not None:
-                    self._tell(asked.number, self.view.trials[asked.repeat_of])
+                if repeated is not None:
+                    self._tell(asked.number, repeated)
                 continue
             trial = trial_key(asked.number)
             about = {

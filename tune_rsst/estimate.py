@@ -231,4 +231,5 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  disk a trial    {found.disk_mib:,.1f} MiB at most; the sweep {found.disk_mib * found.trials:,.0f} MiB",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
+        *([f"  {plan.warm.line}"] if plan.warm.line else []),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
@@ -23,6 +23,7 @@ from tune_rsst.results import load
 from tune_rsst.spaces import Space
 from tune_rsst.tracking import check_tracking_uri
 from tune_rsst.view import SweepView, data_key
+from tune_rsst.warm_start import WarmStart, gather
 
 PASSWORD_MARK = ":***@"
 
@@ -41,6 +42,7 @@ class Plan:
     finished: bool = False
     note: str | None = None
     more_trials: int = 0
+    warm: WarmStart = field(default_factory=WarmStart)
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
@@ -61,7 +63,8 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     folder = _new_folder(settings)
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
     note = f"nothing to go on with in {home.home()}: a new sweep, {folder.name}" if how != "never" else None
-    return _checked(settings, folder, note=note)
+    plan = _checked(settings, folder, note=note)
+    return replace(plan, warm=gather(plan.settings, plan.space, plan.weights))
 
 
 def extension(name: str, more_trials: int) -> Plan:

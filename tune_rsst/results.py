@@ -73,6 +73,7 @@ def as_json(folder: SweepFolder, view: SweepView, state: str, parent_run_id: str
         "folder": str(folder.path),
         "best": trial_json(best) if best else None,
         "pareto": pareto_front(view),
+        "warm_start": sorted(view.former),
         "standing": standing(view),
         "trials": [trial_json(t) for t in view.trials.values()],
     }

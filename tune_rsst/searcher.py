@@ -127,7 +127,7 @@ class StudySearcher:
         self.study.add_trials(wanted)
 
     def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
-        original = view.trials.get(record["of"]) if record["of"] else None
+        original = view.known(record["of"])
         failed = Outcome(TrialState.FAIL, None, {})
         seen = outcome(original, rungs.get(record["of"], {}), self.objective) if original else failed
         return create_trial(
@@ -222,7 +222,7 @@ def _records(view: SweepView) -> list[dict[str, Any]]:
     """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
     trials = [
         {"number": t.number, "params": t.params, "distributions": t.distributions, "of": t.trial}
-        for t in view.trials.values()
+        for t in (*view.former.values(), *view.trials.values())
     ]
     return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst.config import hide_password
 from tune_rsst.origin import origin
 from tune_rsst.tracking_note import rerun_command
 from tune_rsst.tracking_plan import FINAL, PARENT, PER_EPOCH, PER_ROUND, START_TAGS, Point, Write, finite_number, text
 
+FOLLOW_S = 2.0
 Events = list[dict[str, Any]]
 
 
@@ -177,3 +181,36 @@ class Follower:
             raise RuntimeError(f"MLflow: {refusal}")
         self._done = len(self.run.events)
         return self._done
+
+
+def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, follow: bool) -> None:
+    """Upload once or, with `follow`, until the run has finished; says what is there.
+
+    Raises:
+        ConfigError: no folder of a run, or no such sweep in MLflow.
+        ConnectionError: MLflow can't be reached, or refuses; one line without passwords. Not with `follow`.
+    """
+    read(save_dir)
+    follower: Follower | None = None
+    shown, told = -1, ""
+    while True:
+        try:
+            follower = follower or Follower(save_dir, uri, experiment, sweep)
+            count = follower.step()
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever a store raises)
+            line = hide_password(" ".join(str(error).split())[:300])
+            if not follow:
+                raise ConnectionError(f"mlflow = {hide_password(uri)}: {line}") from None
+            if line != told:
+                print(f"MLflow can't be reached, trying again: {line}", file=sys.stderr, flush=True)
+            told = line
+        else:
+            if count != shown:
+                state = "finished" if follower.run.finished else "running"
+                print(f"{save_dir}: {count} events in run {follower.run_id} ({state})", flush=True)
+            shown = count
+            if follower.run.finished or not follow:
+                return
+        time.sleep(FOLLOW_S)

@@ -106,6 +106,7 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
         "home": str(folder.path.parent),
         "weights": plan.weights.record(),
         "seed": settings.seed,
+        **plan.warm.record(),
         "versions": _versions(),
         **origin(),
     }

@@ -120,7 +120,9 @@ def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> li
             f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
             f"kept share {m['kept_share']:.3f} (objective: {after})"
         )
-    lines = [told, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
+    former = sorted({name.rpartition("/")[0] for name in view.former})
+    guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
+    lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
     if folder.best.exists():
         lines.append(f"Best trial's knobs: {folder.best}")
     if folder.best_model.exists():

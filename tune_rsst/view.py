@@ -97,13 +97,14 @@ class TrialView:
 
 @dataclass
 class SweepView:
-    """One sweep as far as the ledger knows it."""
+    """One sweep as far as the ledger knows it. `former`: trials of former sweeps that its study began with."""
 
     name: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     trials: dict[str, TrialView] = field(default_factory=dict)
     repeats: list[dict[str, Any]] = field(default_factory=list)
+    former: dict[str, TrialView] = field(default_factory=dict)
     ended: bool = False
     started_at: float = 0.0
     updated_at: float = 0.0
@@ -125,6 +126,7 @@ class SweepView:
         self.updated_at = now
         if kind == "sweep_started":
             self.name, self.settings, self.start, self.started_at = event["name"], event["settings"], dict(event), now
+            self.former = {record["trial"]: _former(record, now) for record in event.get("warm_start", ())}
         elif kind == "suggested":
             self.trials[event["trial"]] = TrialView(
                 trial=event["trial"],
@@ -154,6 +156,10 @@ class SweepView:
             self.ended = False
             self.settings = {**self.settings, **event.get("settings", {})}
 
+    def known(self, trial: str | None) -> TrialView | None:
+        """A trial of this sweep, or a former one that its study began with."""
+        return None if trial is None else self.trials.get(trial) or self.former.get(trial)
+
     @property
     def unfinished(self) -> list[TrialView]:
         """Trials that were suggested and have not ended, in the order of their numbers."""
@@ -168,3 +174,11 @@ class SweepView:
     def count(self, state: str) -> int:
         """Number of trials in `state`."""
         return sum(t.state == state for t in self.trials.values())
+
+
+def _former(record: Mapping[str, Any], now: float) -> TrialView:
+    """A trial of a former sweep, as tune_rsst/warm_start.py wrote it down."""
+    names = ("trial", "number", "params", "distributions", "fingerprint")
+    trial = TrialView(**{name: record[name] for name in names}, knobs={}, rounds=0, suggested_at=now)
+    trial.state, trial.final = "finished", dict(record["metrics"])
+    return trial
