@@ -1,8 +1,8 @@
 """Does the search pay? TPE with early stopping at equal kept share against random search without stopping, on digits.
 
-    python -m benchmarks.search_pays [--seeds 0 1 2 3 4] [--minutes 2.5] [--home FOLDER]
+    python -m benchmarks.search_pays [--space digits] [--random-trials 12] [--seeds 0 1 2 3 4] [--minutes 2.5]
 
-For each seed, random search trains 12 trials of the space `digits` to the end: their epochs are the budget. Then TPE
+For each seed, random search trains 12 trials of the space to the end: their epochs are the budget. Then TPE
 with halving (all settings at their defaults) runs until a trial of its own finishes with at least random search's best
 validation accuracy, or until the budget is used up ("not reached"). Every epoch counts, those of stopped trials too.
 
@@ -30,8 +30,8 @@ from typing import Any
 
 from benchmarks._common import FIGURES, table
 
-FIXED = ("epochs=4", "batch_size=128", "max_concurrent_trials=1")
-RANDOM = ("sampler=random", "stopping=none", "trials=12")
+FIXED = ("dataset=digits", "arch=vit_digits", "epochs=4", "batch_size=128", "max_concurrent_trials=1")
+RANDOM = ("sampler=random", "stopping=none")
 SEARCH = ("sampler=tpe", "stopping=halving", "trials=200")
 OTHER_DRAWS = 1000
 
@@ -95,13 +95,14 @@ class Arm:
         return True
 
 
-def compare(home: Path, seed: int, deadline: float) -> dict[str, Any] | None:
+def compare(home: Path, seed: int, deadline: float, space: str, trials: int) -> dict[str, Any] | None:
     """One seed's row, or None when the time ran out."""
-    random = Arm(home, seed, RANDOM, "random", draws=seed)
+    home, words = home / f"{space}-{trials}", (f"space={space}",)
+    random = Arm(home, seed, (*RANDOM, *words, f"trials={trials}"), "random", draws=seed)
     if not random.run(deadline):
         return None
     best = max(value for _, value in random.curve())
-    search = Arm(home, seed, SEARCH, "search", draws=seed + OTHER_DRAWS)
+    search = Arm(home, seed, (*SEARCH, *words), "search", draws=seed + OTHER_DRAWS)
     if not search.run(deadline, target=best, budget=random.spent):
         return None
     reached = next((spent for spent, value in search.curve() if value >= best and spent <= random.spent), None)
@@ -120,18 +121,24 @@ def compare(home: Path, seed: int, deadline: float) -> dict[str, Any] | None:
 def main() -> None:
     """Go on for `--minutes`, then print what there is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--space", default="digits", help="a search space; digits is the data set in any case")
+    parser.add_argument("--random-trials", type=int, default=12, help="random search's trials: the budget")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no further trial after this time")
     parser.add_argument("--home", type=Path, default=Path(".tune_rsst/search_pays"), help="where the ledgers are")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     deadline = time.monotonic() + 60 * options.minutes
-    rows = [compare(options.home, seed, deadline) for seed in options.seeds]
+    space, trials = options.space, options.random_trials
+    rows = [compare(options.home, seed, deadline, space, trials) for seed in options.seeds]
     there = [row for row in rows if row is not None]
     if len(there) < len(rows):
         print(f"{len(there)} of {len(rows)} seeds are done; run again to go on", file=sys.stderr)
         raise SystemExit(1)
-    (FIGURES / "search_pays.json").write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
+    path = FIGURES / "search_pays.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known[f"{space}, {trials} random trials"] = there
+    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(table(list(there[0]), [[_cell(value) for value in row.values()] for row in there]))
     shares = [math.inf if row["share of the budget"] is None else row["share of the budget"] for row in there]
     middle = statistics.median(shares)

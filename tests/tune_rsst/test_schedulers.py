@@ -1,5 +1,9 @@
 """Trials are compared at equal kept share, in numbers that can be checked by hand."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tune_rsst.schedulers import EqualShareHalving
@@ -76,3 +80,39 @@ def test_replaying_the_same_order_gives_the_same_rungs(order: tuple[str, ...]) -
         return h.values, stops
 
     assert play() == play()
+
+
+CURVES = json.loads((Path(__file__).parents[2] / "docs" / "figures" / "curves.json").read_text())
+
+
+def stopped(trials: dict[str, Any], progress: dict[str, Any]) -> list[str]:
+    """Who is stopped when `progress` (kept share asked → rung, by round or by epoch) decides where trials meet."""
+    h = EqualShareHalving(0.3, (0.3, 0.6), 2.0)
+    out = []
+    for name, trial in trials.items():
+        for index, done in enumerate(trial["rounds"]):
+            share = done["kept_share_asked"]
+            if "round" in progress:
+                share = 0.3 ** dict(zip(progress["round"], h.rungs, strict=True)).get(done["round"], 0.0)
+            elif "epoch" in progress:
+                passed = [
+                    q for q, epoch in zip(h.rungs, progress["epoch"], strict=True) if done["epochs_trained"] >= epoch
+                ]
+                share = 0.3 ** max(passed, default=0.0)
+            last = index == len(trial["rounds"]) - 1
+            decision = h.enter(name, share, done["val_top1"], last_round=last)
+            if decision and decision.stop:
+                out.append(name)
+                break
+    return out
+
+
+def test_on_recorded_curves_comparing_by_round_or_epoch_stops_the_best_trial_and_equal_share_keeps_it() -> None:
+    """Three real trials (benchmarks.search_pays, seed 4): 5, 5 and 4 rounds to the same size."""
+    trials = {name: CURVES["random-4"][name] for name in ("t0001", "t0008", "t0005")}
+    best = max(trials, key=lambda name: trials[name]["val_top1"])
+    assert best == "t0005" and len(trials[best]["rounds"]) == 4
+    assert stopped(trials, {"round": (1, 2)}) == [best]
+    assert stopped(trials, {"epoch": (8, 12)}) == [best]
+    assert best not in stopped(trials, {})
+    assert stopped(dict(reversed(trials.items())), {}) == ["t0008", "t0001"], "whoever comes first"
