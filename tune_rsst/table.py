@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_rsst.home import SweepFolder
-from tune_rsst.objective import Objective, best_of, standing
+from tune_rsst.objective import Objective, best_of, pareto_front, standing
 from tune_rsst.results import next_commands, rank
 from tune_rsst.view import SweepView, TrialView
 
@@ -86,7 +86,7 @@ def _fitting(console: Console, view: SweepView, best: TrialView | None, keep: Ca
 
 
 def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
-    places = standing(view)
+    places, front = standing(view), _front(view)
     searched = sorted({name for t in view.trials.values() for name in t.params})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
@@ -101,13 +101,20 @@ def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Ca
         cells = [COLUMNS[name](trial) for name in names]
         cells += [_short(trial.params.get(name, "")) for name in searched]
         style = "bold green" if best and trial.trial == best.trial else None
-        table.add_row(place, trial.trial, _state(trial, places[trial.trial]), *cells, style=style)
+        table.add_row(place, trial.trial, _state(trial, places[trial.trial], trial.trial in front), *cells, style=style)
     return table
 
 
-def _state(trial: TrialView, place: str) -> str:
-    """A finished trial that the objective does not allow says so."""
+def _state(trial: TrialView, place: str, on_the_front: bool) -> str:
+    """A finished trial that the objective does not allow says so, and one on the front where that is looked for."""
+    if on_the_front:
+        return "finished, front"
     return "finished, not allowed" if place == "infeasible" else trial.state
+
+
+def _front(view: SweepView) -> list[str]:
+    """Trials on the front of a sweep that looks for one."""
+    return pareto_front(view) if view.settings.get("objective") == "pareto" else []
 
 
 def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
@@ -120,6 +127,8 @@ def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> li
             f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
             f"kept share {m['kept_share']:.3f} (objective: {after})"
         )
+    if front := _front(view):
+        told += f"\nFront, smallest first: {', '.join(front)}"
     former = sorted({name.rpartition("/")[0] for name in view.former})
     guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
     lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.tune_rsst.fake_sweep import FakeSweep, tiny
 from trainables.rsst.config import ConfigError
-from tune_rsst import config, objective, spaces
+from tune_rsst import config, objective, spaces, table
 from tune_rsst.config import SweepSettings, given, resolve, with_checked_knobs
 from tune_rsst.objective import Objective, best_of, pareto_front, ranking, standing
 from tune_rsst.plan import make_plan
@@ -57,6 +57,17 @@ def test_the_front_holds_finished_trials_that_none_beats_in_both() -> None:
 def test_stopped_failed_and_infeasible_trials_stand_apart() -> None:
     places = standing(view_of(*TRIALS, objective="constrained", max_gmacs=0.65))
     assert list(places.values()) == ["feasible", "feasible", "infeasible", "stopped", "failed", "infeasible"]
+
+
+def test_the_table_says_which_trials_are_on_the_front() -> None:
+    def states(**settings: Any) -> list[str]:
+        found = table._ranking(view_of(*TRIALS, **settings), None, ["val_top1"], lambda trial: True)
+        return list(found.columns[2].cells)
+
+    assert states(objective="pareto", pareto_against="gmacs") == [
+        *("finished, front", "finished, front", "finished", "finished, front", "stopped", "failed")
+    ]
+    assert states()[:2] == ["finished", "finished, not allowed"]
 
 
 @pytest.mark.parametrize(
