@@ -110,12 +110,13 @@ def _reason(trial: Trial) -> str:
 
 
 class Ticker(_Door, Callback):
-    """Lets the live table look at the view a few times a second."""
+    """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
 
     def __init__(self, driver: Driver, tick: Callable[[], None]) -> None:
         self.driver, self._tick = driver, tick
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.guarded(self.driver.leave)
         try:
             self._tick()
         except Exception:

@@ -62,7 +62,7 @@ def examine(written: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _versions() -> dict[str, str]:
-    from tune_rsst.sweep import _versions as found
+    from tune_rsst.connection import versions as found
 
     return found()
 
@@ -127,11 +127,12 @@ def _database(url: str, what: str = "optuna") -> Finding:
 
 
 def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
-    from tune_rsst.sweep import _address, _ray
 
-    where = _address(plan) or "a local Ray"
+    from tune_rsst.connection import address, connected
+
+    where = address(plan.settings) or "a local Ray"
     try:
-        with home.ray_folder() as folder, _ray(plan, str(folder)):
+        with home.ray_folder() as folder, connected(plan.settings, str(folder)):
             import ray
 
             mode = os.environ.get("RAY_AUTH_MODE", "disabled")
@@ -139,7 +140,7 @@ def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
             nodes = [node for node in ray.nodes() if node["Alive"]]
             gpus = found.get("GPU", 0)
             yield Finding("cluster", True, f"{where}: {len(nodes)} nodes, {found.get('CPU', 0):g} CPUs, {gpus:g} GPUs")
-            safe = mode == "token" or not _address(plan)
+            safe = mode == "token" or not address(plan.settings)
             text = f"RAY_AUTH_MODE = {mode}" + ("" if safe else "; anyone who reaches this cluster can run code on it")
             yield Finding("authentication", True, text)
             yield _fits(plan, found)

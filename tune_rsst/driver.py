@@ -8,6 +8,7 @@ parameters, rungs are refilled in the order in which they were filled, a decisio
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from tune_rsst.ledger import Ledger
 from tune_rsst.schedulers import Decision, EqualShareHalving
 from tune_rsst.searcher import MAX_ASKS, StudySearcher, outcome
 from tune_rsst.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
+
+LEAVE_ANYWAY_S = 1.0
 
 
 class OtherData(RuntimeError):
@@ -31,9 +34,13 @@ class Driver:
         settings: SweepSettings,
         searcher: StudySearcher,
         notify: Callable[[], None] = lambda: None,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
-        """Replay `ledger`; `notify` is called after each line that is written."""
-        self._ledger, self._settings, self._searcher, self._notify = ledger, settings, searcher, notify
+        """Replay `ledger`; `notify` is called after each line that is written, `hurry` when there is little time."""
+        self._ledger, self._settings, self._searcher = ledger, settings, searcher
+        self._notify, self._hurry = notify, hurry
+        self._leaving = self.left = False
+        self._lock = threading.RLock()
         self.view = SweepView()
         self.halving = None
         if settings.stopping == "halving" and settings.target_density is not None:
@@ -74,8 +81,27 @@ class Driver:
             self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
             self._searcher.sync(self.view, self.rungs)
 
+    def leave_soon(self) -> None:
+        """The sweep is to be interrupted; safe in a signal handler.
+
+        `leave` then writes it: after the present step or, where that hangs (Ray was ended with us), after a moment.
+        """
+        self._leaving = True
+        moment = threading.Timer(LEAVE_ANYWAY_S, self.leave)
+        moment.daemon = True
+        moment.start()
+
+    def leave(self) -> None:
+        """After `leave_soon`: write that the sweep is interrupted, before Tune waits for its workers. Once."""
+        with self._lock:
+            if self._leaving and not self.left and not self.complete:
+                self.left = True
+                self._hurry()
+                self._write("interrupted")
+
     def _write(self, event: str, **fields: Any) -> None:
-        self.view.apply(self._ledger.append(event, **fields))
+        with self._lock:
+            self.view.apply(self._ledger.append(event, **fields))
         self._notify()
 
     # --- what to run -----------------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ def conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, p
         if driver.broken is None:
             reason = problem or _shortfall(plan, driver)
             ended = "sweep_ended" if driver.complete else "interrupted"
-            driver.record(ended, **({"reason": reason} if reason else {}))
+            driver.leave()
+            if ended == "sweep_ended" or reason or not driver.left:
+                driver.record(ended, **({"reason": reason} if reason else {}))
     missing = 1
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)

@@ -195,7 +195,7 @@ def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[floa
 def cluster_resources(settings: SweepSettings) -> dict[str, float]:
     """CPU, GPU and memory (bytes) of the cluster that ray_address names, else of this machine, without starting Ray."""
     if address := settings.ray_address or os.environ.get("RAY_ADDRESS"):
-        from tune_rsst.sweep import connected_resources
+        from tune_rsst.connection import connected_resources
 
         return connected_resources(address)
     import torch

@@ -27,6 +27,9 @@ from tune_rsst.ledger import LEDGER_NAME, decode
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
 
 
+JOB_FOLDER = "/runtime_resources/working_dir_files/"
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """Paths of one sweep."""
@@ -82,7 +85,14 @@ class SweepFolder:
 
 
 def home() -> Path:
-    """Absolute path of TUNE_RSST_HOME; it need not exist."""
+    """Absolute path of TUNE_RSST_HOME; it need not exist.
+
+    Raises:
+        ConfigError: it is not set, and the current folder is one that Ray makes for a job and removes again.
+    """
+    if not os.environ.get("TUNE_RSST_HOME") and JOB_FOLDER in str(Path.cwd()):
+        valid = "a folder that every node mounts, set in the job's runtime_env or on the nodes"
+        raise ConfigError("TUNE_RSST_HOME", None, valid, "what lies in a job's own folder goes with the job")
     return Path(os.environ.get("TUNE_RSST_HOME") or ".tune_rsst").expanduser().absolute()
 
 

@@ -9,25 +9,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tune_rsst.home import SweepFolder
 
-TIMEOUT_S = 120.0
+TIMEOUT_S, LOOK_S = 120.0, 0.25
 NICENESS = 15
 
 
+class BrokenOff(Exception):
+    """There was something more urgent than pictures."""
+
+
 class Pictures:
-    """Draws pictures of one sweep, outside this process."""
+    """Draws pictures of one sweep, outside this process, until `urgent()` says that there is no time for them now."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder = folder
+        self.urgent: Callable[[], bool] = lambda: False
 
     def of_trials(self, trials: Sequence[str], timeout_s: float = TIMEOUT_S) -> dict[str, list[Path]]:
         """Paths by trial.
 
         Raises:
+            BrokenOff: `urgent`.
             RuntimeError: drawing failed; one line.
         """
         self._draw(list(trials), timeout_s)
@@ -37,6 +45,7 @@ class Pictures:
         """Paths of the sweep's own pictures and of the report.
 
         Raises:
+            BrokenOff: `urgent`.
             RuntimeError: drawing failed; one line.
         """
         self._draw(["--sweep"], timeout_s)
@@ -46,15 +55,26 @@ class Pictures:
         command = [sys.executable, "-m", "tune_rsst.pictures", str(self._folder.path), *words]
         fonts = {"MPLCONFIGDIR": str(self._folder.path.parent / ".matplotlib")}  # nothing is written outside the home
         environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-        try:
-            done = subprocess.run(
-                command, env=environment, timeout=max(1.0, timeout_s), capture_output=True, text=True, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s") from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        deadline = time.monotonic() + max(1.0, timeout_s)
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as child:
+            try:
+                said = self._wait(child, deadline, timeout_s)
+            finally:
+                child.kill()
+        if child.returncode:
+            last = (said.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"pictures: {last}")
+
+    def _wait(self, child: subprocess.Popen[str], deadline: float, timeout_s: float) -> str:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return child.communicate(timeout=LOOK_S)[1]
+            if self.urgent():
+                raise BrokenOff
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s")
 
 
 def main(words: Sequence[str]) -> None:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
 
 from trainables.rsst.config import ConfigError
-from tune_rsst import home
+from tune_rsst import connection, home
 from tune_rsst.config import RUN_ONLY, SweepSettings, without_secrets
-from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, deaf, finish_again
+from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, finish_again
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
 from tune_rsst.origin import origin
@@ -34,18 +29,6 @@ if TYPE_CHECKING:
     from tune_rsst.uploader import Uploader
 
 MAX_WORKER_FAILURES = 2
-OBJECT_STORE_BYTES = 200 * 1024**2
-PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
-# Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new engine prints a box even when told to be silent
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
-}
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -97,7 +80,7 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
     searcher = StudySearcher(settings, plan.space, plan.weights, storage=storage, conditional=plan.conditional)
     uri = str(settings.mlflow_tracking_uri)
     uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
-    driver = Driver(ledger, settings, searcher, notify=uploader.notify)
+    driver = Driver(ledger, settings, searcher, notify=uploader.notify, hurry=uploader.hurry)
     started = {
         "name": folder.name,
         "settings": without_secrets(settings.flat()),
@@ -107,33 +90,25 @@ def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
         "weights": plan.weights.record(),
         "seed": settings.seed,
         **plan.warm.record(),
-        "versions": _versions(),
+        "versions": connection.versions(),
         **origin(),
     }
     if driver.view.name:
         if plan.more_trials:
             driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
-        driver.record("resumed", versions=_versions(), settings=own)
+        driver.record("resumed", versions=connection.versions(), settings=own)
     else:
         driver.record("sweep_started", **started)
     uploader.start()
     return driver, uploader
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
 def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
     """Let Tune run what the driver gives out. Returns what went wrong, in one line, if something did."""
     if driver.complete:
         return None
-    where = "the cluster" if _address(plan) else "a local Ray"
+    where = "the cluster" if connection.address(plan.settings) else "a local Ray"
     console.print(
         f"Sweep {plan.folder.name}: {driver.remaining} of {plan.settings.trials} trials to run; starting {where} …\n"
         f"Folder: {plan.folder.path}",
@@ -143,7 +118,7 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
     try:
         with (
             home.ray_folder() as ray_folder,
-            _ray(plan, str(ray_folder)),
+            connection.connected(plan.settings, str(ray_folder), driver.leave_soon),
             LiveTable(driver.view, plan.settings.trials, console) as table,
         ):
             _fit(plan, driver, table)
@@ -158,45 +133,6 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
     finally:
         home.forget_sessions()
     return driver.broken
-
-
-def _address(plan: Plan) -> str | None:
-    return plan.settings.ray_address or os.environ.get("RAY_ADDRESS")
-
-
-@contextmanager
-def _ray(plan: Plan, local_folder: str) -> Iterator[None]:
-    """Ray, connected; SIGTERM (what `ray job stop` and a scheduler send) then ends the sweep as Ctrl-C does."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    address = _address(plan)
-    if address:
-        ray.init(address=address, **common)
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _temp_dir=local_folder,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **common,
-        )
-    try:
-        signal.signal(signal.SIGTERM, _as_interrupt)  # again: ray.init installs its own
-        yield
-    finally:
-        with deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
-            ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _as_interrupt(number: int, frame: object) -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
@@ -240,7 +176,7 @@ def _check_local_cpus(plan: Plan) -> None:
     """
     here = os.cpu_count() or 1
     wanted = plan.settings.cpus_per_trial
-    if not _address(plan) and wanted != "auto" and float(wanted) > here:
+    if not connection.address(plan.settings) and wanted != "auto" and float(wanted) > here:
         raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
 
 
@@ -261,26 +197,6 @@ def _resources(plan: Plan, driver: Driver, cluster: dict[str, float]) -> tuple[f
     decided = resources.resolve(cpus, gpus, found, config.num_threads, cluster)
     driver.record("measured", cpus_per_trial=decided[0], gpus_per_trial=decided[1], measured=asdict(found))
     return decided
-
-
-def connected_resources(address: str) -> dict[str, float]:
-    """What the cluster at `address` has.
-
-    Raises:
-        ConfigError: it can't be reached.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return {name: float(value) for name, value in ray.cluster_resources().items()}
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError("ray_address", address, "a Ray cluster that can be reached", reason) from None
-    finally:
-        ray.shutdown()
 
 
 def trials_at_once(settings: SweepSettings, cpus: float, gpus: float, cluster: dict[str, float]) -> int:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tune_rsst.home import SweepFolder
-from tune_rsst.pictures import TIMEOUT_S, Pictures
+from tune_rsst.pictures import TIMEOUT_S, BrokenOff, Pictures
 from tune_rsst.tracking_plan import PARENT, Plan
 from tune_rsst.tracking_thread import RetryingThread
 
@@ -30,14 +30,19 @@ class RunFiles:
         self._tried: Counter[tuple[str, str]] = Counter()
 
     def upload(self, store: SweepRuns, plan: Plan, thread: RetryingThread) -> list[str]:
-        """Draw and upload what is due. Returns one line for each failure."""
-        problems = []
+        """Draw and upload what is due. Returns one line for each failure.
+
+        Where the thread gets into a hurry meanwhile, it comes back at once: lines go first, pictures are for later.
+        """
+        problems: list[str] = []
+        hurried = thread.hurried
+        self._pictures.urgent = lambda: thread.hurried and not hurried
         due = [(run, version) for run, version in _versions(plan) if self._is_due(store, run, version)]
         trials = [(run, version) for run, version in due if run != PARENT]
         groups = [trials[i : i + AT_ONCE] for i in range(0, len(trials), AT_ONCE)]
         for group in [*groups, *([item] for item in due if item[0] == PARENT)]:
             left_s = min(TIMEOUT_S, thread.time_left_s)
-            if left_s <= 1.0:
+            if left_s <= 1.0 or self._pictures.urgent():
                 break
             self._tried.update(group)
             if not thread.attempt(partial(self._put, store, group, left_s)):
@@ -49,6 +54,12 @@ class RunFiles:
         return not store.has_files(run, version) and self._tried[run, version] < TRIES
 
     def _put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> None:
+        try:
+            self._draw_and_put(store, group, left_s)
+        except BrokenOff:
+            self._tried.subtract(group)
+
+    def _draw_and_put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> None:
         if group[0][0] == PARENT:
             drawn = self._pictures.of_sweep(left_s)
             files = {"pictures": [p for p in drawn if p.suffix == ".png"], "": [p for p in drawn if p.suffix != ".png"]}

@@ -24,7 +24,7 @@ class RetryingThread:
 
     def __init__(self, action: Callable[[], None], *, name: str, gather_s: float, at_end: Callable[[], None]) -> None:
         self._action, self._gather_s, self._at_end = action, gather_s, at_end
-        self._wake, self._closing = threading.Event(), threading.Event()
+        self._wake, self._closing, self._hurried = threading.Event(), threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._work_and_end, name=name, daemon=True)
         self.problems: deque[str] = deque(maxlen=PROBLEMS_KEPT)
@@ -33,6 +33,11 @@ class RetryingThread:
     def closing(self) -> bool:
         """Whether this is the last run of the action."""
         return self._closing.is_set()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether no time is to be lost."""
+        return self._hurried.is_set()
 
     @property
     def time_left_s(self) -> float:
@@ -48,11 +53,16 @@ class RetryingThread:
         """There is something to do. Returns at once."""
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Gather wakes no longer: run the action as soon as there is something to do. Returns at once."""
+        self._hurried.set()
+        self._wake.set()
+
     def close(self, timeout_s: float) -> bool:
         """One last run of the action, tried again for at most `timeout_s`. False when the thread is left behind."""
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
-        self._wake.set()
+        self.hurry()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -61,6 +71,7 @@ class RetryingThread:
         """The action in the caller's thread until it succeeds, for at most about `timeout_s`."""
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
+        self._hurried.set()
         self._work()
 
     def attempt(self, action: Callable[[], None]) -> bool:
@@ -93,7 +104,7 @@ class RetryingThread:
                 self._closing.wait(retry_s)
             elif not self.closing:
                 self._wake.wait()
-                self._closing.wait(gather_s)
+                self._hurried.wait(gather_s)
                 gather_s = self._gather_s
             self._wake.clear()
             last = self.closing  # a run that had begun before `close` has not seen all that was there then

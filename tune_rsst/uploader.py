@@ -66,6 +66,10 @@ class Uploader:
         """The ledger has grown. Returns at once."""
         self._thread.wake()
 
+    def hurry(self) -> None:
+        """From now on upload each line at once, and draw no pictures before `close`. Returns at once."""
+        self._thread.hurry()
+
     def close(self, timeout_s: float) -> int:
         """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing.
 
@@ -119,7 +123,8 @@ class Uploader:
                 raise
         if self._thread.closing:
             self._store.drop_doubles()
-        self._upload_files(self._store)
+        if self._thread.closing or not self._thread.hurried:
+            self._upload_files(self._store)
 
     def _upload_files(self, store: SweepRuns) -> None:
         """Pictures and files of what has ended, once all lines are there; what fails is noted, and tried once more."""
