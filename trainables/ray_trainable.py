@@ -4,18 +4,22 @@ Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "rep
 "resources" (for Ray: {"CPU": …, "GPU": …})}.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
 line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
-"retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch).
+"retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch),
+"placed" ({"host", "node", "epochs_there"}: where it was opened just now, and epochs that its checkpoint holds).
+These two are lists of one, because Tune flattens dicts.
 Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
 """
 
 from __future__ import annotations
 
 import gc
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from trainables.rsst.checkpoint import StoreBusy
@@ -29,6 +33,7 @@ from trainables.rsst.trial import Trial, open_trial
 MIN_STEP_S = 2.0
 LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
+NODE_DIGITS = 12
 DATA_KNOBS = ("dataset", "data", "seed", "img_size")
 
 
@@ -47,6 +52,7 @@ class RSSTTrainable(tune.Trainable):
         self._events: Iterator[Event] | None = None
         self._position = 0
         self._busy_since: float | None = None
+        self._placed: dict[str, Any] | None = None
         self._data: tuple[tuple[Any, ...], ImageData] | None = None
 
     def step(self) -> dict[str, Any]:
@@ -65,6 +71,8 @@ class RSSTTrainable(tune.Trainable):
             no_memory = " ".join(str(error).split())[:300] or "MemoryError"
         if no_memory:  # not in the except clause: the error's frames hold the tensors
             self._retry_smaller(result, no_memory)
+        if self._placed is not None:
+            result["placed"], self._placed = [self._placed], None
         if result["done"]:
             self._close()
         return result
@@ -89,7 +97,7 @@ class RSSTTrainable(tune.Trainable):
         smaller = {**self._assignment["knobs"], "micro_batch_size": size // 2}
         self._assignment = {**self._assignment, "knobs": smaller, "retried": True}
         self._position = 0
-        result["retried"] = {"micro_batch_size": size // 2, "reason": reason}
+        result["retried"] = [{"micro_batch_size": size // 2, "reason": reason}]
         self._say(f"out of memory with {size} images at a time; going on from the checkpoint with {size // 2}")
 
     def _advance(self, result: dict[str, Any]) -> None:
@@ -111,6 +119,9 @@ class RSSTTrainable(tune.Trainable):
             self._trial = open_trial(config, root, say=self._say, data=self._load(config), wait_s=LOCK_PATIENCE_S)
             self._events = self._trial.events()
             self._busy_since = None
+            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+            there = max((event.get("epochs_trained", 0) for event in self._trial.history), default=0)
+            self._placed = {"host": socket.gethostname(), "node": node[:NODE_DIGITS], "epochs_there": there}
         return self._events
 
     def _load(self, config: RSSTConfig) -> ImageData:

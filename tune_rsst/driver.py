@@ -174,11 +174,12 @@ class Driver:
         return trial.state != UNFINISHED
 
     def _take_notes(self, trial: TrialView, result: Mapping[str, Any]) -> None:
-        """What a worker says besides events: it waits for the trial's store, or goes on with smaller micro-batches."""
+        """What a worker says besides events: where it is; that it waits for the store; smaller micro-batches."""
         if result.get("waiting") and self._worker_errors.get(trial.trial) != result["waiting"]:
             self.worker_error(trial.trial, result["waiting"])
-        if result.get("retried"):
-            self._write("retried", trial=trial.trial, **result["retried"])
+        for event in ("placed", "retried"):
+            for note in result.get(event, ()):
+                self._write(event, trial=trial.trial, **note)
 
     def _refuse_other_data(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
         found, place = metrics.get("data_digest"), data_key(trial.knobs)

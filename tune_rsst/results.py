@@ -53,6 +53,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "params": trial.params,
         "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if k not in ("lines", "source", "warning")}},
         "reason": trial.reason,
+        "places": trial.places,
         "rounds": trial.rounds,
         "fingerprint": trial.fingerprint,
         "knobs": trial.knobs,

@@ -120,6 +120,10 @@ class Plan:
                 self._reported(event["trial"], event["kind"], event["metrics"], ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
+            case "placed":
+                self._write(event["trial"]).tags |= {
+                    name: text(event[name]) for name in ("host", "node") if event[name]
+                }
             case "resumed":
                 self._sweep_state("running", None)
             case "interrupted" | "sweep_ended":

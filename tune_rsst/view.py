@@ -55,6 +55,8 @@ class TrialView:
     final: dict[str, Any] | None = None
     seconds: float = 0.0
     micro_batch_size: int | None = None
+    places: list[dict[str, Any]] = field(default_factory=list)
+    """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
 
     @property
     def data_digest(self) -> str | None:
@@ -150,6 +152,8 @@ class SweepView:
         elif kind == "extended":
             self.ended = False
             self.settings = {**self.settings, "trials": event["trials"]}
+        elif kind == "placed":
+            self.trials[event["trial"]].places.append({n: event[n] for n in ("host", "node", "epochs_there")})
         elif kind == "retried":
             self.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
         elif kind == "resumed":

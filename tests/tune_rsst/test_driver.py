@@ -249,7 +249,7 @@ def test_a_retry_after_memory_ran_out_is_in_the_ledger_and_survives_a_resume(tmp
     trial = first.driver.next_trial()
     assert trial is not None
     smaller = {"micro_batch_size": 8, "reason": "CUDA out of memory"}
-    first.driver.take({"trial_key": trial.trial, "events": [], "done": False, "retried": smaller})
+    first.driver.take({"trial_key": trial.trial, "events": [], "done": False, "retried": [smaller]})
     first.driver.take({"trial_key": trial.trial, "events": [], "waiting": "in use"})
     first.driver.take({"trial_key": trial.trial, "events": [], "waiting": "in use"})
     first.ledger.close()

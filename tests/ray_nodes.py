@@ -1,0 +1,111 @@
+"""A Ray cluster of separate nodes on this machine, with token authentication; ended by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Nodes:
+    """A head with one CPU, and more nodes of one CPU each. `environment` is what a client of it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir()
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        own = {"TUNE_RSST_HOME": str(self.home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self.environment = {**os.environ, **own, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+            self.environment.pop(name, None)
+        self.temp = Path(tempfile.mkdtemp(prefix="rn"))  # short: sockets lie below it
+        self.port, self.dashboard = _free_port(), _free_port()
+        self._raylets: list[int] = []
+        head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", f"--temp-dir={self.temp}"]
+        self._start(*head, f"--dashboard-agent-listen-port={_free_port()}")
+
+    @property
+    def address(self) -> str:
+        """For `ray job`."""
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def add(self) -> int:
+        """One more node; its raylet's process id."""
+        self._start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={_free_port()}")
+        return self._raylets[-1]
+
+    def run(self, *words: str, timeout_s: float = 90.0, **more: str) -> subprocess.CompletedProcess[str]:
+        """A command of this Python's environment, as a client of the cluster."""
+        command = [str(BIN / words[0]), *words[1:]]
+        environment = {**self.environment, **more}
+        return subprocess.run(
+            command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def end(self) -> None:
+        """Kill every process of the cluster."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def kill_node(self, raylet: int) -> None:
+        """The node is gone at once, with its workers, as when its machine is taken away."""
+        doomed = [psutil.Process(raylet), *psutil.Process(raylet).children(recursive=True)]
+        for process in doomed:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        self._raylets.remove(raylet)
+
+    def _start(self, *words: str) -> None:
+        small = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
+        before = {p.pid for p in self._processes()}
+        done = self.run("ray", "start", *words, *small)
+        assert done.returncode == 0, done.stdout + done.stderr
+        new = [p for p in self._processes() if p.pid not in before and p.name() == "raylet"]
+        assert len(new) == 1, new
+        self._raylets.append(new[0].pid)
+
+    def _processes(self) -> list[Any]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(self.temp) in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+
+def wait_for(what: Callable[[], Any], timeout_s: float = 90.0, every_s: float = 0.3) -> Any:
+    """What `what()` gives once it is true.
+
+    Raises:
+        TimeoutError: it never was.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(every_s)
+    raise TimeoutError(f"not within {timeout_s:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
