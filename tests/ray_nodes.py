@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Nodes:
-    """A head with one CPU, and more nodes of one CPU each. `environment` is what a client of it needs."""
+    """A head with two CPUs, and more nodes of two CPUs each. `environment` is what a client of it needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Nodes:
         self._raylets.remove(raylet)
 
     def _start(self, *words: str) -> None:
-        small = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
+        small = ["--num-cpus=2", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
         before = {p.pid for p in self._processes()}
         done = self.run("ray", "start", *words, *small)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster of two nodes: submitted as a job, stopped as a job, and with a node taken away."""
+"""Sweeps on a Ray cluster of one and two nodes: submitted as a job, stopped as a job, and with a node taken away."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.ray_nodes import BIN, Nodes, wait_for
 from tune_rsst.ledger import LedgerError, read
+from tune_rsst.tracking import _client, sqlite_uri
 from tune_rsst.view import SweepView
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -23,7 +23,7 @@ SETTINGS = "space: digits\ntarget_density: 0.4\nepochs: 2\nbatch_size: 128\nstop
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     found = Nodes(tmp_path_factory.mktemp("cluster"))
     try:
-        found.add()
+        _client(sqlite_uri(found.home))  # an empty database: making one takes seconds
         job = found.folder / "job"
         job.mkdir()
         (job / "sweep.yaml").write_text(SETTINGS)
@@ -33,9 +33,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         shutil.rmtree(found.temp, ignore_errors=True)
 
 
-def submit(nodes: Nodes, job: str, *words: str) -> None:
-    entry = [str(BIN / "python"), "-m", "tune_rsst", "sweep", "sweep.yaml", *words]
-    where = ["--address", nodes.address, "--no-wait", "--working-dir", "job", "--submission-id", job]
+def submit(nodes: Nodes, job: str, *words: str, working_dir: bool = True) -> None:
+    """Nodes on one machine share the job's folder, and one of them removes it: no folder where there are several."""
+    file = "sweep.yaml" if working_dir else str(nodes.folder / "job" / "sweep.yaml")
+    entry = [str(BIN / "python"), "-m", "tune_rsst", "sweep", file, *words]
+    where = ["--address", nodes.address, "--no-wait", "--submission-id", job]
+    where += ["--working-dir", "job"] if working_dir else []
     done = nodes.run("ray", "job", "submit", *where, "--", *entry)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -86,19 +89,6 @@ def shown(nodes: Nodes, sweep: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_a_submitted_job_runs_on_both_nodes_and_leaves_nothing_in_its_folder(nodes: Nodes) -> None:
-    submit(nodes, "first", "name=first", "trials=2")
-    finished(nodes, "first")
-    found = view(nodes, "first")
-    assert found.ended and found.count("finished") == 2
-    assert len({trial.places[0]["node"] for trial in found.trials.values()}) == 2
-    assert mlflow_runs(nodes, "first") == {"": "FINISHED", "t0000": "FINISHED", "t0001": "FINISHED"}
-    assert {p.name for p in nodes.home.iterdir()} >= {"first", "mlflow.db", "mlartifacts"}
-    left = [p.name for p in nodes.temp.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/**/*")]
-    assert left == ["sweep.yaml"]
-    assert (nodes.home / "first" / "best.yaml").exists() and shown(nodes, "first")["best"]["id"] in found.trials
-
-
 def test_without_the_token_nothing_is_submitted(nodes: Nodes) -> None:
     wrong = nodes.folder / "wrong"
     wrong.write_text("0" * 64)
@@ -114,8 +104,8 @@ def test_a_home_that_would_go_with_the_job_is_refused(nodes: Nodes) -> None:
     assert "TUNE_RSST_HOME = None: valid is a folder that every node mounts" in done.stdout + done.stderr
 
 
-def test_job_stop_leaves_a_sweep_that_the_next_job_finishes(nodes: Nodes) -> None:
-    submit(nodes, "stopped", "name=second", "trials=3", "epochs=3")
+def test_job_stop_leaves_a_sweep_that_the_next_job_finishes_with_nothing_left_in_its_folder(nodes: Nodes) -> None:
+    submit(nodes, "stopped", "name=second", "trials=2", "epochs=4")
     wait_for(lambda: rounds(view(nodes, "second")) >= 2)
     assert nodes.run("ray", "job", "stop", "--address", nodes.address, "stopped").returncode == 0
     wait_for(lambda: status(nodes, "stopped") == "stopped")
@@ -126,20 +116,24 @@ def test_job_stop_leaves_a_sweep_that_the_next_job_finishes(nodes: Nodes) -> Non
     running = {trial.trial for trial in before.unfinished}
     assert {t for t, state in mlflow_runs(nodes, "second").items() if state == "RUNNING"} == running
     assert optuna_states(nodes, "second").count("RUNNING") == len(running)
-    submit(nodes, "again", "name=second", "trials=3", "epochs=3")
+    submit(nodes, "again", "name=second", "trials=2", "epochs=4")
     finished(nodes, "again")
     after = view(nodes, "second")
-    assert after.ended and after.count("finished") == 3
+    assert after.ended and after.count("finished") == 2
     assert set(mlflow_runs(nodes, "second").values()) == {"FINISHED"}
-    assert optuna_states(nodes, "second") == ["COMPLETE"] * 3
+    assert optuna_states(nodes, "second") == ["COMPLETE"] * 2
+    assert {p.name for p in nodes.home.iterdir()} >= {"second", "mlflow.db", "mlartifacts"}
+    left = [p.name for p in nodes.temp.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/**/*")]
+    assert left == ["sweep.yaml"]
+    assert (nodes.home / "second" / "best.yaml").exists() and shown(nodes, "second")["best"]["id"] in after.trials
     for trial in running:
         hardened = [r["epochs_trained"] for r in before.trials[trial].round_events]
         assert after.trials[trial].places[-1]["epochs_there"] >= max(hardened, default=0), "no round was trained again"
 
 
 def test_a_node_that_is_taken_away_costs_its_trial_no_finished_round(nodes: Nodes) -> None:
-    raylet = nodes._raylets[-1]
-    submit(nodes, "third", "name=third", "trials=2", "epochs=6")
+    raylet = nodes.add()
+    submit(nodes, "third", "name=third", "trials=2", "epochs=6", "cpus_per_trial=2", working_dir=False)
 
     def both_have_a_round() -> bool:
         found = view(nodes, "third")
@@ -147,6 +141,7 @@ def test_a_node_that_is_taken_away_costs_its_trial_no_finished_round(nodes: Node
 
     wait_for(both_have_a_round)
     head = _head_node(nodes)
+    assert len({trial.places[0]["node"] for trial in view(nodes, "third").trials.values()}) == 2, "one on each node"
     there = next(t for t in view(nodes, "third").trials.values() if t.places[0]["node"] != head)
     nodes.kill_node(raylet)
     done = max(r["epochs_trained"] for r in view(nodes, "third").trials[there.trial].round_events)
@@ -165,8 +160,8 @@ def _head_node(nodes: Nodes) -> str:
     return nodes.run("python", "-c", code).stdout.strip().splitlines()[-1][:12]
 
 
-def test_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
+def test_doctor_looks_at_every_node(nodes: Nodes) -> None:
     nodes.add()
     done = nodes.run("tune-rsst", "doctor", f"ray_address=127.0.0.1:{nodes.port}", timeout_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 nodes, 2 CPUs" in done.stdout and "RAY_AUTH_MODE = token" in done.stdout
+    assert "2 nodes, 4 CPUs" in done.stdout and "RAY_AUTH_MODE = token" in done.stdout
