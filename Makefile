@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := dev,onnx,bench,postgres
+EXTRAS := dev,onnx,bench,postgres,s3
 ARGS ?=
 PYTEST_ARGS ?=
 

@@ -36,10 +36,10 @@ class Nodes:
         for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
             self.environment.pop(name, None)
         self.temp = Path(tempfile.mkdtemp(prefix="rn"))  # short: sockets lie below it
-        self.port, self.dashboard = _free_port(), _free_port()
+        self.port, self.dashboard = free_port(), free_port()
         self._raylets: list[int] = []
         head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", f"--temp-dir={self.temp}"]
-        self._start(*head, f"--dashboard-agent-listen-port={_free_port()}")
+        self._start(*head, f"--dashboard-agent-listen-port={free_port()}")
 
     @property
     def address(self) -> str:
@@ -48,7 +48,7 @@ class Nodes:
 
     def add(self) -> int:
         """One more node; its raylet's process id."""
-        self._start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={_free_port()}")
+        self._start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={free_port()}")
         return self._raylets[-1]
 
     def run(self, *words: str, timeout_s: float = 90.0, **more: str) -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ def wait_for(what: Callable[[], Any], timeout_s: float = 90.0, every_s: float = 
     raise TimeoutError(f"not within {timeout_s:.0f} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,8 @@
 """One trial under Ray Tune: hands the trial's events to the driver. The only file of trainables that imports ray.
 
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
-"resources" (for Ray: {"CPU": …, "GPU": …})}.
+"resources" (for Ray: {"CPU": …, "GPU": …})}, and where the sweep's home is a bucket "storage" (the sweep's address
+there): the stores below "store" are then this node's own, and what is in them goes to the bucket and comes from it.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
 line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
 "retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch),
@@ -22,6 +23,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.bucket import Bucket, StorageError
 from trainables.rsst.checkpoint import StoreBusy
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import ImageData, load
@@ -29,10 +31,12 @@ from trainables.rsst.device import free_memory
 from trainables.rsst.experiment import Event
 from trainables.rsst.training import TrialDiverged, is_out_of_memory
 from trainables.rsst.trial import Trial, open_trial
+from trainables.trial_mirror import TrialMirror, fetch_weights
 
 MIN_STEP_S = 2.0
 LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
+FLUSH_S, CLOSE_S = 60.0, 15.0
 NODE_DIGITS = 12
 DATA_KNOBS = ("dataset", "data", "seed", "img_size")
 
@@ -54,6 +58,8 @@ class RSSTTrainable(tune.Trainable):
         self._busy_since: float | None = None
         self._placed: dict[str, Any] | None = None
         self._data: tuple[tuple[Any, ...], ImageData] | None = None
+        self._mirror: TrialMirror | None = None
+        self._withheld: list[dict[str, Any]] = []
 
     def step(self) -> dict[str, Any]:
         """Train until a round ends, or until 2 s have passed and there is something to say."""
@@ -64,11 +70,16 @@ class RSSTTrainable(tune.Trainable):
         except (TrialDiverged, ConfigError) as error:
             result |= {"failed": str(error), "done": True}
         except StoreBusy as error:
-            self._wait_for_the_store(result, str(error))
+            self._wait(result, f"{error}; end that process")
+        except StorageError as error:
+            time.sleep(MIN_STEP_S)
+            self._wait(result, str(error))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             no_memory = " ".join(str(error).split())[:300] or "MemoryError"
+        if self._mirror is not None:
+            self._keep_in_the_bucket(self._mirror, result)
         if no_memory:  # not in the except clause: the error's frames hold the tensors
             self._retry_smaller(result, no_memory)
         if self._placed is not None:
@@ -77,13 +88,25 @@ class RSSTTrainable(tune.Trainable):
             self._close()
         return result
 
-    def _wait_for_the_store(self, result: dict[str, Any], line: str) -> None:
-        """A worker that was cut off from the cluster may still hold the trial: wait for it, but not for ever."""
+    def _wait(self, result: dict[str, Any], line: str) -> None:
+        """A worker that was cut off may still hold the trial, or the storage is away: wait for it, but not for ever."""
         self._busy_since = self._busy_since or time.monotonic()
         if time.monotonic() - self._busy_since < BUSY_LIMIT_S:
             result["waiting"] = line
         else:
-            result |= {"failed": f"{line}, for more than {BUSY_LIMIT_S:.0f} s; end that process", "done": True}
+            result |= {"failed": f"for more than {BUSY_LIMIT_S:.0f} s: {line}", "done": True}
+
+    def _keep_in_the_bucket(self, mirror: TrialMirror, result: dict[str, Any]) -> None:
+        """A trial has finished when its model is in the bucket: its last events are withheld until then."""
+        result["events"] = [*self._withheld, *result["events"]]
+        self._withheld = []
+        if not result["done"] or "failed" in result:
+            mirror.wake()
+        elif not mirror.flush(FLUSH_S, results=True):
+            self._withheld, result["events"], result["done"] = result["events"], [], False
+            self._wait(result, mirror.problem or f"the results are on their way to {mirror.address}")
+        else:
+            self._busy_since = None
 
     def _retry_smaller(self, result: dict[str, Any], reason: str) -> None:
         """Once: go on from the newest checkpoint with half the micro-batch; the second time the trial has failed."""
@@ -116,6 +139,7 @@ class RSSTTrainable(tune.Trainable):
         if self._events is None:
             config = RSSTConfig.from_knobs(self._assignment["knobs"])
             root = Path(self._assignment["store"])
+            self._fetch(config, root)
             self._trial = open_trial(config, root, say=self._say, data=self._load(config), wait_s=LOCK_PATIENCE_S)
             self._events = self._trial.events()
             self._busy_since = None
@@ -123,6 +147,18 @@ class RSSTTrainable(tune.Trainable):
             there = max((event.get("epochs_trained", 0) for event in self._trial.history), default=0)
             self._placed = {"host": socket.gethostname(), "node": node[:NODE_DIGITS], "epochs_there": there}
         return self._events
+
+    def _fetch(self, config: RSSTConfig, root: Path) -> None:
+        """Where the sweep is in a bucket: the trial's checkpoint and its weights from there, where they are newer."""
+        if not self._assignment.get("storage"):
+            return
+        bucket = Bucket(self._assignment["storage"])
+        fetch_weights(bucket, config.weights, root.parent)
+        store = root / config.fingerprint
+        store.mkdir(parents=True, exist_ok=True)
+        mirror = TrialMirror(bucket.below("trials"), store, self._say)
+        mirror.fetch()
+        self._mirror = mirror
 
     def _load(self, config: RSSTConfig) -> ImageData:
         """The images; kept from trial to trial of this actor while they are the same."""
@@ -151,5 +187,8 @@ class RSSTTrainable(tune.Trainable):
     def _close(self) -> None:
         if self._trial is not None:
             self._trial.close()
-        self._trial = self._events = None
+        if self._mirror is not None:
+            self._mirror.close(CLOSE_S)
+        self._trial = self._events = self._mirror = None
+        self._withheld = []
         gc.collect()

@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tune_rsst.driver import Driver
+from tune_rsst.home import SweepFolder
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,11 @@ class _Door:
 class LedgerSearcher(_Door, Searcher):
     """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
 
-    def __init__(self, driver: Driver, store: Path, resources: dict[str, float]) -> None:
+    def __init__(self, driver: Driver, folder: SweepFolder, resources: dict[str, float]) -> None:
         super().__init__()
-        self.driver, self._store, self._resources = driver, store, resources
+        self.driver, self._folder, self._resources = driver, folder, resources
+        where = driver.settings.storage
+        self._storage = f"{where.rstrip('/')}/{folder.name}" if where else None
         self._keys: dict[str, str] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -64,8 +67,9 @@ class LedgerSearcher(_Door, Searcher):
         self._keys[trial_id] = trial.trial
         return {
             "trial_key": trial.trial,
-            "knobs": self.driver.knobs_of(trial),
-            "store": str(self._store),
+            "knobs": self._folder.with_own_weights(self.driver.knobs_of(trial)),
+            "store": str(self._folder.trials),
+            "storage": self._storage,
             "reported": len(trial.seen),
             "retried": trial.micro_batch_size is not None,
             "resources": self._resources,

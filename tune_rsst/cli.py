@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from trainables.bucket import StorageError
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import LedgerError, SweepBusy
 
@@ -146,6 +147,20 @@ def spaces(
 
 
 @app.command()
+def fetch(
+    storage: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where sweeps lie.")],
+    sweep: Annotated[str | None, typer.Argument(help="One of them; else all.")] = None,
+) -> None:
+    """Bring sweeps from a bucket into TUNE_RSST_HOME: `show`, `report` and `export` then know them here."""
+    from tune_rsst.storage import bring
+
+    found = bring(storage, sweep, print)
+    if not found:
+        raise ConfigError("storage", storage, f"a place with {sweep or 'a sweep'} in it")
+    print("\n".join(f"{folder.name}: {folder.path}" for folder in found))
+
+
+@app.command()
 def sync(sweep: Sweep = None) -> None:
     """Upload to MLflow what is missing there, for example after the server was down."""
     from tune_rsst import home, results
@@ -273,7 +288,7 @@ def main() -> None:
         app()
     except (ConfigError, SweepBusy) as error:
         _fail(str(error), 2)
-    except LedgerError as error:
+    except (LedgerError, StorageError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted before the sweep began", 130)

@@ -29,6 +29,7 @@ RUN_ONLY = frozenset(
         "gpus_per_trial",
         "mlflow_tracking_uri",
         "optuna_storage",
+        "storage",
         "ray_address",
         "resume",
         *HERE,
@@ -82,6 +83,10 @@ class SweepSettings(BaseModel):
     mlflow_experiment: str = Field("tune-rsst", min_length=1, description="MLflow experiment that holds the sweep")
     optuna_storage: str | None = Field(
         None, description="default: sqlite in the sweep's folder; memory, or a database URL"
+    )
+    storage: str | None = Field(
+        None,
+        description="s3://BUCKET/PREFIX where the sweep lies; TUNE_RSST_HOME is a working copy then; default: none",
     )
     warm_start: tuple[str, ...] = Field(
         (), description="former sweeps (names, or folders with a / in them) whose finished trials guide the search"

@@ -8,6 +8,7 @@ parameters, rungs are refilled in the order in which they were filled, a decisio
 from __future__ import annotations
 
 import math
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,11 +34,11 @@ class Driver:
         ledger: Ledger,
         settings: SweepSettings,
         searcher: StudySearcher,
-        notify: Callable[[], None] = lambda: None,
-        hurry: Callable[[], None] = lambda: None,
+        notify: Callable[[], object] = lambda: None,
+        hurry: Callable[[], object] = lambda: None,
     ) -> None:
         """Replay `ledger`; `notify` is called after each line that is written, `hurry` when there is little time."""
-        self._ledger, self._settings, self._searcher = ledger, settings, searcher
+        self._ledger, self.settings, self._searcher = ledger, settings, searcher
         self._notify, self._hurry = notify, hurry
         self._leaving = self.left = False
         self._lock = threading.RLock()
@@ -81,6 +82,11 @@ class Driver:
             self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
             self._searcher.sync(self.view, self.rungs)
 
+    def break_off(self, why: str) -> None:
+        """The sweep can't go on: nothing more is written, and Tune is stopped. From any thread."""
+        self.broken = self.broken or why
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     def leave_soon(self) -> None:
         """The sweep is to be interrupted; safe in a signal handler.
 
@@ -110,7 +116,7 @@ class Driver:
     def remaining(self) -> int:
         """Trials that have not ended, those not suggested yet included."""
         ended = len(self.view.trials) - len(self.view.unfinished)
-        return max(0, self._settings.trials - ended)
+        return max(0, self.settings.trials - ended)
 
     @property
     def complete(self) -> bool:
@@ -123,7 +129,7 @@ class Driver:
             trial = self._left_over.pop(0)
             if trial.state == UNFINISHED:
                 return trial
-        if len(self.view.trials) >= self._settings.trials or self.exhausted:
+        if len(self.view.trials) >= self.settings.trials or self.exhausted:
             return None
         return self._new_trial()
 
@@ -152,7 +158,7 @@ class Driver:
 
     def knobs_of(self, trial: TrialView) -> dict[str, Any]:
         """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""
-        here = {name: value for name, value in self._settings.fixed.items() if name in HERE}
+        here = {name: value for name, value in self.settings.fixed.items() if name in HERE}
         if trial.micro_batch_size is not None:
             here["micro_batch_size"] = trial.micro_batch_size
         return {**trial.knobs, **here}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.console import Console
 from tune_rsst import results
 from tune_rsst.ledger import DriverLock
 from tune_rsst.plan import Plan
+from tune_rsst.storage import SweepStorage, held
 from tune_rsst.table import print_table
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tune_rsst.uploader import Uploader
 
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
+STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
 
 
 def say(console: Console, line: str) -> None:
@@ -36,7 +39,7 @@ def finish_again(plan: Plan, console: Console) -> int:
 
     folder = plan.folder
     view, _ = results.load(folder)
-    with DriverLock(folder.path):
+    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
         if not results.best_is_written(folder, view):
             results.write_best(folder, view)
         settings = plan.settings
@@ -44,6 +47,11 @@ def finish_again(plan: Plan, console: Console) -> int:
         uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
         if uploader.missing():
             uploader.sync_once(UPLOAD_AT_END_S)
+        if storage is not None:
+            storage.start()
+            if problem := storage.close(STORE_AT_END_S):
+                say(console, _not_stored(folder.name, problem))
+                return 1
     say(console, f"{folder.name} is finished: nothing to go on with")
     return show_table(plan, console)
 
@@ -56,7 +64,18 @@ def _shortfall(plan: Plan, driver: Driver) -> str | None:
     return f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid"
 
 
-def conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, problem: str | None) -> int:
+def _not_stored(name: str, problem: str) -> str:
+    return f"{problem}; `tune-rsst sweep --name {name} --resume` writes the rest there"
+
+
+def conclude(
+    plan: Plan,
+    driver: Driver,
+    uploader: Uploader,
+    storage: SweepStorage | None,
+    console: Console,
+    problem: str | None,
+) -> int:
     """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
     with deaf():
         try:  # before the end is recorded: a sweep that is finished has its files
@@ -70,6 +89,7 @@ def conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, p
             driver.leave()
             if ended == "sweep_ended" or reason or not driver.left:
                 driver.record(ended, **({"reason": reason} if reason else {}))
+    unstored = storage and storage.close(STORE_AT_END_S if driver.complete else STORE_AT_INTERRUPT_S)
     missing = 1
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
@@ -81,6 +101,9 @@ def conclude(plan: Plan, driver: Driver, uploader: Uploader, console: Console, p
     else:
         code = 1 if problem else 130
         _say_how_to_go_on(plan, driver, console, problem)
+    if unstored:
+        say(console, _not_stored(plan.folder.name, unstored))
+        code = code or 1
     if missing:
         reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
         console.print(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.rsst.config import ConfigError
 from tune_rsst import home, results
 from tune_rsst.home import SweepFolder
+from tune_rsst.storage import fetch_model
 from tune_rsst.view import SweepView, TrialView
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def choose(what: str | None) -> Chosen:
         hint = f"finished ones: {', '.join(finished[:8]) or 'none yet'}"
         raise ConfigError("trial", what, f"a finished trial of {folder.name}, or a sweep that has a best one", hint)
     chosen = Chosen(folder, view, trial)
+    with suppress(OSError):  # said below
+        fetch_model(folder, view.settings.get("storage"), trial.fingerprint)
     missing = [file for file in MODEL_FILES if not (chosen.store / file).exists()]
     if missing:
         raise ConfigError("trial", trial.trial, f"one whose {missing[0]} is still in {chosen.store}")

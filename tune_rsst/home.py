@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import LEDGER_NAME, decode
@@ -80,8 +81,18 @@ class SweepFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
     def store(self, fingerprint: str) -> Path:
         return self.trials / fingerprint
+
+    def with_own_weights(self, knobs: dict[str, Any]) -> dict[str, Any]:
+        """`knobs` with the sweep's copy of the weights as it lies here, also where the home was another one before."""
+        digest = knobs.get("weights_digest")
+        own = self.weights / f"weights-{digest}.safetensors"
+        return {**knobs, "weights": str(own)} if digest and own.exists() else knobs
 
 
 def home() -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import describe
 from trainables.rsst.data import load as load_images
-from tune_rsst import config, home, objective, spaces
+from tune_rsst import config, home, objective, spaces, storage
 from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running
@@ -54,12 +54,14 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     """
     written = {**written, **({"name": name} if name else {})}
     how = _how_to_resume(written, resume)
+    said = _bring(written) if how != "never" else []
     target = _to_resume(written.get("name")) if how != "never" else None
     if target is not None:
-        return _resumed(target, written)
+        return _resumed(target, written, said=said)
     if how == "must":
         _refuse_to_begin(written.get("name"))
     settings = config.resolve(written)
+    storage.check(settings.storage)
     folder = _new_folder(settings)
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
     note = f"nothing to go on with in {home.home()}: a new sweep, {folder.name}" if how != "never" else None
@@ -138,13 +140,23 @@ def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
 def _new_folder(settings: SweepSettings) -> SweepFolder:
     if settings.name is not None:
         path = home.home() / settings.name
-        if any(known.name == settings.name for known in home.sweeps()):
+        here = any(known.name == settings.name for known in home.sweeps())
+        if here or storage.holds(settings.storage, settings.name):
             raise ConfigError("name", settings.name, "the name of no sweep yet", "add --resume to go on with that one")
         return SweepFolder(path)
     word = settings.space.rpartition(":")[2]
     base = f"{word}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [base, *(f"{base}-{n}" for n in range(2, 1000))]
     return SweepFolder(next(home.home() / n for n in names if not (home.home() / n).exists()))
+
+
+def _bring(written: Mapping[str, Any]) -> list[str]:
+    """What lies in the bucket that the user named comes into the home. Lines to say."""
+    said: list[str] = []
+    if address := config.resolve({"storage": written.get("storage")}).storage:
+        name = written.get("name")
+        storage.bring(address, str(name) if name else None, said.append)
+    return said
 
 
 def _to_resume(name: str | None) -> SweepFolder | None:
@@ -158,8 +170,12 @@ def _to_resume(name: str | None) -> SweepFolder | None:
     return None
 
 
-def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int = 0) -> Plan:
+def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int = 0, said: Iterable[str] = ()) -> Plan:
     view, state = load(folder)
+    if (there := view.settings.get("storage")) and "storage" not in written:
+        said = [*said, *_bring({"storage": there, "name": folder.name})]
+        view, state = load(folder)
+    note = "\n".join(said) or None
     old = {**view.settings, "name": folder.name}
     moved = _defaults_of(str(view.start.get("home", "")), folder.name)
     kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names()) and moved.get(k) != v}
@@ -172,9 +188,10 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int =
         settings = settings.model_copy(update={"trials": settings.trials + more_trials})
     elif state == "finished":
         space = Space(settings.space, lambda trial: {})
-        return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True)
-    weights = SweepWeights.recalled(view.start.get("weights", ()), folder.path / "weights")
-    plan = _checked(settings, folder, weights=weights, resumes=True)
+        return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True, note=note)
+    storage.check(settings.storage)
+    weights = SweepWeights.recalled(view.start.get("weights", ()), folder.weights)
+    plan = _checked(settings, folder, weights=weights, resumes=True, note=note)
     new = plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
     if plan.space_digest != view.start["space_digest"]:

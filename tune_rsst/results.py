@@ -16,6 +16,7 @@ from typing import Any
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running, read
 from tune_rsst.objective import best_of, order, pareto_front, standing
+from tune_rsst.storage import fetch_model
 from tune_rsst.view import SweepView, TrialView
 
 MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
@@ -91,9 +92,11 @@ def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tupl
     q: Callable[[object], str] = lambda value: shlex.quote(str(value))  # noqa: E731
     home = f"TUNE_RSST_HOME={q(folder.path.parent)}"
     uri = str(view.settings.get("mlflow_tracking_uri"))
+    there = f" storage={q(view.settings['storage'])}" if view.settings.get("storage") else ""
     commands = []
     if state == "interrupted":
-        commands.append(("Go on with it", f"{home} {_program('tune-rsst')} sweep --name {q(folder.name)} --resume"))
+        again = f"sweep --name {q(folder.name)} --resume{there}"
+        commands.append(("Go on with it", f"{home} {_program('tune-rsst')} {again}"))
     if uri.startswith("sqlite:"):
         commands.append(
             (
@@ -134,6 +137,7 @@ def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
     temporary = folder.path / ".best.yaml.tmp"
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(folder.best)
+    fetch_model(folder, view.settings.get("storage"), best.fingerprint)
     _copy_model(folder.store(best.fingerprint), folder.best_model)
     return best
 

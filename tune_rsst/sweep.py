@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import yaml
@@ -18,11 +19,12 @@ from rich.console import Console
 from trainables.rsst.config import ConfigError
 from tune_rsst import connection, home
 from tune_rsst.config import RUN_ONLY, SweepSettings, without_secrets
-from tune_rsst.ending import UPLOAD_AT_INTERRUPT_S, conclude, finish_again
+from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
 from tune_rsst.origin import origin
 from tune_rsst.plan import Plan
+from tune_rsst.storage import SweepStorage, held
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
@@ -44,20 +46,24 @@ def run(plan: Plan, console: Console) -> int:
         return finish_again(plan, console)
     _check_local_cpus(plan)
     home.make(folder.path)
-    with DriverLock(folder.path):
+    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
         ledger = Ledger(folder.ledger)
         _write_settings(plan)
         plan.weights.copy_into(folder.path / "weights")
-        driver, uploader = _assemble(plan, ledger)
+        if storage is not None:
+            storage.start()
+        driver, uploader = _assemble(plan, ledger, storage)
         try:
             problem = _train(plan, driver, console)
         except ConfigError as error:
             driver.record("interrupted", reason=str(error))
+            if storage is not None:
+                storage.close(STORE_AT_INTERRUPT_S)
             uploader.close(UPLOAD_AT_INTERRUPT_S)
             ledger.close()
             raise
         try:
-            return conclude(plan, driver, uploader, console, problem)
+            return conclude(plan, driver, uploader, storage, console, problem)
         finally:
             ledger.close()
             shutil.rmtree(folder.tune, ignore_errors=True)
@@ -69,18 +75,27 @@ def _write_settings(plan: Plan) -> None:
     plan.folder.settings.write_text(head + text, encoding="utf-8")
 
 
-def _assemble(plan: Plan, ledger: Ledger) -> tuple[Driver, Uploader]:
+def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import Driver
     from tune_rsst.searcher import StudySearcher
     from tune_rsst.tracking_files import RunFiles
     from tune_rsst.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
-    storage = None if settings.optuna_storage == "memory" else settings.optuna_storage
-    searcher = StudySearcher(settings, plan.space, plan.weights, storage=storage, conditional=plan.conditional)
+    database = None if settings.optuna_storage == "memory" else settings.optuna_storage
+    searcher = StudySearcher(settings, plan.space, plan.weights, storage=database, conditional=plan.conditional)
     uri = str(settings.mlflow_tracking_uri)
     uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
-    driver = Driver(ledger, settings, searcher, notify=uploader.notify, hurry=uploader.hurry)
+    listeners: list[Uploader | SweepStorage] = [uploader, storage] if storage else [uploader]
+    driver = Driver(
+        ledger,
+        settings,
+        searcher,
+        notify=lambda: [listener.notify() for listener in listeners],
+        hurry=lambda: [listener.hurry() for listener in listeners],
+    )
+    if storage is not None:
+        storage.guard(driver)
     started = {
         "name": folder.name,
         "settings": without_secrets(settings.flat()),
@@ -150,7 +165,7 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
     tuner = tune.Tuner(
         RSSTTrainable,
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(driver, plan.folder.trials, resources),
+            search_alg=LedgerSearcher(driver, plan.folder, resources),
             scheduler=LedgerScheduler(driver),
             num_samples=driver.remaining,
             max_concurrent_trials=at_once,

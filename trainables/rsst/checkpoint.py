@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,16 +128,18 @@ class CheckpointStore:
 
     def _names(self) -> list[str]:
         """Names of the checkpoints, newest first."""
-        found = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
-        return [
-            m.group()
-            for m in sorted((m for m in found if m), key=lambda m: [int(part) for part in m.groups()], reverse=True)
-        ]
+        return checkpoint_names(entry.name for entry in self.folder.iterdir())
 
     def _remove_orphans(self) -> None:
         for entry in self.folder.iterdir():
             if entry.name.startswith(".") and entry.name.endswith(".tmp"):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def checkpoint_names(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are names of checkpoints, newest first."""
+    found = [match for name in names if (match := _NAME.fullmatch(name))]
+    return [m.group() for m in sorted(found, key=lambda m: [int(part) for part in m.groups()], reverse=True)]
 
 
 def sha256_of(path: Path) -> str:
