@@ -78,6 +78,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     for name, value in REQUEST_DEFAULTS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what MLflow tries and takes back
     from mlflow import MlflowClient
 
     database = _sqlite_file(tracking_uri)

@@ -45,9 +45,9 @@ class Postgres:
         options = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--encoding=UTF8"]
         self._run("initdb", "-D", str(folder / "data"), *options)
         secret.unlink()
+        where = ["-p", str(self.port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         self._process = subprocess.Popen(
-            [*self._as, str(binaries / "postgres"), "-D", str(folder / "data"), "-p", str(self.port)]
-            + ["-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
+            [*self._as, str(binaries / "postgres"), "-D", str(folder / "data"), *where],
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
