@@ -96,14 +96,6 @@ def test_without_the_token_nothing_is_submitted(nodes: Nodes) -> None:
     assert done.returncode != 0 and "nvalid" in done.stdout + done.stderr
 
 
-def test_a_home_that_would_go_with_the_job_is_refused(nodes: Nodes) -> None:
-    without = json.dumps({"env_vars": {"TUNE_RSST_HOME": ""}})
-    where = ["--address", nodes.address, "--working-dir", "job", "--runtime-env-json", without]
-    done = nodes.run("ray", "job", "submit", *where, "--", str(BIN / "python"), "-m", "tune_rsst", "sweep")
-    assert done.returncode != 0
-    assert "TUNE_RSST_HOME = None: valid is a folder that every node mounts" in done.stdout + done.stderr
-
-
 def test_job_stop_leaves_a_sweep_that_the_next_job_finishes_with_nothing_left_in_its_folder(nodes: Nodes) -> None:
     submit(nodes, "stopped", "name=second", "trials=2", "epochs=4")
     wait_for(lambda: rounds(view(nodes, "second")) >= 2)

@@ -20,7 +20,7 @@ from trainables.rsst.config import ConfigError
 
 ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\s]*)?")
 CONNECT_S, ANSWER_S, TRIES = 5, 60, 3
-DELETE_AT_ONCE = 1000
+AT_ONCE = 1000  # keys in one listing or one removal, at most
 T = TypeVar("T")
 
 
@@ -144,7 +144,8 @@ class Bucket:
         start, cut = self._key(below), len(self._key(""))
 
         def pages(client: Any) -> list[str]:
-            listing = client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=start)
+            every = client.get_paginator("list_objects_v2")
+            listing = every.paginate(Bucket=self._name, Prefix=start, PaginationConfig={"PageSize": AT_ONCE})
             return [item["Key"][cut:] for page in listing for item in page.get("Contents", ())]
 
         return sorted(self._ask(pages))
@@ -162,8 +163,8 @@ class Bucket:
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
         doomed = [{"Key": self._key(key)} for key in keys]
-        for i in range(0, len(doomed), DELETE_AT_ONCE):
-            some = {"Objects": doomed[i : i + DELETE_AT_ONCE], "Quiet": True}
+        for i in range(0, len(doomed), AT_ONCE):
+            some = {"Objects": doomed[i : i + AT_ONCE], "Quiet": True}
             self._ask(partial(_delete, self._name, some))
 
     def check(self) -> None:

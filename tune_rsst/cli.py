@@ -169,14 +169,13 @@ def sync(sweep: Sweep = None) -> None:
 
     folder = home.find(sweep)
     view, _ = results.load(folder)
-    uri, experiment = view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"]
+    recorded, experiment = view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"]
+    uri = home.with_passwords(view.settings).get("mlflow_tracking_uri", recorded)
     uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
     missing = uploader.sync_once()
     if missing:
         _fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
-    print(
-        f"{folder.name}: everything is in {view.settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}"
-    )
+    print(f"{folder.name}: everything is in {recorded}, parent run {uploader.parent_run_id}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError
+from tune_rsst.config import hide_password
 from tune_rsst.ledger import LEDGER_NAME, decode
 
 # An AF_UNIX path may have 107 bytes, and this is what Ray puts below its folder.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
 
 
+PASSWORD_MARK = ":***@"
+PASSWORD_IN = {"mlflow_tracking_uri": "MLFLOW_TRACKING_URI", "optuna_storage": "OPTUNA_STORAGE"}
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
@@ -105,6 +108,13 @@ def home() -> Path:
         valid = "a folder that every node mounts, set in the job's runtime_env or on the nodes"
         raise ConfigError("TUNE_RSST_HOME", None, valid, "what lies in a job's own folder goes with the job")
     return Path(os.environ.get("TUNE_RSST_HOME") or ".tune_rsst").expanduser().absolute()
+
+
+def with_passwords(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Those addresses of a sweep whose password was left out, as the environment has them now."""
+    found = {name: os.environ.get(variable, "") for name, variable in PASSWORD_IN.items()}
+    left_out = {n for n in found if PASSWORD_MARK in str(recorded.get(n)) and hide_password(found[n]) == recorded[n]}
+    return {name: found[name] for name in left_out}
 
 
 def default_tracking_uri() -> str:

@@ -6,6 +6,7 @@ of its ledger; what the user writes again must be the same, apart from the setti
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from trainables.rsst.data import describe
 from trainables.rsst.data import load as load_images
 from tune_rsst import config, home, objective, spaces, storage
 from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
-from tune_rsst.home import SweepFolder
+from tune_rsst.home import PASSWORD_IN, PASSWORD_MARK, SweepFolder
 from tune_rsst.ledger import is_running
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.results import load
@@ -24,8 +25,6 @@ from tune_rsst.spaces import Space
 from tune_rsst.tracking import check_tracking_uri
 from tune_rsst.view import SweepView, data_key
 from tune_rsst.warm_start import WarmStart, gather
-
-PASSWORD_MARK = ":***@"
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
     """Where the records go, with the defaults filled in."""
     return {
         "mlflow_tracking_uri": check_tracking_uri(settings.mlflow_tracking_uri or home.default_tracking_uri()),
-        "optuna_storage": settings.optuna_storage or folder.study,
+        "optuna_storage": settings.optuna_storage or os.environ.get("OPTUNA_STORAGE") or folder.study,
     }
 
 
@@ -179,7 +178,7 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int =
     old = {**view.settings, "name": folder.name}
     moved = _defaults_of(str(view.start.get("home", "")), folder.name)
     kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names()) and moved.get(k) != v}
-    settings = config.resolve({**kept, **written})
+    settings = config.resolve({**kept, **home.with_passwords(kept), **written})
     if "pruning_times" in old and "target_density" not in written and "target_density" not in old:
         settings.fixed.pop("target_density", None)
     _ask_again_for_passwords(settings)
@@ -236,9 +235,9 @@ def _defaults_of(former_home: str, name: str) -> dict[str, str]:
 
 
 def _ask_again_for_passwords(settings: SweepSettings) -> None:
-    for name in ("optuna_storage", "mlflow_tracking_uri"):
+    for name in PASSWORD_IN:
         value = getattr(settings, name)
         if value and PASSWORD_MARK in value:
             raise ConfigError(
-                name, value, "an address with its password", f"passwords are not kept: give {name}= again"
+                name, value, "an address with its password", f"passwords are not kept: set {PASSWORD_IN[name]} again"
             )

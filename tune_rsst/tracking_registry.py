@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import ConfigError
-from tune_rsst.home import SweepFolder
+from tune_rsst.home import SweepFolder, with_passwords
 from tune_rsst.tracking import SweepRuns, _client
 from tune_rsst.tracking_tail import LedgerTail
 
@@ -46,7 +46,7 @@ def register_model(folder: SweepFolder, settings: Mapping[str, Any], trial: str,
     """
     from mlflow.exceptions import MlflowException
 
-    uri = str(settings["mlflow_tracking_uri"])
+    uri = with_passwords(settings).get("mlflow_tracking_uri", str(settings["mlflow_tracking_uri"]))
     runs = SweepRuns(uri, str(settings["mlflow_experiment"]), LedgerTail(folder.ledger).uid())
     if trial not in runs.runs:
         raise ConfigError("register", trial, "a trial with a run in MLflow", f"upload it: tune-rsst sync {folder.name}")

@@ -90,7 +90,7 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
     made = plan.extension(folder.name, more)
     sweep = FakeSweep.__new__(FakeSweep)
     sweep.ledger, sweep.trained = Ledger(folder.ledger, clock=lambda: 2.0), []
-    sweep.driver, _ = _assemble(made, sweep.ledger)
+    sweep.driver, _ = _assemble(made, sweep.ledger, None)
     return sweep
 
 

@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 TINY = ["trials=4", "epochs=1", "warmup=0", "rate=0.5", "max_concurrent_trials=2", "startup_trials=2"]
 
 
-def start(home: Path, *words: str) -> subprocess.Popen[str]:
+def start(home: Path, *words: str, mlflow: str | None = None) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     return subprocess.Popen(
         [sys.executable, "-m", "tune_rsst", *words],
-        env={**environment, "TUNE_RSST_HOME": str(home)},
+        env={**environment, "TUNE_RSST_HOME": str(home), **({"MLFLOW_TRACKING_URI": mlflow} if mlflow else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,12 +8,14 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.trainables.rsst.test_data_folder import write_pngs
+from tests.tune_rsst.real_sweep import real_sweep
 from tests.tune_rsst.test_sweep import output, start
-from tune_rsst.ledger import read
-from tune_rsst.view import SweepView
+from tune_rsst import results
+from tune_rsst.tracking import sqlite_uri
+from tune_rsst.uploader import Uploader
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
-TINY = ["trials=2", "epochs=1", "warmup=0", "pruning_times=2", "stopping=none", "max_concurrent_trials=2"]
+TINY = ["trials=2", "epochs=1", "warmup=0", "pruning_times=2", "stopping=none", "startup_trials=2"]
 
 
 def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_record(tmp_path: Path) -> None:
@@ -23,16 +25,16 @@ def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_recor
     assert code == 2 and text.startswith("error: pretrained = ") and text.count("\n") == 1, text
     assert not (home / "refused").exists()
 
-    code, text = output(start(home, "sweep", *TINY, *words, "on_missing_weights=scratch", "--name", "pngs"))
-    assert code == 0, text
-    assert "scratch" in text
-    view = SweepView.of(read(home / "pngs" / "ledger.jsonl"))
+    sweep = real_sweep(home, "pngs", (*TINY, *words, "on_missing_weights=scratch"))
+    view = results.load(sweep)[0]
     assert view.count("finished") == 2
     for trial in view.trials.values():
         assert trial.metrics["init_effective"] == "scratch"
         assert trial.knobs["data"] == str(folder) and trial.knobs["pretrained"] is True
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("tune-rsst")
+    uploader = Uploader(sweep.ledger, sqlite_uri(home), "digits", sweep.cursor)
+    assert uploader.sync_once(120) == 0
+    client = MlflowClient(sqlite_uri(home))
+    experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     children = client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
     assert [run.data.tags["init_effective"] for run in children] == ["scratch", "scratch"]
