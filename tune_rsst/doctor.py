@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst import home, spaces
+from tune_rsst import home, spaces, storage
 from tune_rsst.config import hide_password
 from tune_rsst.home import default_tracking_uri
 from tune_rsst.plan import Plan, make_plan
@@ -53,7 +53,7 @@ def examine(written: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("settings", True, f"space {plan.settings.space}, {plan.settings.trials} trials; {weights}")
     except ConfigError as error:
         yield Finding("settings", False, str(error))
-    yield _storage()
+    yield _storage(plan.settings.storage if plan else None)
     yield mlflow(str(plan.settings.mlflow_tracking_uri) if plan else default_tracking_uri())
     if plan is not None and plan.settings.optuna_storage not in (None, "memory", plan.folder.study):
         yield _database(str(plan.settings.optuna_storage))
@@ -67,12 +67,13 @@ def _versions() -> dict[str, str]:
     return found()
 
 
-def _storage() -> Finding:
+def _storage(bucket: str | None) -> Finding:
     try:
         home.make(home.home())
+        storage.check(bucket)
     except ConfigError as error:
         return Finding("storage", False, str(error))
-    return Finding("storage", True, f"{home.home()} can be written here")
+    return Finding("storage", True, f"{home.home()}{f' and {bucket}' if bucket else ''} can be written here")
 
 
 def mlflow(uri: str) -> Finding:
@@ -175,7 +176,7 @@ def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> I
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     task = ray.remote(num_cpus=0, scheduling_strategy=here, max_calls=1)(look_from_here)
     try:
-        told = ray.get(task.remote(probe.name, list(distinct.values())), timeout=NODE_LIMIT_S)
+        told = ray.get(task.remote(probe.name, list(distinct.values()), plan.settings.storage), timeout=NODE_LIMIT_S)
     except Exception as error:  # noqa: BLE001  (whatever the task or Ray raises)
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         yield Finding("node", False, f"{where}: {line[:200]}")
@@ -194,19 +195,27 @@ def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> I
     yield Finding("gpus", True, f"{where}: {', '.join(told['gpus']) or 'none that torch finds'}")
 
 
-def look_from_here(probe: str, configs: list[RSSTConfig]) -> dict[str, Any]:
-    """Runs on a node: the storage, the data, versions and GPUs as this node sees them. None: nothing is wrong."""
+def look_from_here(probe: str, configs: list[RSSTConfig], bucket: str | None = None) -> dict[str, Any]:
+    """Runs on a node: the storage, the data, versions and GPUs as this node sees them. None: nothing is wrong.
+
+    Where the sweep lies in a bucket, the home is this node's own: it must be writable, and the bucket.
+    """
     import torch
 
     from trainables.rsst.data import load
 
     told: dict[str, Any] = {"storage": None, "data": None, "images": 0, "versions": _versions()}
     try:
-        if Path(probe).read_bytes() != b"driver":
+        if bucket:
+            Path(probe).parent.mkdir(parents=True, exist_ok=True)
+            storage.check(bucket)
+        elif Path(probe).read_bytes() != b"driver":
             raise OSError(f"{probe} has other contents than the driver wrote")
         mine = Path(f"{probe}-{os.getpid()}")
         mine.write_bytes(b"node")
         mine.unlink()
+    except ConfigError as error:
+        told["storage"] = str(error)
     except OSError as error:
         told["storage"] = f"{Path(probe).parent} is not the driver's or can't be written ({error.strerror or error})"
     for config in configs:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_rsst.objective import at_target, pareto_front
+from tune_rsst.objective import Objective, at_target, pareto_front, standing
 from tune_rsst.plots import DPI, new_figure
-from tune_rsst.view import SweepView, TrialView
+from tune_rsst.view import SweepView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +30,20 @@ UNITS = {
 }
 VALUE = "val_top1 (share)"
 KINDS = {
-    "finished at the target": ("#15803d", "o", "circle"),
-    "finished above the target": ("#94a3b8", "o", "circle-open"),
-    "stopped early": ("#d97706", "^", "triangle-up"),
+    "feasible": ("#15803d", "o", "circle"),
+    "infeasible": ("#94a3b8", "s", "square-open"),
+    "stopped": ("#d97706", "^", "triangle-up"),
     "failed": ("#dc2626", "x", "x"),
 }
+SIZES = {
+    "density": "density (share of prunable parameters kept)",
+    "gmacs": "compute of one image (GMACs)",
+    "params": "parameters (count)",
+    "latency_ms": "latency of one image (ms)",
+}
 CAPTIONS = {
-    "front": "Accuracy against density: each trial's last model; the line joins the finished trials no other beats",
+    "front": "Accuracy against size: each trial's last model, feasible (finished, at the target and within the limits), "
+    "infeasible (finished, but not so), stopped early or failed; the line joins the finished ones that no other beats",
     "progress": "The best so far against the epochs that the ended trials took",
     "parallel_coordinates": "Parallel coordinates: one line per finished trial",
     "importances": "How much each parameter decides (PED-ANOVA over the finished trials)",
@@ -48,28 +55,22 @@ NEEDS_FINISHED = 2
 
 @dataclass(frozen=True)
 class Point:
-    """A trial as a point of the front: density and val_top1 are shares in [0, 1]."""
+    """A trial as a point of the front: `size` is what the objective goes against (SIZES), val_top1 a share in [0, 1]."""
 
     trial: str
     kind: str
-    density: float
+    size: float
     val_top1: float
 
 
 def front_points(view: SweepView) -> list[Point]:
     """Every trial that has ended after at least one hardened round."""
-    points = []
+    points, places, against = [], standing(view), Objective.of(view.settings).against
     for trial in view.trials.values():
         m = trial.metrics
-        if trial.ended_at and {"density", "val_top1"} <= m.keys():
-            points.append(Point(trial.trial, _kind(view, trial), float(m["density"]), float(m["val_top1"])))
+        if trial.ended_at and {against, "val_top1"} <= m.keys():
+            points.append(Point(trial.trial, places[trial.trial], float(m[against]), float(m["val_top1"])))
     return points
-
-
-def _kind(view: SweepView, trial: TrialView) -> str:
-    if trial.state == "finished":
-        return "finished at the target" if at_target(view, trial) else "finished above the target"
-    return "stopped early" if trial.state == "stopped" else "failed"
 
 
 def progress_points(view: SweepView) -> list[tuple[int, float, str]]:
@@ -159,7 +160,7 @@ def save_interactive(view: SweepView, folder: Path) -> list[Path]:
 def _drawn(view: SweepView, front: Callable[..., Any], progress: Callable[..., Any], by: str) -> Iterator[Any]:
     points, steps = front_points(view), progress_points(view)
     yield "front", front(view, points) if points else "no trial has ended after a hardened round yet"
-    yield "progress", progress(steps) if steps else "no trial has finished at the target yet"
+    yield "progress", progress(steps) if steps else "no trial that the objective allows has finished yet"
     study = study_of(view)
     for name, function in FROM_OPTUNA.items():
         yield name, _by_optuna(study, function, by)
@@ -200,7 +201,7 @@ def _in_plain_layout(figure: Any, function: str) -> Any:
 
 def _on_the_front(view: SweepView, points: list[Point]) -> list[Point]:
     best = pareto_front(view)
-    return sorted((p for p in points if p.trial in best), key=lambda p: p.density)
+    return sorted((p for p in points if p.trial in best), key=lambda p: p.size)
 
 
 def _plotly_front(view: SweepView, points: list[Point]) -> Any:
@@ -208,15 +209,15 @@ def _plotly_front(view: SweepView, points: list[Point]) -> Any:
 
     figure = go.Figure()
     line = _on_the_front(view, points)
-    figure.add_scatter(x=[p.density for p in line], y=[p.val_top1 for p in line], mode="lines", name="front",
-                       line={"color": KINDS["finished at the target"][0], "dash": "dot"}, hoverinfo="skip")  # fmt: skip
+    figure.add_scatter(x=[p.size for p in line], y=[p.val_top1 for p in line], mode="lines", name="front",
+                       line={"color": KINDS["feasible"][0], "dash": "dot"}, hoverinfo="skip")  # fmt: skip
     for kind, (color, _, symbol) in KINDS.items():
         mine = [p for p in points if p.kind == kind]
         if mine:
-            figure.add_scatter(x=[p.density for p in mine], y=[p.val_top1 for p in mine], text=[p.trial for p in mine],
+            figure.add_scatter(x=[p.size for p in mine], y=[p.val_top1 for p in mine], text=[p.trial for p in mine],
                                mode="markers", name=kind, marker={"color": color, "symbol": symbol, "size": 10},
-                               hovertemplate="%{text}: val_top1 %{y:.4f}, density %{x:.3f}<extra></extra>")  # fmt: skip
-    return _with_axes(figure, "density (share of prunable parameters kept)", VALUE)
+                               hovertemplate="%{text}: val_top1 %{y:.4f}, size %{x:.4g}<extra></extra>")  # fmt: skip
+    return _with_axes(figure, SIZES[Objective.of(view.settings).against], VALUE)
 
 
 def _plotly_progress(steps: list[tuple[int, float, str]]) -> Any:
@@ -239,13 +240,13 @@ def _still_front(view: SweepView, points: list[Point]) -> Figure:
     figure = new_figure(8, 5)
     axes = figure.subplots()
     line = _on_the_front(view, points)
-    axes.plot([p.density for p in line], [p.val_top1 for p in line], ":", color=KINDS["finished at the target"][0])
+    axes.plot([p.size for p in line], [p.val_top1 for p in line], ":", color=KINDS["feasible"][0])
     for kind, (color, marker, _) in KINDS.items():
         mine = [p for p in points if p.kind == kind]
         if mine:
-            axes.scatter([p.density for p in mine], [p.val_top1 for p in mine], color=color, marker=marker, label=kind)
-    axes.set_title("Accuracy against density")
-    return _labelled(figure, axes, "density (share of prunable parameters kept)", VALUE)
+            axes.scatter([p.size for p in mine], [p.val_top1 for p in mine], color=color, marker=marker, label=kind)
+    axes.set_title("Accuracy against size")
+    return _labelled(figure, axes, SIZES[Objective.of(view.settings).against], VALUE)
 
 
 def _still_progress(steps: list[tuple[int, float, str]]) -> Figure:

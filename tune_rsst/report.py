@@ -88,7 +88,7 @@ def _head(view: SweepView, state: str) -> Iterator[str]:
     yield f" Target: kept share ≤ {target}." if target is not None else ""
     best = best_of(view)
     if best is None:
-        yield " No trial has finished at the target yet.</p>"
+        yield " No trial that the objective allows has finished yet.</p>"
         return
     m = best.metrics
     yield (

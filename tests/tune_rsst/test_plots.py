@@ -84,10 +84,10 @@ def test_every_axis_says_what_it_is_and_in_which_unit(view: SweepView) -> None:
 
 def test_the_front_keeps_finished_stopped_and_failed_apart(view: SweepView) -> None:
     kinds = {point.trial: point.kind for point in plots_sweep.front_points(view)}
-    assert (kinds["t0000"], kinds["t0002"], kinds["t0003"]) == ("finished at the target", "stopped early", "failed")
+    assert (kinds["t0000"], kinds["t0002"], kinds["t0003"]) == ("feasible", "stopped", "failed")
     view.settings["target_density"] = 0.2
     try:
-        assert plots_sweep.front_points(view)[0].kind == "finished above the target"
+        assert plots_sweep.front_points(view)[0].kind == "infeasible"
     finally:
         view.settings["target_density"] = 0.3
 
@@ -128,3 +128,28 @@ def test_names_from_outside_are_text_on_the_page(folder: SweepFolder, tmp_path: 
     view.trials["t0000"].reason = json.dumps("<img src=x>")
     page = write_report(folder, view, "finished", tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert(1)" not in page and "<img src=x>" not in page
+
+
+def test_the_front_is_of_finished_trials_only_though_stopped_and_failed_ones_are_better(view: SweepView) -> None:
+    """A stopped trial's last model was hardened at a larger size; it is no result of the sweep."""
+    better = SweepView.of([{**e, "time": 1.0} for e in sweep_events(trials=8)])
+    for trial in better.trials.values():
+        if trial.state != "finished":
+            trial.round_events[-1] |= {"val_top1": 1.0, "density": 0.01}
+    front, kinds = pareto_front(better), {p.trial: p.kind for p in plots_sweep.front_points(better)}
+    assert front and {better.trials[name].state for name in front} == {"finished"}
+    assert set(kinds.values()) == {"feasible", "stopped", "failed"} and {kinds[name] for name in front} == {"feasible"}
+    drawn = dict(plots_sweep.interactive(better))["front"]
+    assert [trace.name for trace in drawn.data] == ["front", "feasible", "stopped", "failed"]
+    assert len({trace.marker.symbol for trace in drawn.data[1:]}) == 3
+
+
+def test_against_compute_the_front_is_drawn_over_compute(view: SweepView) -> None:
+    view.settings |= {"objective": "pareto", "pareto_against": "gmacs"}
+    try:
+        sizes = [point.size for point in plots_sweep.front_points(view)]
+        drawn = dict(plots_sweep.interactive(view))["front"]
+    finally:
+        view.settings["objective"] = "val_top1"
+        del view.settings["pareto_against"]
+    assert set(sizes) == {0.5} and "GMACs" in drawn.layout.xaxis.title.text

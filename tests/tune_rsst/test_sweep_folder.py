@@ -15,7 +15,7 @@ from tune_rsst.tracking import sqlite_uri
 from tune_rsst.uploader import Uploader
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
-TINY = ["trials=2", "epochs=1", "warmup=0", "pruning_times=2", "stopping=none", "startup_trials=2"]
+TINY = ["trials=2", "epochs=1", "warmup=0", "rate=0.55", "stopping=none", "startup_trials=2"]
 
 
 def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_record(tmp_path: Path) -> None:
