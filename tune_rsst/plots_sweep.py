@@ -42,7 +42,7 @@ SIZES = {
     "latency_ms": "latency of one image (ms)",
 }
 CAPTIONS = {
-    "front": "Accuracy against size: each trial's last model, feasible (finished, at the target and within the limits), "
+    "front": "Accuracy against size: each trial's last model, feasible (finished, at the target, within the limits), "
     "infeasible (finished, but not so), stopped early or failed; the line joins the finished ones that no other beats",
     "progress": "The best so far against the epochs that the ended trials took",
     "parallel_coordinates": "Parallel coordinates: one line per finished trial",
@@ -55,7 +55,7 @@ NEEDS_FINISHED = 2
 
 @dataclass(frozen=True)
 class Point:
-    """A trial as a point of the front: `size` is what the objective goes against (SIZES), val_top1 a share in [0, 1]."""
+    """A trial as a point of the front: `size` is what the objective goes against (SIZES), val_top1 a share."""
 
     trial: str
     kind: str

@@ -14,6 +14,7 @@ from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.rsst.ramps import ramp
 from tune_rsst import plots, plots_sweep, results
 from tune_rsst.home import SweepFolder
+from tune_rsst.objective import pareto_front
 from tune_rsst.pictures import Pictures
 from tune_rsst.report import write_report
 from tune_rsst.view import SweepView
