@@ -184,7 +184,7 @@ def test_a_trial_has_finished_when_its_model_is_in_the_bucket(
 
     monkeypatch.setattr(TrialMirror, "_put", put)
     worker = actor(tmp_path)
-    waiting = steps(worker, lambda told: "waiting" in told[-1])
+    waiting = steps(worker, lambda told: "gone" in told[-1].get("waiting", ""))
     assert waiting[-1]["waiting"] == "storage = s3://research: gone"
     assert not any(e["kind"] == "final" for r in waiting for e in r["events"])
     away[0] = False
