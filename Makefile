@@ -32,8 +32,10 @@ $(STAMP): pyproject.toml constraints.txt
 sweep: setup
 	$(BIN)/tune-rsst sweep $(ARGS)
 
+# Tests that need one core run two at a time, then those that start servers alone; 5 is pytest's "nothing was selected".
 test: setup test-tools lint types imports
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5
 
 lint: setup
 	$(BIN)/ruff check .
