@@ -20,6 +20,7 @@ from trainables.rsst.config import ConfigError
 
 ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\s]*)?")
 CONNECT_S, ANSWER_S, TRIES = 5, 60, 3
+FILES = "files"  # of a sweep, below its address: what is neither its ledger nor a trial
 AT_ONCE = 1000  # keys in one listing or one removal, at most
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.bucket import Bucket, StorageError
+from trainables.bucket import FILES, Bucket, StorageError
 from trainables.rsst.checkpoint import KEEP, checkpoint_names, sha256_of
 
-MANIFEST, RESULTS, FILES = "manifest.json", "results", "files"
+MANIFEST, RESULTS = "manifest.json", "results"
 LEFT_OUT = ("lock", MANIFEST)
 SHA_DIGITS = 16
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0

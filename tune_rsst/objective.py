@@ -80,11 +80,11 @@ class Objective:
 
     @property
     def words(self) -> str:
-        """For people: "highest val_top1 at kept share ≤ 0.3"."""
+        """For people: "highest val_top1 at target_density 0.3"."""
         under = ", ".join(f"{name} ≤ {most:g}" for name, most in self.limits.items())
         if self.kind == "pareto":
             return f"front of val_top1 against {self.against}" + (f", {under}" if under else "")
-        at = f"at kept share ≤ {self.target_density:g}" if self.target_density is not None else ""
+        at = f"at target_density {self.target_density:g}" if self.target_density is not None else ""
         return f"highest val_top1 {f'under {under}' if self.kind == 'constrained' else at}".rstrip()
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tune_rsst.home import SweepFolder
 
-TIMEOUT_S, LOOK_S = 120.0, 0.25
-NICENESS = 15
+TIMEOUT_S, LOOK_S = 600.0, 0.25  # on a machine whose cores are all training, nice programs get little
+NICENESS = 10
 
 
 class BrokenOff(Exception):
@@ -25,17 +25,17 @@ class BrokenOff(Exception):
 
 
 class Pictures:
-    """Draws pictures of one sweep, outside this process, until `urgent()` says that there is no time for them now."""
+    """Draws pictures of one sweep, outside this process, as long as `go_on()`, which is asked a few times a second."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder = folder
-        self.urgent: Callable[[], bool] = lambda: False
+        self.go_on: Callable[[], bool] = lambda: True
 
     def of_trials(self, trials: Sequence[str], timeout_s: float = TIMEOUT_S) -> dict[str, list[Path]]:
         """Paths by trial.
 
         Raises:
-            BrokenOff: `urgent`.
+            BrokenOff: not `go_on`.
             RuntimeError: drawing failed; one line.
         """
         self._draw(list(trials), timeout_s)
@@ -45,7 +45,7 @@ class Pictures:
         """Paths of the sweep's own pictures and of the report.
 
         Raises:
-            BrokenOff: `urgent`.
+            BrokenOff: not `go_on`.
             RuntimeError: drawing failed; one line.
         """
         self._draw(["--sweep"], timeout_s)
@@ -71,7 +71,7 @@ class Pictures:
         while True:
             with suppress(subprocess.TimeoutExpired):
                 return child.communicate(timeout=LOOK_S)[1]
-            if self.urgent():
+            if not self.go_on():
                 raise BrokenOff
             if time.monotonic() > deadline:
                 raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tune_rsst import plots, plots_sweep
 from tune_rsst.home import SweepFolder
-from tune_rsst.objective import best_of, pareto_front
+from tune_rsst.objective import Objective, best_of, pareto_front
 from tune_rsst.results import next_commands, rank
 from tune_rsst.tracking_note import short_number
 from tune_rsst.view import SweepView, TrialView
@@ -83,9 +83,8 @@ def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
 def _head(view: SweepView, state: str) -> Iterator[str]:
     counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
-    target = view.settings.get("target_density")
     yield f"<p>{escape(state)}: {counts or 'no trials yet'}; begun {began}."
-    yield f" Target: kept share ≤ {target}." if target is not None else ""
+    yield f" Objective: {escape(Objective.of(view.settings).words)}."
     best = best_of(view)
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"

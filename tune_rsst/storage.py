@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from trainables.bucket import Bucket, StorageError
+from trainables.bucket import FILES, Bucket, StorageError
 from trainables.rsst.config import ConfigError
-from trainables.trial_mirror import FILES, TrialMirror
 from tune_rsst import home
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running
@@ -97,6 +96,8 @@ def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> N
     store = folder.store(fingerprint)
     if address is None or (store / "report.json").exists():
         return
+    from trainables.trial_mirror import TrialMirror  # with it comes torch, which `show` can do without
+
     try:
         TrialMirror(Bucket(f"{address}/{folder.name}/trials"), store, lambda line: None).fetch_results()
     except StorageError as error:

@@ -7,6 +7,7 @@ A tag of the run says which version of its files is there, so that nothing is dr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,20 +30,23 @@ class RunFiles:
         self._folder, self._pictures = folder, Pictures(folder)
         self._tried: Counter[tuple[str, str]] = Counter()
 
-    def upload(self, store: SweepRuns, plan: Plan, thread: RetryingThread) -> list[str]:
+    def upload(
+        self, store: SweepRuns, plan: Plan, thread: RetryingThread, meanwhile: Callable[[], bool]
+    ) -> list[str]:
         """Draw and upload what is due. Returns one line for each failure.
 
-        Where the thread gets into a hurry meanwhile, it comes back at once: lines go first, pictures are for later.
+        `meanwhile` uploads new lines while a picture is being drawn; where it can't, or where the thread gets into a
+        hurry, this comes back at once: lines go first, pictures are for later.
         """
         problems: list[str] = []
         hurried = thread.hurried
-        self._pictures.urgent = lambda: thread.hurried and not hurried
+        self._pictures.go_on = lambda: (not thread.hurried or hurried) and meanwhile()
         due = [(run, version) for run, version in _versions(plan) if self._is_due(store, run, version)]
         trials = [(run, version) for run, version in due if run != PARENT]
         groups = [trials[i : i + AT_ONCE] for i in range(0, len(trials), AT_ONCE)]
         for group in [*groups, *([item] for item in due if item[0] == PARENT)]:
             left_s = min(TIMEOUT_S, thread.time_left_s)
-            if left_s <= 1.0 or self._pictures.urgent():
+            if left_s <= 1.0 or not self._pictures.go_on():
                 break
             self._tried.update(group)
             if not thread.attempt(partial(self._put, store, group, left_s)):

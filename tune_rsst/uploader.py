@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections import deque
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Uploader:
         self._plan = Plan("")
         self._unsent: deque[Write] = deque()
         self._lock_file: int | None = None
+        self._lines_at = 0.0
         self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
 
     @property
@@ -104,9 +106,17 @@ class Uploader:
         if self._store is None and not self._open():
             return
         assert self._store is not None
+        self._upload_lines(self._store)
+        if self._thread.closing:
+            self._store.drop_doubles()
+        if self._files is not None and (self._thread.closing or not self._thread.hurried):
+            self._upload_files(self._files, self._store)
+
+    def _upload_lines(self, store: SweepRuns) -> None:
+        """Everything that the ledger has by now."""
         while True:
             while self._unsent:
-                self._send(self._store, self._unsent[0])
+                self._send(store, self._unsent[0])
                 self._unsent.popleft()
             if self._cursor.offset != self._tail.offset:
                 self._cursor.offset = self._tail.offset
@@ -121,17 +131,20 @@ class Uploader:
             except Exception:
                 self._store = None  # lines were read and not planned: begin again at the cursor
                 raise
-        if self._thread.closing:
-            self._store.drop_doubles()
-        if self._thread.closing or not self._thread.hurried:
-            self._upload_files(self._store)
+        self._lines_at = time.monotonic()
 
-    def _upload_files(self, store: SweepRuns) -> None:
+    def _upload_files(self, files: RunFiles, store: SweepRuns) -> None:
         """Pictures and files of what has ended, once all lines are there; what fails is noted, and tried once more."""
-        if self._files is None:
-            return
-        for problem in self._files.upload(store, self._plan, self._thread):
+
+        def meanwhile() -> bool:
+            early = time.monotonic() - self._lines_at < GATHER_S
+            return early or self._thread.attempt(lambda: self._upload_lines(store))
+
+        for problem in files.upload(store, self._plan, self._thread, meanwhile):
             self._thread.note(problem)
+        if self._store is None:
+            raise LookupError("the upload begins again at its cursor")
+        self._upload_lines(store)  # what came meanwhile, and what could not be sent then
 
     def _send(self, store: SweepRuns, write: Write) -> None:
         if self._thread.time_left_s < 0:

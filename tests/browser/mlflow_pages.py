@@ -19,7 +19,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 SIZE = {"width": 1500, "height": 1000}
-PATIENCE_MS, SETTLE_MS = 20_000, 3_000
+PATIENCE_MS, SETTLE_MS = 60_000, 1_500
 METRIC = "final/val_top1"
 DIMENSIONS = ("lr", "warmup", "rate", "reg_granularity_prune")
 
@@ -78,6 +78,35 @@ def choose_axes(page: Any, picture: Path) -> str:
     return " ".join(page.locator(".axis-title").all_text_contents())
 
 
+def shown_picture(page: Any, picture: Path) -> int:
+    """Width in pixels of the picture that the artifact page shows, once it is there."""
+    found = "() => Math.max(0, ...[...document.images].map(image => image.naturalWidth))"
+    page.wait_for_function(f"() => ({found})() > 500", timeout=PATIENCE_MS)
+    page.screenshot(path=str(picture))
+    return int(page.evaluate(found))
+
+
+def expand(page: Any, children: list[Any], picture: Path) -> str:
+    """Open the sweep's row in the list of runs: its trials stand below it. The page's text."""
+    page.locator("[data-testid='expander-cell'] button, [role=gridcell] button").first.click()
+    names = [run.info.run_name for run in children]
+    page.wait_for_function(
+        "names => names.every(name => document.body.innerText.includes(name))", arg=names, timeout=PATIENCE_MS
+    )
+    page.screenshot(path=str(picture))
+    return str(page.inner_text("body"))
+
+
+def one_curve(page: Any, metric: str, picture: Path) -> int:
+    """Ask the metrics page for one curve; its number of points, once it is drawn."""
+    page.get_by_placeholder("Search metric charts").fill(metric)
+    drawn = "() => Math.max(0, ...[...document.querySelectorAll('.scatterlayer .trace')].map(t => %s))"
+    line = drawn % "t.querySelector('path.js-line')?.getAttribute('d').split(/[LHVC]/).length ?? 0"
+    page.wait_for_function(f"() => ({line})() > 1", timeout=PATIENCE_MS)
+    page.screenshot(path=str(picture))
+    return int(page.evaluate(line))
+
+
 def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[str]]:
     """Text of each page by name, and the console's errors."""
     from playwright.sync_api import sync_playwright
@@ -95,10 +124,12 @@ def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[s
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         texts = {
-            "runs": visit(page, base, str(parent.info.run_name), folder / "runs.png"),
+            "runs": visit(page, base, str(parent.info.run_name), folder / "runs.png")
+            + expand(page, children, folder / "runs.png"),
             "parent": visit(page, f"{base}/{parent.info.run_id}", "Sweep", folder / "parent.png"),
             "child": visit(page, f"{base}/{child.info.run_id}", best, folder / "child.png"),
-            "curves": visit(page, f"{base}/{child.info.run_id}/model-metrics", "epochs_trained", folder / "curves.png"),
+            "curves": visit(page, f"{base}/{child.info.run_id}/model-metrics", "epochs_trained", folder / "curves.png")
+            + f" train_loss has {one_curve(page, 'train_loss', folder / 'curves.png')} points",
             "compare": visit(
                 page, compare_address(address, experiment, children), "Parallel Coordinates", folder / "compare.png"
             ),
@@ -106,6 +137,7 @@ def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[s
         texts["parallel"] = choose_axes(page, folder / "compare.png")
         pictures = f"{base}/{child.info.run_id}/artifacts/pictures/rounds.png"
         texts["pictures"] = visit(page, pictures, "rounds.png", folder / "pictures.png")
+        texts["widths"] = str(shown_picture(page, folder / "pictures.png"))
         context.close()
     return texts, errors
 

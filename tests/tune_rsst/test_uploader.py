@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.tune_rsst import rest_server
 from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import DriverLock, read
@@ -325,23 +325,12 @@ Server = Callable[[], "subprocess.Popen[bytes]"]
 def server(tmp_path: Path, migrated_database: Path) -> Iterator[tuple[str, str, Server]]:
     """Address, database behind it, and a function that starts it (and waits until it answers)."""
     shutil.copy(migrated_database, tmp_path / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = rest_server.free_port()
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        script = Path(__file__).with_name("rest_server.py")
-        command = [sys.executable, str(script), sqlite_uri(tmp_path), str(port)]
-        started.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return started[-1]
-            time.sleep(0.1)
-        raise TimeoutError("the server did not start")
+        started.append(rest_server.start(sqlite_uri(tmp_path), port, tmp_path))
+        return started[-1]
 
     yield f"http://127.0.0.1:{port}", sqlite_uri(tmp_path), start
     for process in started:
