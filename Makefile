@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := dev,onnx,bench,postgres,s3
+EXTRAS := dev,onnx,bench,postgres,s3,system-metrics
 ARGS ?=
 PYTEST_ARGS ?=
 

@@ -3,11 +3,12 @@
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
 "resources" (for Ray: {"CPU": …, "GPU": …})}, and where the sweep's home is a bucket "storage" (the sweep's address
 there): the stores below "store" are then this node's own, and what is in them goes to the bucket and comes from it.
+"system_metrics": whether to sample how busy the machine is.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
 line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
 "retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch),
-"placed" ({"host", "node", "epochs_there"}: where it was opened just now, and epochs that its checkpoint holds).
-These two are lists of one, because Tune flattens dicts.
+"placed" ({"host", "node", "epochs_there"}: where it was opened just now, and epochs that its checkpoint holds),
+"system" (samples of system_metrics.py). These three are lists, because Tune flattens dicts.
 Tune's checkpoints are not used: wherever the trial is opened next, its own store says how far it came.
 """
 
@@ -31,6 +32,7 @@ from trainables.rsst.device import free_memory
 from trainables.rsst.experiment import Event
 from trainables.rsst.training import TrialDiverged, is_out_of_memory
 from trainables.rsst.trial import Trial, open_trial
+from trainables.system_metrics import INSTALL, SystemMetrics
 from trainables.trial_mirror import TrialMirror, fetch_weights
 
 MIN_STEP_S = 2.0
@@ -60,6 +62,7 @@ class RSSTTrainable(tune.Trainable):
         self._data: tuple[tuple[Any, ...], ImageData] | None = None
         self._mirror: TrialMirror | None = None
         self._withheld: list[dict[str, Any]] = []
+        self._system: SystemMetrics | None = None
 
     def step(self) -> dict[str, Any]:
         """Train until a round ends, or until 2 s have passed and there is something to say."""
@@ -84,6 +87,8 @@ class RSSTTrainable(tune.Trainable):
             self._retry_smaller(result, no_memory)
         if self._placed is not None:
             result["placed"], self._placed = [self._placed], None
+        if self._system is not None and (samples := self._system.drain()):
+            result["system"] = samples
         if result["done"]:
             self._close()
         return result
@@ -145,8 +150,17 @@ class RSSTTrainable(tune.Trainable):
             self._busy_since = None
             node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
             there = max((event.get("epochs_trained", 0) for event in self._trial.history), default=0)
+            self._watch_the_machine()
             self._placed = {"host": socket.gethostname(), "node": node[:NODE_DIGITS], "epochs_there": there}
         return self._events
+
+    def _watch_the_machine(self) -> None:
+        """Sample how busy the machine is, where the sweep wants it; it is no reason for a trial to fail."""
+        if self._assignment.get("system_metrics") and self._system is None:
+            try:
+                self._system = SystemMetrics()
+            except ImportError as error:
+                self._say(f"no system metrics: {error}; {INSTALL}")
 
     def _fetch(self, config: RSSTConfig, root: Path) -> None:
         """Where the sweep is in a bucket: the trial's checkpoint and its weights from there, where they are newer."""
@@ -189,6 +203,8 @@ class RSSTTrainable(tune.Trainable):
             self._trial.close()
         if self._mirror is not None:
             self._mirror.close(CLOSE_S)
-        self._trial = self._events = self._mirror = None
+        if self._system is not None:
+            self._system.close()
+        self._trial = self._events = self._mirror = self._system = None
         self._withheld = []
         gc.collect()

@@ -73,6 +73,7 @@ class LedgerSearcher(_Door, Searcher):
             "reported": len(trial.seen),
             "retried": trial.micro_batch_size is not None,
             "resources": self._resources,
+            "system_metrics": self.driver.settings.system_metrics,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -31,6 +31,7 @@ RUN_ONLY = frozenset(
         "optuna_storage",
         "storage",
         "ray_address",
+        "system_metrics",
         "resume",
         *HERE,
     }
@@ -90,6 +91,9 @@ class SweepSettings(BaseModel):
     )
     warm_start: tuple[str, ...] = Field(
         (), description="former sweeps (names, or folders with a / in them) whose finished trials guide the search"
+    )
+    system_metrics: bool = Field(
+        False, description="record CPU, memory and GPUs of each trial's worker every 30 s (extra system-metrics)"
     )
     ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
     resume: Literal["never", "auto", "must"] = Field(

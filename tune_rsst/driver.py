@@ -183,6 +183,8 @@ class Driver:
         """What a worker says besides events: where it is; that it waits for the store; smaller micro-batches."""
         if result.get("waiting") and self._worker_errors.get(trial.trial) != result["waiting"]:
             self.worker_error(trial.trial, result["waiting"])
+        if samples := result.get("system"):
+            self._write("system", trial=trial.trial, samples=samples)
         for event in ("placed", "retried"):
             for note in result.get(event, ()):
                 self._write(event, trial=trial.trial, **note)

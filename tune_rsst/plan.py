@@ -15,6 +15,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import describe
 from trainables.rsst.data import load as load_images
+from trainables.system_metrics import INSTALL, missing_library
 from tune_rsst import config, home, objective, spaces, storage
 from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.home import PASSWORD_IN, PASSWORD_MARK, SweepFolder
@@ -29,7 +30,10 @@ from tune_rsst.warm_start import WarmStart, gather
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep that can be run: settings are complete, the space gives valid trials, the weights were found."""
+    """A sweep that can be run: settings are complete, the space gives valid trials, the weights were found.
+
+    `starts`: what its trials will begin from, pretrained, scratch or both.
+    """
 
     settings: SweepSettings
     space: Space
@@ -42,6 +46,7 @@ class Plan:
     note: str | None = None
     more_trials: int = 0
     warm: WarmStart = field(default_factory=WarmStart)
+    starts: tuple[str, ...] = ()
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
@@ -108,6 +113,8 @@ def _checked(
     note: str | None = None,
 ) -> Plan:
     objective.check(settings)
+    if settings.system_metrics and (missing := missing_library()):
+        raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
     space = objective.sized(spaces.find(settings.space), settings)
     drawn = list(spaces.samples(space, settings.fixed_in_trials, spaces.VALIDATION_DRAWS))
     if any(not draw.params for draw, _ in drawn):
@@ -117,8 +124,9 @@ def _checked(
     settings = config.with_checked_knobs(settings, drawn[0][1].knobs())
     weights = weights or SweepWeights()
     weights.look_for(found for _, found in drawn)
+    starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for _, c in drawn}))
     objective.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw, _ in drawn}) > 1)
-    return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note)
+    return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note, starts=starts)
 
 
 def _refuse_unsuitable_data(configs: Iterable[RSSTConfig]) -> None:

@@ -103,6 +103,7 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
         "space_digest": plan.space_digest,
         "home": str(folder.path.parent),
         "weights": plan.weights.record(),
+        "starts": list(plan.starts),
         "seed": settings.seed,
         **plan.warm.record(),
         "versions": connection.versions(),

@@ -30,9 +30,7 @@ class RunFiles:
         self._folder, self._pictures = folder, Pictures(folder)
         self._tried: Counter[tuple[str, str]] = Counter()
 
-    def upload(
-        self, store: SweepRuns, plan: Plan, thread: RetryingThread, meanwhile: Callable[[], bool]
-    ) -> list[str]:
+    def upload(self, store: SweepRuns, plan: Plan, thread: RetryingThread, meanwhile: Callable[[], bool]) -> list[str]:
         """Draw and upload what is due. Returns one line for each failure.
 
         `meanwhile` uploads new lines while a picture is being drawn; where it can't, or where the thread gets into a

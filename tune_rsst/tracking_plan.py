@@ -4,12 +4,14 @@ Comes in: ledger events in order (`Plan.apply`). Goes out: `Plan.take()`, one `W
 Points carry the ledger's own timestamps, so that writing them twice gives the same points once.
 
 Steps: per-epoch curves have step = epochs_trained, per-round curves step = round, the parent's best/val_top1
-step = epochs trained by the whole sweep, its trials/… counts step = number of trials that have ended.
+step = epochs trained by the whole sweep, its trials/… counts step = number of trials that have ended, system/… of a
+trial step = number of its samples.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +80,8 @@ class Plan:
         self._touched: set[str] = set()
         self._rank_again = False
         self._epochs = 0
+        self._samples: Counter[str] = Counter()
+        self._started_from: set[str] = set()
         self._ended = 0
         self._best = -math.inf
         self._count = dict.fromkeys(("finished", "stopped", "failed"), 0)
@@ -113,13 +117,16 @@ class Plan:
         ms = round(float(event["time"]) * 1000)
         match event["event"]:
             case "sweep_started":
-                self._started(event, ms)
+                self._sweep_started(event, ms)
             case "suggested":
                 self._suggested(event, ms)
             case "reported" if not known:
                 self._reported(event["trial"], event["kind"], event["metrics"], ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
+            case "system":
+                for sample in event["samples"]:
+                    self._sampled(event["trial"], sample)
             case "placed":
                 self._write(event["trial"]).tags |= {
                     name: text(event[name]) for name in ("host", "node") if event[name]
@@ -140,7 +147,7 @@ class Plan:
     def _write(self, run: str) -> Write:
         return self._writes.setdefault(run, Write(run))
 
-    def _started(self, event: Mapping[str, Any], ms: int) -> None:
+    def _sweep_started(self, event: Mapping[str, Any], ms: int) -> None:
         self.births[PARENT] = ms
         write = self._write(PARENT)
         named = {name: event[name] for name in ("space", "space_digest", "seed") if name in event}
@@ -176,6 +183,25 @@ class Plan:
         for name in ("init_effective", "weights_digest"):
             if metrics.get(name) is not None:
                 self._write(trial).params[name] = text(metrics[name])
+        if kind == "start" and metrics.get("init_effective"):
+            self._started(text(metrics["init_effective"]))
+
+    def _started(self, start: str) -> None:
+        """What the sweep's trials really began from, on the sweep's own run: the tag lists what has come.
+
+        A parameter can't be changed later: where trials will differ it says so from the first one on.
+        """
+        parent, expected = self._write(PARENT), self.view.start.get("starts", ())
+        if not self._started_from:
+            parent.params["init_effective"] = ", ".join(sorted({*expected, start}))
+        self._started_from.add(start)
+        parent.tags["init_effective"] = ", ".join(sorted(self._started_from))
+
+    def _sampled(self, trial: str, sample: Mapping[str, Any]) -> None:
+        """A sample of how busy the trial's machine was, for MLflow's page of system metrics."""
+        self._samples[trial] += 1
+        names = tuple(name for name in sample if name != "time")
+        self._points(trial, names, sample, round(float(sample["time"]) * 1000), self._samples[trial], "system/")
 
     def _points(
         self, run: str, names: tuple[str, ...], metrics: Mapping[str, Any], ms: int, step: int, into: str = ""

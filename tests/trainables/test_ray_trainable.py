@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from tests.trainables import toy
+from trainables import system_metrics
 from trainables.rsst import training
 from trainables.rsst.checkpoint import CheckpointStore
 
@@ -94,3 +98,32 @@ def test_a_store_that_is_never_free_is_said_in_one_line(
     with store.locked():
         last = actor.step()
     assert last["done"] and "end that process" in last["failed"]
+
+
+def test_system_metrics_come_with_the_reports_of_a_sweep_that_wants_them(
+    actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("system" in told for told in steps(actor)), "on demand only"
+    monkeypatch.setattr("trainables.ray_trainable.SystemMetrics", lambda: system_metrics.SystemMetrics(every_s=0.01))
+    knobs = toy.config(pruning_times=2, epochs=2, seed=1).knobs()
+    actor.reset_config({**actor._assignment, "knobs": knobs, "system_metrics": True})
+    samples = [sample for told in steps(actor) for sample in told.get("system", ())]
+    assert samples and samples == sorted(samples, key=lambda sample: sample["time"])
+    assert all(sample["process_memory_usage_megabytes"] > 50 for sample in samples)
+    assert threads() == 0, "the sampling ends with the trial"
+
+
+def threads() -> int:
+    for _ in range(100):
+        alive = sum(thread.name == "system-metrics" for thread in threading.enumerate())
+        if not alive:
+            break
+        time.sleep(0.02)
+    return alive
+
+
+def test_without_psutil_a_trial_says_so_and_trains(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    actor._assignment["system_metrics"] = True
+    assert steps(actor)[-1]["done"]
+    assert "tune-rsst[system-metrics]" in next(Path(actor._assignment["store"]).rglob("messages.log")).read_text()

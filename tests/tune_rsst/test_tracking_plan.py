@@ -103,6 +103,29 @@ def test_parameters_are_every_knob_and_where_the_weights_came_from() -> None:
     assert params["init_effective"] == "scratch"
 
 
+def test_the_sweep_says_what_its_trials_really_began_from() -> None:
+    parent = planned(EVENTS, 5)[PARENT]
+    assert parent.params["init_effective"] == parent.tags["init_effective"] == "scratch"
+    both = [{**e, "starts": ["pretrained", "scratch"]} if e["event"] == "sweep_started" else e for e in EVENTS]
+    second = [e for e in both if e["event"] == "reported" and e["kind"] == "start"][1]
+    second["metrics"] = {**second["metrics"], "init_effective": "pretrained"}
+    try:
+        parent = planned(both, 5)[PARENT]
+    finally:
+        second["metrics"]["init_effective"] = "scratch"
+    assert parent.params["init_effective"] == parent.tags["init_effective"] == "pretrained, scratch"
+
+
+def test_samples_of_the_machine_go_on_counting_over_restarts() -> None:
+    """They have a time of their own, and MLflow's prefix; a worker that starts anew does not begin at step 1 again."""
+    samples = [{"time": 999.0 + n, "cpu_utilization_percentage": 10.0 * n} for n in range(3)]
+    events = timed([*list(sweep_events())[:3], {"event": "system", "trial": "t0000", "samples": samples[:2]},
+                    {"event": "system", "trial": "t0000", "samples": samples[2:]}])  # fmt: skip
+    assert planned(events, 1)["t0000"].points[-3:] == [
+        ("system/cpu_utilization_percentage", 10.0 * n, 999_000 + 1000 * n, n + 1) for n in range(3)
+    ]
+
+
 def test_reports_that_come_twice_count_once() -> None:
     doubled = [e for event in EVENTS for e in ([event, event] if event["event"] == "reported" else [event])]
     assert {r: w.points for r, w in planned(doubled, 5).items()} == {r: w.points for r, w in planned(EVENTS, 5).items()}
