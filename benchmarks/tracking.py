@@ -1,11 +1,12 @@
 """What tracking costs the driver, and whether the uploader keeps up.
 
-python benchmarks/tracking.py [--seconds 60] [--trials 16] [--per-second 1]
+python -m benchmarks.tracking [--server] [--seconds 60] [--trials 16] [--per-second 1]
 
 Part 1: `trials` trials report at `per-second` into a ledger while the uploader writes to a fresh database. Printed:
 the time of notify() in the event loop, of a whole report (ledger line with fsync, then notify) with the uploader and
 without it, how many lines the upload was behind, and how long the rest took at the end.
 Part 2: the same lines at once, as `tune-rsst sync` would upload them.
+--server: through `mlflow server` on this machine (one worker, sqlite behind it) instead of into the database itself.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ import argparse
 import os
 import platform
 import random
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +31,7 @@ from tune_rsst.ledger import Ledger
 from tune_rsst.tracking import sqlite_uri
 from tune_rsst.uploader import Uploader
 
-FIRST_UPLOAD_S = 120.0
+FIRST_UPLOAD_S, SERVER_START_S = 120.0, 180.0
 
 
 def begin(ledger: Ledger, trials: int) -> None:
@@ -66,14 +73,48 @@ def percentiles(values: list[float]) -> str:
     return f"median {values[len(values) // 2]:.4f}  p99 {values[len(values) * 99 // 100]:.4f}  max {values[-1]:.4f} ms"
 
 
-def live(home: Path, seconds: float, trials: int, rate: float) -> Path:
+@contextmanager
+def tracking(home: Path, server: bool) -> Iterator[str]:
+    """A tracking address with a fresh database below `home`; ends the server that it started."""
+    uri = sqlite_uri(home)
+    if not server:
+        yield uri
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", *words, "--artifacts-destination", str(home / "artifacts")]
+    with (home / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", home / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for(address: str, log: Path) -> None:
+    deadline = time.monotonic() + SERVER_START_S
+    while True:
+        with suppress(OSError), urllib.request.urlopen(address, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the server did not start:\n{log.read_text()[-2000:]}")
+        time.sleep(0.3)
+
+
+def live(home: Path, uri: str, seconds: float, trials: int, rate: float) -> Path:
     """Part 1; returns the ledger."""
     alone = Ledger(home / "alone.jsonl")
     begin(alone, trials)
     without = drive(alone, lambda: None, seconds / 4, trials, rate)
     ledger = Ledger(home / "ledger.jsonl")
     begin(ledger, trials)
-    uploader = Uploader(ledger.path, sqlite_uri(home), "bench", home / "cursor.json")
+    uploader = Uploader(ledger.path, uri, "bench", home / "cursor.json")
     t0 = time.monotonic()
     uploader.start()
     while uploader.missing() and time.monotonic() - t0 < FIRST_UPLOAD_S:
@@ -93,10 +134,9 @@ def live(home: Path, seconds: float, trials: int, rate: float) -> Path:
     return ledger.path
 
 
-def at_once(ledger: Path, home: Path) -> None:
+def at_once(ledger: Path, home: Path, uri: str) -> None:
     """Part 2."""
-    home.mkdir()
-    uploader = Uploader(ledger, sqlite_uri(home), "bench", home / "cursor.json")
+    uploader = Uploader(ledger, uri, "bench", home / "cursor.json")
     t0 = time.monotonic()
     left = uploader.sync_once(300)
     took, lines = time.monotonic() - t0, ledger.read_bytes().count(b"\n")
@@ -109,14 +149,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--per-second", type=float, default=1)
+    parser.add_argument("--server", action="store_true", help="through an MLflow server of this machine")
     options = parser.parse_args()
+    where = "mlflow server on loopback, sqlite behind it" if options.server else "sqlite"
     load = os.getloadavg()[0]
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, mlflow {version('mlflow')}, sqlite; load {load:.1f}"
-    )
+    versions = f"Python {platform.python_version()}, mlflow {version('mlflow')}"
+    print(f"{platform.machine()}, {versions}, {where}; load {load:.1f}")
     with tempfile.TemporaryDirectory() as folder:
-        ledger = live(Path(folder), options.seconds, options.trials, options.per_second)
-        at_once(ledger, Path(folder) / "again")
+        first, second = Path(folder) / "live", Path(folder) / "at-once"
+        first.mkdir()
+        second.mkdir()
+        with tracking(first, options.server) as uri:
+            ledger = live(first, uri, options.seconds, options.trials, options.per_second)
+        with tracking(second, options.server) as uri:
+            at_once(ledger, second, uri)
 
 
 if __name__ == "__main__":

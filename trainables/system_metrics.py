@@ -1,8 +1,8 @@
 """How busy a trial's worker and its machine are: CPU, memory and GPUs, sampled by a thread beside the training.
 
-Comes in: nothing. Goes out: `drain()`, the samples since the last call: {"time": s since 1970, name: value, …}. Names are
-those of MLflow's own system metrics where it has one (its UI shows what is below "system/" on a page of its own), and
-process_… for what the worker alone uses. GPUs are those that this process may use, numbered as it sees them.
+Comes in: nothing. Goes out: `drain()`, the samples since the last call: {"time": s since 1970, name: value, …}. Names
+are those of MLflow's own system metrics where it has one (its UI shows what is below "system/" on a page of its own),
+and process_… for what the worker alone uses. GPUs are those that this process may use, numbered as it sees them.
 Needs the extra system-metrics: psutil, and nvidia-ml-py for GPUs.
 """
 
@@ -55,7 +55,7 @@ class SystemMetrics:
         self._ended.set()
 
     def sample(self) -> dict[str, float]:
-        """One sample, now. Percentages are of all cores of the machine; process_cpu… is of one core (may exceed 100)."""
+        """One sample, now. Percentages are of the whole machine, process_cpu… of one core (it may exceed 100)."""
         memory = self._psutil.virtual_memory()
         found = {
             "time": time.time(),

@@ -43,6 +43,10 @@ def sweep(
         ),
     ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="SPACE", help="What is searched: NAME, FILE.py:function, as space=…"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan (epochs, hours, memory, disk) and write nothing.")
     ] = False,
@@ -58,8 +62,7 @@ def sweep(
     from tune_rsst.config import written_in
     from tune_rsst.plan import make_plan
 
-    written = written_in(words) | ({"warm_start": warm_start} if warm_start else {})
-    plan = make_plan(written, name, resume)
+    plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
     if dry_run:
         from tune_rsst.estimate import estimate, lines
 

@@ -182,11 +182,19 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     return {str(name): value for name, value in found.items()}
 
 
-def written_in(words: Sequence[str] | None) -> dict[str, Any]:
-    """`given` of a command line: FILE.yaml first, where there is one, then key=value."""
+def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    """`given` of a command line: FILE.yaml first, where there is one, then key=value, then options that were said.
+
+    Raises:
+        ConfigError: as `given`, or an option contradicts a key=value.
+    """
     rest = list(words or [])
     file = Path(rest.pop(0)) if rest and rest[0].endswith((".yaml", ".yml")) and "=" not in rest[0] else None
-    return given(file, rest)
+    said = {name: value for name, value in options.items() if value}
+    for name, value in given(None, rest).items():
+        if name in said and str(said[name]) != str(value):
+            raise ConfigError(name, said[name], f"one value; {name}={value} was said too", "say it once")
+    return {**given(file, rest), **said}
 
 
 def settings_names() -> list[str]:

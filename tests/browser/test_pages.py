@@ -1,4 +1,4 @@
-"""What a person opens, in headless Chromium: the MLflow UI on a finished digits sweep, and the report without a network.
+"""What a person opens, in headless Chromium: the MLflow UI on a finished digits sweep, the report without a network.
 
 Pictures of every page are left in the test's own temporary folder; those in docs/figures/tracking come from
 `python tests/browser/mlflow_pages.py`.

@@ -157,6 +157,21 @@ def test_a_space_of_ones_own_is_found_by_file_and_by_module(tmp_path: Path) -> N
     assert find("search_spaces.digits:digits").function is find("digits").function
 
 
+def test_an_option_overrides_the_file_and_may_not_contradict_a_word(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(SPACES)
+    file = tmp_path / "settings.yaml"
+    file.write_text("space: scratch\nname: of_the_file\n")
+    space = f"{mine}:fine"
+    assert config.written_in([str(file)], space=space, name=None) == {"space": space, "name": "of_the_file"}
+    assert config.written_in(["trials=3"], space=space) == {"trials": 3, "space": space}
+    assert config.written_in([f"space={space}"], space=space) == {"space": space}
+    assert make_plan(config.written_in([], space=space), None, False).settings.space == space
+    with pytest.raises(ConfigError) as caught:
+        config.written_in(["space=method"], space=space)
+    assert str(caught.value).startswith(f"space = {space}") and "space=method" in str(caught.value)
+
+
 def test_the_digest_sees_ranges_and_knobs_not_names() -> None:
     def one(trial):
         return {"dataset": "digits", "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
