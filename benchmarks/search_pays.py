@@ -8,10 +8,10 @@ validation accuracy, or until the budget is used up ("not reached"). Every epoch
 
 How it was made: real trials of the core, trained one after the other in this process by the sweep's own driver,
 ledger, study and rungs, without Ray. To be affordable a round has 4 epochs instead of the space's 14, and batches have
-128 images; both arms share that. The first version had a budget of 12 random trials, did not meet its claim, and is kept
-(--random-trials 12); 60 was settled on seeds 10 and 11, before seeds 0 to 4 had run at it. The seed decides the data split and the
-weights of both arms; their samplers have seeds of their own, because TPE's first draws would else be random search's
-own first trials. Validation has about 270 images, so that ties (which count as reached) are common.
+128 images; both arms share that. The first version had a budget of 12 random trials, did not meet its claim, and is
+kept (--random-trials 12); 60 was settled on seeds 10 and 11, before seeds 0 to 4 had run at it. The seed decides the
+data split and the weights of both arms; their samplers have seeds of their own, because TPE's first draws would else
+be random search's own first trials. Validation has about 270 images, so that ties (which count as reached) are common.
 
 Each trial is on disk (the ledger below --home): `--minutes` ends a run between two trials, the next call goes on.
 Comes in: nothing. Goes out: a Markdown table, and docs/figures/search_pays.json.
