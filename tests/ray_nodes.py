@@ -19,12 +19,16 @@ import psutil
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--num-cpus=2", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
 
 
 class Nodes:
-    """A head with two CPUs, and more nodes of two CPUs each. `environment` is what a client of it needs."""
+    """A head with two CPUs, and more nodes of two CPUs each. `environment` is what a client of it needs.
 
-    def __init__(self, folder: Path) -> None:
+    Without `head` nothing is started: who wants to start it types `ray start`, then `head_words`.
+    """
+
+    def __init__(self, folder: Path, *, head: bool = True) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
@@ -38,8 +42,19 @@ class Nodes:
         self.temp = Path(tempfile.mkdtemp(prefix="rn"))  # short: sockets lie below it
         self.port, self.dashboard = free_port(), free_port()
         self._raylets: list[int] = []
-        head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", f"--temp-dir={self.temp}"]
-        self._start(*head, f"--dashboard-agent-listen-port={free_port()}")
+        if head:
+            self._start(*self.head_words)
+
+    @property
+    def head_words(self) -> list[str]:
+        """What makes `ray start` a head that disturbs no other cluster of this machine."""
+        words = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", f"--temp-dir={self.temp}"]
+        return [*words, f"--dashboard-agent-listen-port={free_port()}", *SMALL]
+
+    @property
+    def node_words(self) -> list[str]:
+        """What makes `ray start` one more node."""
+        return [f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={free_port()}", *SMALL]
 
     @property
     def address(self) -> str:
@@ -48,7 +63,7 @@ class Nodes:
 
     def add(self) -> int:
         """One more node; its raylet's process id."""
-        self._start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={free_port()}")
+        self._start(*self.node_words)
         return self._raylets[-1]
 
     def run(self, *words: str, timeout_s: float = 90.0, **more: str) -> subprocess.CompletedProcess[str]:
@@ -74,9 +89,8 @@ class Nodes:
         self._raylets.remove(raylet)
 
     def _start(self, *words: str) -> None:
-        small = ["--num-cpus=2", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
         before = {p.pid for p in self._processes()}
-        done = self.run("ray", "start", *words, *small)
+        done = self.run("ray", "start", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         new = [p for p in self._processes() if p.pid not in before and p.name() == "raylet"]
         assert len(new) == 1, new
