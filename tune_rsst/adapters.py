@@ -108,10 +108,17 @@ class LedgerScheduler(_Door, FIFOScheduler):
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of what the worker raised."""
+    """The last line of what the worker raised, or of what Tune wrote down where the worker could raise nothing."""
     error = trial.get_pickled_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error or _written_down(trial)).splitlines() if line.strip()]
+    if error is None:
+        return f"the worker was lost: {lines[-1] if lines else 'its process or its node is gone'}"[:500]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
+
+
+def _written_down(trial: Trial) -> str:
+    file = trial.error_file
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).is_file() else ""
 
 
 class Ticker(_Door, Callback):

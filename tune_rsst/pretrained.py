@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.weights import ResolvedWeights, copy_verified, intact, resolve
+from trainables.rsst.data import describe
+from trainables.rsst.vit import architecture, build
+from trainables.rsst.weights import ResolvedWeights, check_fit, copy_verified, intact, resolve
 
 
 class SweepWeights:
@@ -49,11 +51,15 @@ class SweepWeights:
         """Resolve the weights of all `configs` that ask for some.
 
         Raises:
-            ConfigError: they can't be had, and on_missing_weights = error (the default of a sweep).
+            ConfigError: they can't be had, and on_missing_weights = error (the default of a sweep); or they do not fit
+                the model.
         """
         for config in configs:
             if config.pretrained and (config.arch, config.weights) not in self._found:
-                self._found[config.arch, config.weights] = resolve(config)
+                found = resolve(config)
+                if found.path is not None:
+                    _check_fit(config)
+                self._found[config.arch, config.weights] = found
 
     def copy_into(self, folder: Path) -> None:
         """Keep what was found in `folder`, where every worker reads it."""
@@ -70,3 +76,10 @@ class SweepWeights:
                 self.copy_into(self._folder)
         knobs: dict[str, Any] = config.knobs() | self._found[config.arch, config.weights].knobs()
         return RSSTConfig.from_knobs(knobs)
+
+
+def _check_fit(config: RSSTConfig) -> None:
+    """Now and once, not in the first step of every trial."""
+    about = describe(config.dataset, config.data)
+    model = build(architecture(config, in_chans=about.in_chans, num_classes=about.num_classes), "meta")
+    check_fit(config, model)

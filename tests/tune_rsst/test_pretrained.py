@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.vit import architecture, build
+from tune_rsst.config import given
+from tune_rsst.plan import make_plan
 from tune_rsst.pretrained import SweepWeights
 
 
@@ -58,3 +60,17 @@ def test_a_damaged_copy_is_refused(began: tuple[RSSTConfig, SweepWeights], tmp_p
     copy.write_bytes(content)
     with pytest.raises(ConfigError, match="weights = "):
         SweepWeights.recalled(weights.record(), tmp_path / "weights")
+
+
+def test_weights_of_another_architecture_are_refused_before_the_sweep_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    file = tmp_path / "mine.safetensors"
+    write_weights(file, seed=0)
+    words = [f"weights={file}", "pretrained=true", "dataset=digits"]
+    assert make_plan(given(None, words), None, False).starts == ("pretrained",)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(given(None, [*words, "arch=vit_tiny", "patch_size=4"]), None, False)
+    assert str(caught.value).startswith("weights = mine.safetensors: valid is weights of a vit_tiny")
+    assert not (tmp_path / "home").exists()

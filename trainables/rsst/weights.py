@@ -132,6 +132,17 @@ def resolve(config: RSSTConfig) -> ResolvedWeights:
     return found
 
 
+def check_fit(config: RSSTConfig, model: VisionTransformer) -> None:
+    """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing.
+
+    Raises:
+        ConfigError: as `initial_weights`.
+    """
+    found, tensors = _find(config)
+    if tensors is not None:
+        _fitted(tensors, model, config, found.source)
+
+
 def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
     """Put `found` into `folder` as weights-<digest>.safetensors, read it back, and point to it.
 
