@@ -83,7 +83,8 @@ class SweepSettings(BaseModel):
     )
     mlflow_experiment: str = Field("tune-rsst", min_length=1, description="MLflow experiment that holds the sweep")
     optuna_storage: str | None = Field(
-        None, description="default: OPTUNA_STORAGE, else sqlite in the sweep's folder; or memory, or a database URL"
+        None,
+        description="default: OPTUNA_STORAGE, else sqlite in the sweep's folder (on NFS: memory); or a database URL",
     )
     storage: str | None = Field(
         None,

@@ -20,6 +20,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst import home, spaces, storage
 from tune_rsst.config import hide_password
+from tune_rsst.filesystem import network_filesystem
 from tune_rsst.home import default_tracking_uri
 from tune_rsst.plan import Plan, make_plan
 
@@ -83,7 +84,9 @@ def mlflow(uri: str) -> Finding:
         folder = Path(uri.removeprefix("sqlite:///")).parent
         place = next(p for p in (folder, *folder.parents) if p.exists())
         fine = os.access(place, os.W_OK | os.X_OK) and place.is_dir()
-        return Finding("mlflow", fine, f"{shown} {'can' if fine else 'can not'} be written")
+        kind = network_filesystem(folder)
+        unsafe = f", but it is on {kind}, where sqlite's locks do not hold: give mlflow_tracking_uri" if kind else ""
+        return Finding("mlflow", fine, f"{shown} {'can' if fine else 'can not'} be written{unsafe if fine else ''}")
     if not uri.startswith("http"):
         return _database(uri, "mlflow")
     request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1")
@@ -128,7 +131,6 @@ def _database(url: str, what: str = "optuna") -> Finding:
 
 
 def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
-
     from tune_rsst.connection import address, connected
 
     where = address(plan.settings) or "a local Ray"

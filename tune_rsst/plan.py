@@ -18,6 +18,7 @@ from trainables.rsst.data import load as load_images
 from trainables.system_metrics import INSTALL, missing_library
 from tune_rsst import config, home, objective, spaces, storage
 from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
+from tune_rsst.filesystem import network_filesystem
 from tune_rsst.home import PASSWORD_IN, PASSWORD_MARK, SweepFolder
 from tune_rsst.ledger import is_running
 from tune_rsst.pretrained import SweepWeights
@@ -68,8 +69,9 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     storage.check(settings.storage)
     folder = _new_folder(settings)
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
-    note = f"nothing to go on with in {home.home()}: a new sweep, {folder.name}" if how != "never" else None
-    plan = _checked(settings, folder, note=note)
+    notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if how != "never" else []
+    notes += _where_sqlite_is_unsafe(settings)
+    plan = _checked(settings, folder, note="\n".join(notes) or None)
     return replace(plan, warm=gather(plan.settings, plan.space, plan.weights))
 
 
@@ -137,11 +139,21 @@ def _refuse_unsuitable_data(configs: Iterable[RSSTConfig]) -> None:
 
 
 def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
-    """Where the records go, with the defaults filled in."""
+    """Where the records go, with the defaults filled in. The study needs no file: the ledger makes it anew."""
+    default = "memory" if network_filesystem(folder.path) else folder.study
     return {
         "mlflow_tracking_uri": check_tracking_uri(settings.mlflow_tracking_uri or home.default_tracking_uri()),
-        "optuna_storage": settings.optuna_storage or os.environ.get("OPTUNA_STORAGE") or folder.study,
+        "optuna_storage": settings.optuna_storage or os.environ.get("OPTUNA_STORAGE") or default,
     }
+
+
+def _where_sqlite_is_unsafe(settings: SweepSettings) -> list[str]:
+    """What to say of defaults that lie on a network file system."""
+    kind = network_filesystem(home.home())
+    if kind is None or not str(settings.mlflow_tracking_uri).startswith(f"sqlite:///{home.home()}"):
+        return []
+    hint = "give mlflow_tracking_uri=http://… of a server, or of a database on a local disk"
+    return [f"{home.home()} is {kind}, where sqlite's locks do not hold: {hint}"]
 
 
 def _new_folder(settings: SweepSettings) -> SweepFolder:
