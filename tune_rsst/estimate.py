@@ -54,22 +54,17 @@ class Estimate:
     measured: Measured
 
 
-def estimate(plan: Plan, measure: Callable[[RSSTConfig], Measured] = resources.measure_in_child) -> Estimate:
-    """Estimate `plan`; takes some seconds, because it trains.
+def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
+    """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other.
 
     Raises:
         ConfigError: the model can't be trained here, the cluster can't be reached, or not one trial fits it.
     """
-    from tune_rsst.sweep import trials_at_once
-
     settings = plan.settings
     drawn, macs = _drawn(plan), _Macs()
     largest = max(drawn, key=lambda c: macs.of(c) * c.batch_size)
-    found = measure(largest)
     cluster = cluster_resources(settings)
-    cpus, gpus = resources.resolve(
-        settings.cpus_per_trial, settings.gpus_per_trial, found, largest.num_threads, cluster
-    )
+    found, cpus, gpus, at_once = _measured(settings, largest, cluster, measure)
     costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
     each_most = [c.epochs * len(c.shares) for c in costs]
     share_left = expected_share(settings, costs)
@@ -83,12 +78,33 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig], Measured] = resources.m
         seconds_most=seconds,
         seconds_expected=seconds * share_left[1],
         disk_mib=max(c.disk_mib for c in costs),
-        at_once=min(trials_at_once(settings, cpus, gpus, cluster), settings.trials),
+        at_once=at_once,
         cpus=cpus,
         gpus=gpus,
         cluster=cluster,
         measured=found,
     )
+
+
+def _measured(
+    settings: SweepSettings,
+    largest: RSSTConfig,
+    cluster: dict[str, float],
+    measure: Callable[[RSSTConfig, int], Measured],
+) -> tuple[Measured, float, float, int]:
+    """A step with as many beside it as will be on this machine; CPUs and GPUs of a trial, trials at once."""
+    from tune_rsst.sweep import trials_at_once
+
+    wanted = settings.cpus_per_trial, settings.gpus_per_trial
+    found = measure(largest, 1) if "auto" in wanted else None
+    cpus, gpus = resources.resolve(*wanted, found, largest.num_threads, cluster)
+    at_once = min(trials_at_once(settings, cpus, gpus, cluster), settings.trials)
+    beside = 1
+    if not _address(settings):
+        beside = min(at_once, int(1 / gpus + 1e-9) if gpus else os.cpu_count() or 1)
+    if found is None or beside > 1:
+        found = measure(largest, max(beside, 1))
+    return found, cpus, gpus, at_once
 
 
 def _drawn(plan: Plan) -> list[RSSTConfig]:
@@ -192,9 +208,13 @@ def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[floa
     return statistics.fmean(epochs), statistics.fmean(seconds)
 
 
+def _address(settings: SweepSettings) -> str | None:
+    return settings.ray_address or os.environ.get("RAY_ADDRESS")
+
+
 def cluster_resources(settings: SweepSettings) -> dict[str, float]:
     """CPU, GPU and memory (bytes) of the cluster that ray_address names, else of this machine, without starting Ray."""
-    if address := settings.ray_address or os.environ.get("RAY_ADDRESS"):
+    if address := _address(settings):
         from tune_rsst.connection import connected_resources
 
         return connected_resources(address)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
@@ -90,8 +92,6 @@ def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes:
 
 def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, num_classes: int, seconds: float) -> float:
     """Time of the core's own training loop over a few batches, after one untimed pass."""
-    from dataclasses import replace
-
     from trainables.rsst.penalty import Penalty
     from trainables.rsst.training import clock_for, make_optimizer, train_epoch
 
@@ -120,12 +120,30 @@ def _gpu_mib(device: Any) -> tuple[float, float]:
     return torch.cuda.max_memory_reserved(device) / 2**20, total / 2**20
 
 
-def measure_in_child(config: RSSTConfig) -> Measured:
+def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
     """`measure` in a process of its own: its peak memory is the trial's, and this process never touches the GPU.
+
+    `at_once`: so many of them beside each other, because trials that share a machine slow each other down. Times are
+    their mean, memory the largest.
 
     Raises:
         ConfigError: the step could not be run; the line says why.
     """
+    if at_once == 1:
+        return _child(config)
+    with ThreadPoolExecutor(at_once) as pool:
+        found = list(pool.map(_child, [config] * at_once))
+    return replace(
+        found[0],
+        train_s=statistics.fmean(m.train_s for m in found),
+        train_small_s=statistics.fmean(m.train_small_s for m in found),
+        eval_s=statistics.fmean(m.eval_s for m in found),
+        peak_mib=max(m.peak_mib for m in found),
+        gpu_mib=max(m.gpu_mib for m in found),
+    )
+
+
+def _child(config: RSSTConfig) -> Measured:
     command, knobs = [sys.executable, "-m", "tune_rsst.resources"], json.dumps(config.knobs())
     try:
         done = subprocess.run(command, input=knobs, capture_output=True, text=True, timeout=CHILD_LIMIT_S, check=False)
@@ -157,9 +175,11 @@ def cpu_count(peak_mib: float, threads: int, cluster: Mapping[str, float]) -> fl
 
 
 def resolve(
-    cpus: float | str, gpus: float | str, found: Measured, threads: int, cluster: Mapping[str, float]
+    cpus: float | str, gpus: float | str, found: Measured | None, threads: int, cluster: Mapping[str, float]
 ) -> tuple[float, float]:
-    """(CPUs, GPUs) of a trial: numbers as they are, auto from what was measured."""
+    """(CPUs, GPUs) of a trial: numbers as they are, auto from what was measured (without it, nothing may be auto)."""
+    if found is None:
+        return float(cpus), float(gpus)
     cpu = cpu_count(found.peak_mib, threads, cluster) if cpus == "auto" else float(cpus)
     if gpus != "auto":
         return cpu, float(gpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def planned(*words: str) -> Plan:
 def test_epochs_and_time_of_a_plan_by_hand() -> None:
     """10 trials × 3 rounds × 2 epochs × 1,259 images at 1 ms, 2 at a time."""
     plan = planned("trials=10", "rate=0.5", "epochs=2", "warmup=0", "stopping=none", "max_concurrent_trials=2")
-    found = estimate.estimate(plan, lambda _: STEP)
+    found = estimate.estimate(plan, lambda *_: STEP)
     assert (found.trials, found.rounds, found.epochs_most, found.epochs_expected) == (10, (3, 3), 60, 60)
     assert found.seconds_most == pytest.approx(60 * 1.259) and found.at_once == 2
     text = "\n".join(estimate.lines(plan, found))
@@ -38,11 +39,29 @@ def test_epochs_and_time_of_a_plan_by_hand() -> None:
     assert not home.home().exists(), "a dry run writes nothing"
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(["max_concurrent_trials=1"], [1]), ([], [2]), (["cpus_per_trial=auto"], [1, 2]), (["trials=1"], [1])],
+)
+def test_a_step_is_measured_beside_as_many_as_run_here_at_once(
+    words: list[str], asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    seen: list[int] = []
+
+    def measure(_: RSSTConfig, at_once: int) -> Measured:
+        seen.append(at_once)
+        return STEP
+
+    estimate.estimate(planned("epochs=2", "warmup=0", *words), measure)
+    assert seen == asked
+
+
 def test_early_stopping_takes_off_what_its_rungs_take_off() -> None:
     words = ["trials=40", "rate=0.3", "epochs=2", "warmup=0"]
-    whole = estimate.estimate(planned(*words, "stopping=none"), lambda _: STEP)
-    halved = estimate.estimate(planned(*words), lambda _: STEP)
-    harder = estimate.estimate(planned(*words, "reduction_factor=4"), lambda _: STEP)
+    whole = estimate.estimate(planned(*words, "stopping=none"), lambda *_: STEP)
+    halved = estimate.estimate(planned(*words), lambda *_: STEP)
+    harder = estimate.estimate(planned(*words, "reduction_factor=4"), lambda *_: STEP)
     assert harder.epochs_expected < halved.epochs_expected < whole.epochs_expected == whole.epochs_most
     assert halved.epochs_most == whole.epochs_most
     least = 40 * 2 * 2  # no trial ends before its first rung, after two rounds
@@ -51,13 +70,13 @@ def test_early_stopping_takes_off_what_its_rungs_take_off() -> None:
 
 def test_rounds_of_a_smaller_model_cost_less() -> None:
     words = ["trials=4", "rate=0.5", "epochs=2", "warmup=0", "stopping=none"]
-    flat = estimate.estimate(planned(*words), lambda _: STEP).seconds_most
-    falling = estimate.estimate(planned(*words), lambda _: replace(STEP, train_small_s=4e-4)).seconds_most
+    flat = estimate.estimate(planned(*words), lambda *_: STEP).seconds_most
+    falling = estimate.estimate(planned(*words), lambda *_: replace(STEP, train_small_s=4e-4)).seconds_most
     assert 0.5 * flat < falling < flat
 
 
 def test_a_real_step_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
-    found = resources.measure_in_child(RSSTConfig.from_knobs({"dataset": "digits", "target_density": 0.3}))
+    found = resources.measure_in_child(RSSTConfig.from_knobs({"dataset": "digits", "target_density": 0.3}), at_once=2)
     assert found.device in ("cpu", "cuda") and 0 < found.train_small_s < found.train_s < 1
     assert 100 < found.peak_mib < 4000
     with pytest.raises(ConfigError, match="arch = "):
