@@ -89,16 +89,20 @@ def progress_points(view: SweepView) -> list[tuple[int, float, str]]:
 
 
 def study_of(view: SweepView) -> Study:
-    """The finished trials as an Optuna study in memory; parameters carry their units in their names."""
+    """The finished trials as an Optuna study in memory; parameters carry their units in their names.
+
+    Optuna numbers by position: failed ones without parameters, which it draws nowhere, keep each trial at its number.
+    """
     import optuna
     from optuna.distributions import json_to_distribution
-    from optuna.trial import create_trial
+    from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     for trial in view.trials.values():
         if trial.state != "finished" or "val_top1" not in trial.metrics:
             continue
+        study.add_trials([create_trial(state=TrialState.FAIL)] * (trial.number - len(study.trials)))
         drawn = {n: json_to_distribution(trial.distributions[n]) for n in trial.params if n in trial.distributions}
         study.add_trial(
             create_trial(
@@ -170,7 +174,7 @@ def _by_optuna(study: Study, function: str, by: str) -> Any:
     """A figure of Optuna's, or why it can't be drawn."""
     from optuna import visualization
 
-    finished = len(study.trials)
+    finished = sum(trial.values is not None for trial in study.trials)
     if finished < NEEDS_FINISHED:
         return f"it needs {NEEDS_FINISHED} finished trials, there are {finished}"
     module = visualization if by == "plotly" else visualization.matplotlib
@@ -189,13 +193,30 @@ def _by_optuna(study: Study, function: str, by: str) -> Any:
     if function == "param_importances":
         axes.set_xlabel("importance (share)")
         axes.set_ylabel("parameter (name)")
+    if function == "slice":
+        _readable_slices(figure)
     return figure
+
+
+def _readable_slices(figure: Figure) -> None:
+    """Optuna's colours begin at white, and the ticks of a log axis of less than a decade lie on each other."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    for place in figure.axes:
+        for dots in place.collections:
+            dots.set_cmap("viridis")
+        if place.get_xscale() == "log":
+            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            place.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _in_plain_layout(figure: Any, function: str) -> Any:
     figure.update_layout(title=None, margin={"l": 70, "r": 40, "t": 60, "b": 60}, template="plotly_white")
     if function == "param_importances":
         figure.update_layout(xaxis_title="importance (share)", yaxis_title="parameter (name)")
+    if function == "slice":  # Optuna's own scale begins at white
+        figure.update_traces(marker_colorscale="Viridis")
     return figure
 
 
@@ -217,7 +238,16 @@ def _plotly_front(view: SweepView, points: list[Point]) -> Any:
             figure.add_scatter(x=[p.size for p in mine], y=[p.val_top1 for p in mine], text=[p.trial for p in mine],
                                mode="markers", name=kind, marker={"color": color, "symbol": symbol, "size": 10},
                                hovertemplate="%{text}: val_top1 %{y:.4f}, size %{x:.4g}<extra></extra>")  # fmt: skip
+    _spread(figure, [p.size for p in points], [p.val_top1 for p in points])
     return _with_axes(figure, SIZES[Objective.of(view.settings).against], VALUE)
+
+
+def _spread(figure: Any, sizes: list[float], shares: list[float]) -> None:
+    """Where all points have one value plotly would draw plus and minus 1 around it, which no size or share can be."""
+    if len(set(sizes)) == 1:
+        figure.update_xaxes(range=[0.9 * sizes[0], 1.1 * sizes[0]])
+    if len(set(shares)) == 1:
+        figure.update_yaxes(range=[max(shares[0] - 0.05, 0), min(shares[0] + 0.05, 1.005)])
 
 
 def _plotly_progress(steps: list[tuple[int, float, str]]) -> Any:
@@ -227,6 +257,7 @@ def _plotly_progress(steps: list[tuple[int, float, str]]) -> Any:
     figure.add_scatter(x=[s[0] for s in steps], y=[s[1] for s in steps], text=[s[2] for s in steps], name="best so far",
                        mode="lines+markers", line={"shape": "hv"},
                        hovertemplate="%{text}: val_top1 %{y:.4f} after %{x} epochs<extra></extra>")  # fmt: skip
+    _spread(figure, [float(s[0]) for s in steps], [s[1] for s in steps])
     return _with_axes(figure, "spent by the ended trials (epochs)", f"best {VALUE}")
 
 

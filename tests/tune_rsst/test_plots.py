@@ -100,6 +100,24 @@ def test_progress_counts_the_epochs_of_all_ended_trials_and_only_rises(view: Swe
     assert steps[-1][2] == results.rank(view)[0].trial
 
 
+def test_optunas_figures_number_the_trials_as_the_sweep_does(view: SweepView) -> None:
+    finished = [t for t in view.trials.values() if t.state == "finished"]
+    assert [t.number for t in finished] != list(range(len(finished)))
+    drawn = [t for t in plots_sweep.study_of(view).trials if t.values is not None]
+    assert [t.number for t in drawn] == [t.number for t in finished]
+    colours = [n for trace in dict(plots_sweep.interactive(view))["slices"].data for n in trace.marker.color]
+    assert set(colours) == {t.number for t in finished}
+
+
+def test_points_of_one_size_or_accuracy_stay_within_what_can_be(view: SweepView) -> None:
+    pages = dict(
+        plots_sweep.interactive(SweepView.of([{**e, "time": 1.0} for e in map(complete, sweep_events(trials=1))]))
+    )
+    for name in ("front", "progress"):
+        (low, high), (least, most) = pages[name].layout.xaxis.range, pages[name].layout.yaxis.range
+        assert 0 < low < high and 0 <= least < most <= 1.01, name
+
+
 def test_with_one_finished_trial_the_figures_of_optuna_say_why_they_are_not_there() -> None:
     view = SweepView.of([{**event, "time": float(i)} for i, event in enumerate(map(complete, sweep_events(trials=1)))])
     reasons = {name: figure for name, figure in plots_sweep.still(view) if isinstance(figure, str)}
