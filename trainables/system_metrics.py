@@ -38,8 +38,7 @@ class SystemMetrics:
         self._every_s, self._ended = every_s, threading.Event()
         self._samples: list[dict[str, float]] = []
         self._lock = threading.Lock()
-        psutil.cpu_percent()  # the first call of each only begins to count
-        self._process.cpu_percent()
+        self._process.cpu_percent()  # the first call only begins to count
         self._gpus = _gpus()
         self._thread = threading.Thread(target=self._work, name="system-metrics", daemon=True)
         self._thread.start()
@@ -70,6 +69,7 @@ class SystemMetrics:
         return {name: round(float(value), 3) for name, value in found.items()}
 
     def _work(self) -> None:
+        self._psutil.cpu_percent()  # the first call of each thread gives 0.0 and begins to count
         while not self._ended.wait(self._every_s):
             with suppress(Exception):
                 sample = self.sample()
