@@ -114,3 +114,16 @@ for module in {modules!r}:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_only_looks_at_a_sweep_imports_nothing_that_takes_seconds() -> None:
+    modules = "cli results table watching live report plots plots_sweep pictures uploader config home storage".split()
+    heavy = ("torch", "timm", "ray", "optuna", "mlflow", "plotly", "matplotlib")
+    program = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(f'tune_rsst.{{name}}')\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
