@@ -96,8 +96,15 @@ class LedgerScheduler(_Door, FIFOScheduler):
         self.driver = driver
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        known = self._reports_of(result)
         stop = self.guarded(lambda: self.driver.take(result), otherwise=True)
+        if self._reports_of(result) > known:  # losses count from here: a spot node that goes now and then is no fault
+            trial.run_metadata.num_failures = 0
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def _reports_of(self, result: dict[str, Any]) -> int:
+        found = self.driver.view.trials.get(result.get("trial_key", ""))
+        return len(found.seen) if found else 0
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         if "trial_key" in result:  # results with done = True come here only

@@ -42,7 +42,7 @@ NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
 class SweepSettings(BaseModel):
     """Everything that decides a sweep. `fixed` holds the knobs that are the same in every trial."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str | None = Field(None, description="the sweep's name, which is its folder; default: space, date and time")
     space: str = Field(
@@ -111,6 +111,13 @@ class SweepSettings(BaseModel):
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
         return name
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_gpus(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1 and gpus % 1:
+            raise ValueError("a share of one GPU (at most 1), a whole number of them, or auto")
+        return gpus
 
     @field_validator("warm_start", mode="before")
     @classmethod
@@ -229,6 +236,9 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
         check_range(KNOBS["target_density"], fixed["target_density"])
     fixed.setdefault("on_missing_weights", "error")
+    if isinstance(own.get("space"), str) and ".py:" in own["space"]:
+        file, _, function = own["space"].rpartition(":")
+        own["space"] = f"{Path(file).expanduser().absolute()}:{function}"
     for path in ("data", "weights"):
         if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
             fixed[path] = str(Path(fixed[path]).expanduser().absolute())
@@ -277,5 +287,10 @@ def without_secrets(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hide_password(text: str) -> str:
-    """scheme://user:password@host → scheme://user:***@host"""
-    return re.sub(r"(\w[\w+.-]*://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    """scheme://user:password@host → scheme://user:***@host; also a token in the user's place, and ?password=…
+
+    A password may hold any character but blanks: the last @ before a blank or a quote ends it.
+    """
+    text = re.sub(r"(\w[\w+.-]*://)([^:/@\s]*):\S*@", r"\1\2:***@", text)
+    text = re.sub(r"(https?://)[^:/@\s]+@", r"\1***@", text)
+    return re.sub(r"([?&](?:\w*password|\w*token|\w*secret)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)

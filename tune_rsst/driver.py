@@ -17,6 +17,7 @@ from tune_rsst.config import HERE, SweepSettings
 from tune_rsst.ledger import Ledger
 from tune_rsst.schedulers import Decision, EqualShareHalving
 from tune_rsst.searcher import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.tracking_tail import LedgerTail
 from tune_rsst.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
 
 LEAVE_ANYWAY_S = 1.0
@@ -64,7 +65,9 @@ class Driver:
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
         self._left_over = self.view.unfinished
         self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
-        searcher.sync(self.view, self.rungs)
+        if self.view.name:
+            searcher.claim(LedgerTail(ledger.path).uid())
+            searcher.sync(self.view, self.rungs)
 
     def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
         """A crash can fall between a report and its consequence: draw it now."""
@@ -78,7 +81,8 @@ class Driver:
     def record(self, event: str, **fields: Any) -> None:
         """Write an event of the sweep itself (sweep_started, interrupted, resumed, sweep_ended)."""
         self._write(event, **fields)
-        if event == "sweep_started" and self.view.former:
+        if event == "sweep_started":
+            self._searcher.claim(LedgerTail(self._ledger.path).uid())
             self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
             self._searcher.sync(self.view, self.rungs)
 
@@ -137,7 +141,8 @@ class Driver:
         known = self._known
         for _ in range(MAX_ASKS):
             asked = self._searcher.ask(known)
-            said = {"number": asked.number, "params": asked.params, "distributions": asked.distributions}
+            self._refuse_other_number(asked.number)
+            said = asked.record()
             repeated = self.view.known(asked.repeat_of)
             if asked.config is None or repeated is not None:
                 self._write("repeated", **said, of=asked.repeat_of, reason=asked.invalid)
@@ -155,6 +160,14 @@ class Driver:
             return self.view.trials[trial]
         self.exhausted = True
         return None
+
+    def _refuse_other_number(self, number: int) -> None:
+        expected = len(self.view.former) + len(self.view.trials) + len(self.view.repeats)
+        if number != expected:
+            raise RuntimeError(
+                f"Optuna's study was changed by another program: it numbers the next trial {number}, and the ledger "
+                f"{expected}; end that program and resume"
+            )
 
     def knobs_of(self, trial: TrialView) -> dict[str, Any]:
         """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""

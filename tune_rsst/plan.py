@@ -23,6 +23,7 @@ from tune_rsst.home import PASSWORD_IN, PASSWORD_MARK, SweepFolder
 from tune_rsst.ledger import is_running
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.results import load
+from tune_rsst.searcher import check_storage
 from tune_rsst.spaces import Space
 from tune_rsst.tracking import check_tracking_uri
 from tune_rsst.view import SweepView, data_key
@@ -71,6 +72,8 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
     notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if how != "never" else []
     notes += _where_sqlite_is_unsafe(settings)
+    if settings.optuna_storage not in ("memory", folder.study):
+        check_storage(str(settings.optuna_storage), folder.name)
     plan = _checked(settings, folder, note="\n".join(notes) or None)
     return replace(plan, warm=gather(plan.settings, plan.space, plan.weights))
 

@@ -4,7 +4,9 @@ Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. fi
 stopped early → PRUNED (one objective: with the value of every rung it reached), failed → FAIL; a configuration that was
 given out before is not trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and
 another is asked for.
-Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws.
+Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws. What
+nsga2, nsga3 and qmc keep in the study is in the ledger as well (`Asked.sampler`), so that a study made anew has it.
+A study bears its sweep's uid: one that another sweep made in the same database is refused, never touched.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -31,6 +33,9 @@ from tune_rsst.spaces import Space
 from tune_rsst.view import SweepView, TrialView
 
 MAX_ASKS = 100
+UID = "sweep_uid"
+GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
+DAMAGED = ("not a database", "malformed")
 STATES = {
     "running": TrialState.RUNNING,
     "finished": TrialState.COMPLETE,
@@ -63,6 +68,12 @@ class Asked:
     config: RSSTConfig | None = None
     repeat_of: str | None = None
     invalid: str | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """For the ledger."""
+        said = {"number": self.number, "params": self.params, "distributions": self.distributions}
+        return said | ({"sampler": self.sampler} if self.sampler else {})
 
 
 def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> BaseSampler:
@@ -97,14 +108,18 @@ class StudySearcher:
         weights: SweepWeights | None = None,
         *,
         storage: str | None = None,
+        own_file: bool = False,
         conditional: bool = False,
     ) -> None:
-        """`storage`: a database URL, or None for a study in memory. `conditional`: parameters depend on others."""
+        """`storage`: a database URL, or None for a study in memory; `own_file`: it is sqlite in the sweep's own folder,
+        which nobody else uses. `conditional`: parameters depend on others.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._space, self._conditional = settings, space, conditional
         self.objective = Objective.of(settings.flat())
         self._weights = weights or SweepWeights()
-        self._storage = _opened(storage) if storage else optuna.storages.InMemoryStorage()
+        self._address, self._own_file, self._uid = storage, own_file or storage is None, ""
+        self._storage = _opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
         self.rebuilt = False
 
@@ -116,15 +131,33 @@ class StudySearcher:
             load_if_exists=True,
         )
 
+    def claim(self, uid: str) -> None:
+        """From now on the study is that of the sweep `uid`.
+
+        Raises:
+            ConfigError: it is another sweep's.
+        """
+        owner = self.study.user_attrs.get(UID)
+        foreign = owner not in (None, uid) or (owner is None and len(self.study.trials) > 0)
+        if foreign and not self._own_file:
+            refuse_study_of_another(str(self.study.study_name), str(self._address))
+        self._uid = uid
+        if owner != uid:
+            self.study.set_user_attr(UID, uid)
+
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
-        """Make the study say what the ledger says; `rungs` holds each trial's values by rung number."""
-        wanted = [self._frozen(record, view, rungs) for record in _records(view)]
+        """Make the study, which was claimed, say what the ledger says; `rungs`: each trial's values by rung number."""
+        records = _records(view)
+        wanted = [self._frozen(record, view, rungs) for record in records]
         if [_essence(t) for t in self.study.get_trials(deepcopy=False)] == [_essence(t) for t in wanted]:
             return
         self.rebuilt = len(self.study.trials) > 0
         optuna.delete_study(study_name=self.study.study_name, storage=self._storage)
         self.study = self._create()
+        self.study.set_user_attr(UID, self._uid)
         self.study.add_trials(wanted)
+        for name, value in _sampler_state(records).items():
+            self._storage.set_study_system_attr(self.study._study_id, name, value)
 
     def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
         original = view.known(record["of"])
@@ -135,6 +168,7 @@ class StudySearcher:
             values=seen.values,
             params=record["params"],
             distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
+            system_attrs=dict(record.get("sampler", {}).get("trial", {})),
             intermediate_values=seen.rungs,
             constraints=seen.constraints,
         )
@@ -156,7 +190,17 @@ class StudySearcher:
         params = dict(trial.params)
         distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
         repeat_of = known.get(config.fingerprint) if config else None
-        return Asked(trial.number, params, distributions, config, repeat_of, invalid)
+        return Asked(trial.number, params, distributions, config, repeat_of, invalid, self._state_after(trial))
+
+    def _state_after(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What the sampler left in the study for its next draws: the trial's generation, the sequence's position."""
+        if self._settings.sampler in ("nsga2", "nsga3"):
+            frozen = self.study.get_trials(deepcopy=False)[trial.number]
+            return {"trial": {k: v for k, v in frozen.system_attrs.items() if k.endswith(GENERATION)}}
+        if self._settings.sampler == "qmc":
+            study = self._storage.get_study_system_attrs(self.study._study_id)
+            return {"study": {k: v for k, v in study.items() if k.endswith(POSITION)}}
+        return {}
 
     def report_rung(self, number: int, rung: int, value: float) -> None:
         """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable.
@@ -183,8 +227,8 @@ class StudySearcher:
             self.study.tell(number, state=seen.state, skip_if_finished=True)
 
 
-def _opened(url: str) -> optuna.storages.RDBStorage:
-    """The database at `url`; a sqlite file that is no database is put aside: the ledger makes the study anew.
+def _opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
+    """The database at `url`; the sweep's own file is put aside where it is no database: the ledger has the study.
 
     Raises:
         ConfigError: it can't be used.
@@ -193,12 +237,44 @@ def _opened(url: str) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        if url.startswith("sqlite:///") and file.is_file():
+        reason = str(error).splitlines()[0]
+        if own_file and any(word in str(error) for word in DAMAGED):
             file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
             return optuna.storages.RDBStorage(url)
-        reason = str(error).splitlines()[0]
         valid = "memory, or the URL of a database that can be reached"
         raise ConfigError("optuna_storage", hide_password(url), valid, hide_password(reason)) from None
+
+
+def check_storage(url: str, name: str) -> None:
+    """That a new sweep `name` can have its study in the database at `url`; writes nothing.
+
+    Raises:
+        ConfigError: it can't be reached, or holds a study of that name.
+    """
+    from sqlalchemy import create_engine, inspect, text
+
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
+        return
+    try:
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            there = (
+                inspect(connection).has_table("studies")
+                and connection.execute(text("select 1 from studies where study_name = :name"), {"name": name}).first()
+            )
+        engine.dispose()
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        reason = hide_password(str(error).splitlines()[0])
+        valid = "memory, or the URL of a database that can be reached"
+        raise ConfigError("optuna_storage", hide_password(url), valid, reason) from None
+    if there:
+        refuse_study_of_another(name, url)
+
+
+def refuse_study_of_another(name: str, url: str) -> NoReturn:
+    """Raises ConfigError, always."""
+    valid = f"a database without a study {name} of another sweep"
+    raise ConfigError("optuna_storage", hide_password(url), valid, "choose another name=, or optuna_storage=memory")
 
 
 def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) -> Outcome:
@@ -221,10 +297,18 @@ def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) 
 def _records(view: SweepView) -> list[dict[str, Any]]:
     """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
     trials = [
-        {"number": t.number, "params": t.params, "distributions": t.distributions, "of": t.trial}
+        {"number": t.number, "params": t.params, "distributions": t.distributions, "sampler": t.sampler, "of": t.trial}
         for t in (*view.former.values(), *view.trials.values())
     ]
     return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
+
+
+def _sampler_state(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The study's own attributes after the last of `records` that had any."""
+    found: dict[str, Any] = {}
+    for record in records:
+        found |= record.get("sampler", {}).get("study", {})
+    return found
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:

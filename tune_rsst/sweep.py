@@ -83,7 +83,14 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
 
     settings, folder = plan.settings, plan.folder
     database = None if settings.optuna_storage == "memory" else settings.optuna_storage
-    searcher = StudySearcher(settings, plan.space, plan.weights, storage=database, conditional=plan.conditional)
+    searcher = StudySearcher(
+        settings,
+        plan.space,
+        plan.weights,
+        storage=database,
+        own_file=database == folder.study,
+        conditional=plan.conditional,
+    )
     uri = str(settings.mlflow_tracking_uri)
     uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
     listeners: list[Uploader | SweepStorage] = [uploader, storage] if storage else [uploader]

@@ -55,6 +55,8 @@ class TrialView:
     final: dict[str, Any] | None = None
     seconds: float = 0.0
     micro_batch_size: int | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+    """What the sampler had to remember after this trial (`searcher.Asked.sampler`)."""
     places: list[dict[str, Any]] = field(default_factory=list)
     """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
 
@@ -139,6 +141,7 @@ class SweepView:
                 fingerprint=event["fingerprint"],
                 rounds=event["rounds"],
                 suggested_at=now,
+                sampler=event.get("sampler", {}),
             )
         elif kind == "reported":
             self.trials[event["trial"]].apply_report(event["kind"], event["metrics"])

@@ -26,7 +26,7 @@ from tune_rsst.pretrained import SweepWeights
 from tune_rsst.spaces import Space
 from tune_rsst.view import TrialView, data_key
 
-NOT_COMPARED = {"seed", *HERE}
+NOT_COMPARED = {"seed", "weights", "on_missing_weights", *HERE}  # weights_digest says which weights
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The driver's state is a function of the ledger: kills, repeats, failures and stops, with formulas as trials."""
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from optuna.trial import TrialState
 from tests.tune_rsst.fake_sweep import FakeSweep, few, settings_of, tiny
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import Ledger, read
-from tune_rsst.searcher import StudySearcher
+from tune_rsst.searcher import StudySearcher, check_storage
 from tune_rsst.spaces import Space
 from tune_rsst.view import SweepView
 
+SAMPLERS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}
 TINY, FEW = Space("tiny", tiny), Space("few", few)
 
 
@@ -234,9 +237,69 @@ def test_another_seed_asks_for_other_trials(tmp_path: Path) -> None:
 
 def test_a_study_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_text("no database at all, long enough to be looked at" * 50)
-    searcher = StudySearcher(settings_of(TINY, "seed=1"), TINY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    with pytest.raises(ConfigError, match="optuna_storage = "):
+        StudySearcher(settings_of(TINY, "seed=1"), TINY, storage=url)
+    searcher = StudySearcher(settings_of(TINY, "seed=1"), TINY, storage=url, own_file=True)
     assert searcher.ask({}).number == 0
     assert len(list(tmp_path.glob("optuna.db.damaged-*"))) == 1
+
+
+def test_a_study_file_that_somebody_locks_stays_where_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "optuna.db"
+    StudySearcher(settings_of(TINY), TINY, storage=f"sqlite:///{file}", own_file=True).ask({})
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(ConfigError, match="locked"):
+            StudySearcher(settings_of(TINY), TINY, storage=f"sqlite:///{file}?timeout=0.1", own_file=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]
+
+
+def test_the_study_of_another_sweep_in_the_same_database_is_refused_and_not_touched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    check_storage(url, "fake")  # there is no such file yet, and none is made
+    assert not (tmp_path / "shared.db").exists()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = FakeSweep(tmp_path / "a", TINY, settings_of(TINY, "trials=6"), url)
+    first.run(reports=20)
+    before = [t.params for t in first.searcher.study.trials]
+    with pytest.raises(ConfigError, match="study fake of another sweep"):
+        FakeSweep(tmp_path / "b", TINY, settings_of(TINY, "trials=5"), url)
+    with pytest.raises(ConfigError, match="study fake of another sweep"):
+        check_storage(url, "fake")
+    check_storage(url, "other")
+    assert before and [t.params for t in first.searcher.study.trials] == before
+
+
+def test_a_study_that_another_program_changes_breaks_the_sweep_off_and_leaves_the_ledger_whole(tmp_path: Path) -> None:
+    run = FakeSweep(tmp_path, TINY, settings_of(TINY, "trials=6"))
+    run.run(reports=5)
+    asked = len(run.view.trials)
+    run.searcher.study.ask()
+    with pytest.raises(RuntimeError, match="changed by another program"):
+        run.driver.next_trial()
+    assert len(run.view.trials) == asked
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "nsga2", "nsga3"])
+def test_a_study_that_is_made_anew_goes_on_where_the_sampler_was(tmp_path: Path, sampler: str) -> None:
+    """In memory, as on a network file system: the next suggestion is the one that no restart would have given."""
+    settings = settings_of(TINY, f"sampler={sampler}", "trials=130", "stopping=none")
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for name, kills in (("whole", [None]), ("killed", [900, None])):
+        (tmp_path / name).mkdir()
+        for reports in kills:
+            run = FakeSweep(tmp_path / name, TINY, settings)
+            run.run(at_once=1, reports=reports)
+            run.ledger.close()
+        asked[name] = [trial.params for trial in run.view.trials.values()]
+        assert len(asked[name]) == 130 and not run.driver.exhausted
+    if sampler == "qmc":
+        assert asked["killed"] == asked["whole"]
+    else:
+        generations = [t.system_attrs[f"{SAMPLERS[sampler]}:generation"] for t in run.searcher.study.trials]
+        assert max(generations) == 2 and generations == sorted(generations)
 
 
 def test_a_study_address_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
