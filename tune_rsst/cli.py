@@ -61,9 +61,11 @@ def sweep(
     from tune_rsst.plan import make_plan
 
     plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
-    if dry_run:
+    if dry_run and not plan.finished:
+        from tune_rsst import preflight
         from tune_rsst.estimate import estimate, lines
 
+        preflight.check(plan)
         print("\n".join(lines(plan, estimate(plan))))
         return
     _run(plan)
@@ -89,6 +91,17 @@ def extend(
     from tune_rsst.plan import extension
 
     _run(extension(sweep, trials))
+
+
+@app.command()
+def retry(
+    sweep: Annotated[str, typer.Argument(help="A sweep with failed trials.")],
+    trials: Annotated[list[str] | None, typer.Argument(metavar="[TRIAL …]", help="Some of them; else all.")] = None,
+) -> None:
+    """Run failed trials again, from their checkpoints: nodes went away, or what was wrong is put right."""
+    from tune_rsst.plan import second_try
+
+    _run(second_try(sweep, trials or []))
 
 
 @app.command()

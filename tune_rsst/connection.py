@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -84,8 +84,8 @@ def connected(settings: SweepSettings, local_folder: str, leaving: Callable[[], 
         signal.signal(signal.SIGTERM, before)
 
 
-def connected_resources(cluster: str) -> dict[str, float]:
-    """What the cluster at the address `cluster` has.
+def connected_nodes(cluster: str) -> list[Mapping[str, float]]:
+    """What each node of the cluster at the address `cluster` has.
 
     Raises:
         ConfigError: it can't be reached.
@@ -96,7 +96,7 @@ def connected_resources(cluster: str) -> dict[str, float]:
 
     try:
         ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
-        return {name: float(value) for name, value in ray.cluster_resources().items()}
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None

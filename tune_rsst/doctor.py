@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst import home, spaces, storage
+from tune_rsst import capacity, home, spaces, storage
 from tune_rsst.config import hide_password
+from tune_rsst.connection import address
 from tune_rsst.filesystem import network_filesystem
 from tune_rsst.home import default_tracking_uri
 from tune_rsst.plan import Plan, make_plan
@@ -131,7 +132,7 @@ def _database(url: str, what: str = "optuna") -> Finding:
 
 
 def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
-    from tune_rsst.connection import address, connected
+    from tune_rsst.connection import connected
 
     where = address(plan.settings) or "a local Ray"
     try:
@@ -146,7 +147,7 @@ def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
             safe = mode == "token" or not address(plan.settings)
             text = f"RAY_AUTH_MODE = {mode}" + ("" if safe else "; anyone who reaches this cluster can run code on it")
             yield Finding("authentication", True, text)
-            yield _fits(plan, found)
+            yield _fits(plan, capacity.alive_nodes())
             for node in nodes:
                 yield from _node(node, plan, versions)
     except Exception as error:  # noqa: BLE001  (whatever a connection raises)
@@ -155,14 +156,15 @@ def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
         home.forget_sessions()
 
 
-def _fits(plan: Plan, found: Mapping[str, float]) -> Finding:
-    for name in ("CPU", "GPU"):
-        key = f"{name.lower()}s_per_trial"
-        wanted = getattr(plan.settings, key)
-        if wanted != "auto" and wanted > found.get(name, 0):
-            return Finding("resources", False, f"{key} = {wanted}: the cluster has {found.get(name, 0):g} {name}s")
-    settings = plan.settings
-    return Finding("resources", True, f"{settings.cpus_per_trial} CPUs and {settings.gpus_per_trial} GPUs a trial fit")
+def _fits(plan: Plan, nodes: list[capacity.Node]) -> Finding:
+    """Room for a trial; auto asks for no more than there is. A cluster may grow: a sweep asks for a node."""
+    cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial
+    asked = 1.0 if cpus == "auto" else float(cpus), 0.0 if gpus == "auto" else float(gpus)
+    if room := capacity.places(nodes, *asked):
+        return Finding("resources", True, f"{cpus} CPUs and {gpus} GPUs a trial: room for {room} at once")
+    wait = f"; a sweep asks the cluster's autoscaler for one and waits {capacity.NODE_WAIT_S / 60:.0f} min"
+    grows = address(plan.settings) is not None
+    return Finding("resources", grows, f"{capacity.no_room(*asked, nodes)}{wait if grows else ''}")
 
 
 def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:

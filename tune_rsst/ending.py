@@ -104,6 +104,8 @@ def conclude(
     if unstored:
         say(console, _not_stored(plan.folder.name, unstored))
         code = code or 1
+    if uploader.refused:
+        say(console, f"MLflow refused a part of what it was sent ({uploader.refused[-1]}); the ledger has it")
     if missing:
         reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
         console.print(

@@ -15,8 +15,9 @@ from typing import Any
 
 from trainables.rsst.checkpoint import KEEP
 from trainables.rsst.config import RSSTConfig
-from tune_rsst import resources, spaces
+from tune_rsst import capacity, resources, spaces
 from tune_rsst.config import SweepSettings
+from tune_rsst.connection import address, connected_nodes
 from tune_rsst.plan import Plan
 from tune_rsst.resources import Measured
 from tune_rsst.schedulers import EqualShareHalving
@@ -63,8 +64,8 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
     settings = plan.settings
     drawn, macs = _drawn(plan), _Macs()
     largest = max(drawn, key=lambda c: macs.of(c) * c.batch_size)
-    cluster = cluster_resources(settings)
-    found, cpus, gpus, at_once = _measured(settings, largest, cluster, measure)
+    nodes = cluster_nodes(settings)
+    found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
     costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
     each_most = [c.epochs * len(c.shares) for c in costs]
     share_left = expected_share(settings, costs)
@@ -81,7 +82,7 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
         at_once=at_once,
         cpus=cpus,
         gpus=gpus,
-        cluster=cluster,
+        cluster=capacity.total(nodes),
         measured=found,
     )
 
@@ -89,18 +90,17 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
 def _measured(
     settings: SweepSettings,
     largest: RSSTConfig,
-    cluster: dict[str, float],
+    nodes: Sequence[capacity.Node],
     measure: Callable[[RSSTConfig, int], Measured],
 ) -> tuple[Measured, float, float, int]:
     """A step with as many beside it as will be on this machine; CPUs and GPUs of a trial, trials at once."""
-    from tune_rsst.sweep import trials_at_once
-
     wanted = settings.cpus_per_trial, settings.gpus_per_trial
     found = measure(largest, 1) if "auto" in wanted else None
-    cpus, gpus = resources.resolve(*wanted, found, largest.num_threads, cluster)
-    at_once = min(trials_at_once(settings, cpus, gpus, cluster), settings.trials)
+    cpus, gpus = resources.resolve(*wanted, found, largest.num_threads, capacity.roomiest(nodes))
+    on_cluster = address(settings) is not None
+    at_once = min(capacity.trials_at_once(settings, cpus, gpus, nodes, cluster=on_cluster), settings.trials)
     beside = 1
-    if not _address(settings):
+    if not on_cluster:
         beside = min(at_once, int(1 / gpus + 1e-9) if gpus else os.cpu_count() or 1)
     if found is None or beside > 1:
         found = measure(largest, max(beside, 1))
@@ -208,20 +208,14 @@ def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[floa
     return statistics.fmean(epochs), statistics.fmean(seconds)
 
 
-def _address(settings: SweepSettings) -> str | None:
-    return settings.ray_address or os.environ.get("RAY_ADDRESS")
-
-
-def cluster_resources(settings: SweepSettings) -> dict[str, float]:
-    """CPU, GPU and memory (bytes) of the cluster that ray_address names, else of this machine, without starting Ray."""
-    if address := _address(settings):
-        from tune_rsst.connection import connected_resources
-
-        return connected_resources(address)
+def cluster_nodes(settings: SweepSettings) -> list[capacity.Node]:
+    """What each node of the cluster that ray_address names has, else this machine, without starting Ray."""
+    if cluster := address(settings):
+        return connected_nodes(cluster)
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}]
 
 
 def lines(plan: Plan, found: Estimate) -> list[str]:

@@ -29,7 +29,7 @@ from tune_rsst.ledger import LEDGER_NAME, decode
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
 
 
-PASSWORD_MARK = ":***@"
+PASSWORD_MARK = "***"
 PASSWORD_IN = {"mlflow_tracking_uri": "MLFLOW_TRACKING_URI", "optuna_storage": "OPTUNA_STORAGE"}
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 

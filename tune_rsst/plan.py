@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data import describe
 from trainables.rsst.data import load as load_images
 from trainables.system_metrics import INSTALL, missing_library
 from tune_rsst import config, home, objective, spaces, storage
@@ -21,20 +20,22 @@ from tune_rsst.config import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.filesystem import network_filesystem
 from tune_rsst.home import PASSWORD_IN, PASSWORD_MARK, SweepFolder
 from tune_rsst.ledger import is_running
+from tune_rsst.plan_checks import refuse_unsuitable_data, refuse_what_is_no_model, where_sqlite_is_unsafe
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.results import load
-from tune_rsst.searcher import check_storage
 from tune_rsst.spaces import Space
 from tune_rsst.tracking import check_tracking_uri
 from tune_rsst.view import SweepView, data_key
 from tune_rsst.warm_start import WarmStart, gather
+
+LEARN_FROM_FORMER = ("tpe", "gp")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A sweep that can be run: settings are complete, the space gives valid trials, the weights were found.
 
-    `starts`: what its trials will begin from, pretrained, scratch or both.
+    `starts`: what its trials will begin from, pretrained, scratch or both. `again`: failed trials to be tried again.
     """
 
     settings: SweepSettings
@@ -49,6 +50,7 @@ class Plan:
     more_trials: int = 0
     warm: WarmStart = field(default_factory=WarmStart)
     starts: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
@@ -67,13 +69,15 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
     if how == "must":
         _refuse_to_begin(written.get("name"))
     settings = config.resolve(written)
+    _ask_again_for_passwords(settings)
     storage.check(settings.storage)
     folder = _new_folder(settings)
     settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
+    if settings.warm_start and settings.sampler not in LEARN_FROM_FORMER:
+        valid = f"{' or '.join(LEARN_FROM_FORMER)} with warm_start"
+        raise ConfigError("sampler", settings.sampler, valid, "this one draws without looking at former trials")
     notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if how != "never" else []
-    notes += _where_sqlite_is_unsafe(settings)
-    if settings.optuna_storage not in ("memory", folder.study):
-        check_storage(str(settings.optuna_storage), folder.name)
+    notes += where_sqlite_is_unsafe(settings)
     plan = _checked(settings, folder, note="\n".join(notes) or None)
     return replace(plan, warm=gather(plan.settings, plan.space, plan.weights))
 
@@ -86,6 +90,22 @@ def extension(name: str, more_trials: int) -> Plan:
         LedgerError: its ledger is damaged.
     """
     return _resumed(home.find(name), {}, more_trials=more_trials)
+
+
+def second_try(name: str, trials: Sequence[str]) -> Plan:
+    """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`.
+
+    Raises:
+        ConfigError: there is no such sweep, or one of the trials has not failed.
+        LedgerError: the sweep's ledger is damaged.
+    """
+    folder = home.find(name)
+    failed = [trial.trial for trial in load(folder)[0].trials.values() if trial.state == "failed"]
+    if other := sorted(set(trials) - set(failed)):
+        raise ConfigError("retry", other[0], f"a failed trial of {name}: {', '.join(failed) or 'there is none'}")
+    if not failed:
+        raise ConfigError("retry", name, "a sweep with failed trials", "it has none")
+    return replace(_resumed(folder, {}, reopened=True), again=tuple(t for t in failed if t in trials or not trials))
 
 
 def _how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
@@ -125,20 +145,15 @@ def _checked(
     if any(not draw.params for draw, _ in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
-    _refuse_unsuitable_data(found for _, found in drawn)
+    spaces.check_parameters(space, settings.fixed_in_trials)
+    refuse_unsuitable_data(found for _, found in drawn)
+    refuse_what_is_no_model(found for _, found in drawn)
     settings = config.with_checked_knobs(settings, drawn[0][1].knobs())
     weights = weights or SweepWeights()
     weights.look_for(found for _, found in drawn)
     starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for _, c in drawn}))
     objective.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw, _ in drawn}) > 1)
     return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note, starts=starts)
-
-
-def _refuse_unsuitable_data(configs: Iterable[RSSTConfig]) -> None:
-    """A sweep compares what was learned; a data set that is there for speed tests has nothing to learn."""
-    for dataset, folder in {(c.dataset, c.data) for c in configs}:
-        if not describe(dataset, folder).sweepable:
-            raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")
 
 
 def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
@@ -148,15 +163,6 @@ def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
         "mlflow_tracking_uri": check_tracking_uri(settings.mlflow_tracking_uri or home.default_tracking_uri()),
         "optuna_storage": settings.optuna_storage or os.environ.get("OPTUNA_STORAGE") or default,
     }
-
-
-def _where_sqlite_is_unsafe(settings: SweepSettings) -> list[str]:
-    """What to say of defaults that lie on a network file system."""
-    kind = network_filesystem(home.home())
-    if kind is None or not str(settings.mlflow_tracking_uri).startswith(f"sqlite:///{home.home()}"):
-        return []
-    hint = "give mlflow_tracking_uri=http://… of a server, or of a database on a local disk"
-    return [f"{home.home()} is {kind}, where sqlite's locks do not hold: {hint}"]
 
 
 def _new_folder(settings: SweepSettings) -> SweepFolder:
@@ -192,7 +198,14 @@ def _to_resume(name: str | None) -> SweepFolder | None:
     return None
 
 
-def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int = 0, said: Iterable[str] = ()) -> Plan:
+def _resumed(
+    folder: SweepFolder,
+    written: Mapping[str, Any],
+    more_trials: int = 0,
+    said: Iterable[str] = (),
+    *,
+    reopened: bool = False,
+) -> Plan:
     view, state = load(folder)
     if (there := view.settings.get("storage")) and "storage" not in written:
         said = [*said, *_bring({"storage": there, "name": folder.name})]
@@ -208,7 +221,7 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int =
     settings = settings.model_copy(update=_addresses(settings, folder))
     if more_trials:
         settings = settings.model_copy(update={"trials": settings.trials + more_trials})
-    elif state == "finished":
+    elif state == "finished" and not reopened and not written.keys() - RUN_ONLY:
         space = Space(settings.space, lambda trial: {})
         return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True, note=note)
     storage.check(settings.storage)
@@ -220,11 +233,14 @@ def _resumed(folder: SweepFolder, written: Mapping[str, Any], more_trials: int =
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
     if changed:
         hint = "leave these out, or start a new sweep without --resume"
+        if changed == [f"trials ({old['trials']} → {new['trials']})"]:
+            hint = f"for more trials: tune-rsst extend {folder.name} N"
         raise ConfigError(
             "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
         )
     _refuse_other_data(view, plan.settings, "data" in written)
-    return replace(plan, more_trials=more_trials)
+    finished = state == "finished" and not more_trials and not reopened
+    return replace(plan, more_trials=more_trials, finished=finished)
 
 
 def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:

@@ -162,12 +162,12 @@ def gpu_share(peak_mib: float, device_mib: float, cpus_allow: int) -> float:
     return math.floor(1e4 / at_once) / 1e4
 
 
-def cpu_count(peak_mib: float, threads: int, cluster: Mapping[str, float]) -> float:
+def cpu_count(peak_mib: float, threads: int, node: Mapping[str, float]) -> float:
     """CPUs of a trial: its threads, or more where memory and not CPUs says how many fit.
 
-    `cluster` has Ray's figures: CPU, and memory in bytes.
+    `node` has Ray's figures: CPU, and memory in bytes.
     """
-    cpus, memory_mib = float(cluster.get("CPU", 1.0)), float(cluster.get("memory", 0.0)) / 2**20
+    cpus, memory_mib = float(node.get("CPU", 1.0)), float(node.get("memory", 0.0)) / 2**20
     if memory_mib <= 0:
         return float(threads)
     fit = max(1, math.floor(memory_mib / (peak_mib * SPARE)))
@@ -175,18 +175,21 @@ def cpu_count(peak_mib: float, threads: int, cluster: Mapping[str, float]) -> fl
 
 
 def resolve(
-    cpus: float | str, gpus: float | str, found: Measured | None, threads: int, cluster: Mapping[str, float]
+    cpus: float | str, gpus: float | str, found: Measured | None, threads: int, node: Mapping[str, float]
 ) -> tuple[float, float]:
-    """(CPUs, GPUs) of a trial: numbers as they are, auto from what was measured (without it, nothing may be auto)."""
+    """(CPUs, GPUs) of a trial: numbers as they are, auto from what was measured (without it, nothing may be auto).
+
+    `node`: what a node that trials run on has, in Ray's figures.
+    """
     if found is None:
         return float(cpus), float(gpus)
-    cpu = cpu_count(found.peak_mib, threads, cluster) if cpus == "auto" else float(cpus)
+    cpu = cpu_count(found.peak_mib, threads, node) if cpus == "auto" else float(cpus)
     if gpus != "auto":
         return cpu, float(gpus)
-    devices = cluster.get("GPU", 0.0)
+    devices = node.get("GPU", 0.0)
     if not devices or not found.gpu_total_mib:
         return cpu, 0.0
-    each = max(1, math.floor(cluster.get("CPU", 1.0) / cpu / devices))
+    each = max(1, math.floor(node.get("CPU", 1.0) / cpu / devices))
     return cpu, gpu_share(found.gpu_mib, found.gpu_total_mib, each)
 
 

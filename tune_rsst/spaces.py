@@ -13,6 +13,8 @@ import inspect
 import json
 import math
 import random
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -130,6 +132,26 @@ class Space:
         return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def check_parameters(space: Space, fixed: Mapping[str, Any]) -> None:
+    """Refuse parameters that Optuna or MLflow would refuse later, in the middle of the sweep.
+
+    Raises:
+        ConfigError: a name that MLflow does not take, or one name for parameters of different kinds or choices (Optuna
+            allows only the ends of a range to change from trial to trial).
+    """
+    known: dict[str, tuple[Any, ...]] = {}
+    for seed in range(VALIDATION_DRAWS):
+        suggest = RandomSuggest(seed)
+        space.draw(suggest, fixed)
+        for name, (kind, *details) in suggest.ranges.items():
+            if not re.fullmatch(r"[\w.-][\w ./-]*", name):
+                raise ConfigError("space", space.address, "names of letters, digits, _ . and -", f"it has {name!r}")
+            shape = (kind, *details) if kind == "categorical" else (kind, details[-1])
+            if known.setdefault(name, shape) != shape:
+                hint = f"{name} has other choices, or another kind or scale, in some trials: give it a name of its own"
+                raise ConfigError("space", space.address, "one set of choices for each parameter's name", hint)
+
+
 def find(address: str) -> Space:
     """The space of that name, or at path/to/file.py:function or module:function.
 
@@ -146,7 +168,9 @@ def find(address: str) -> Space:
     module = _load(address, place)
     function = getattr(module, name, None)
     if function is None:
-        known = [n for n, f in inspect.getmembers(module, inspect.isfunction) if f.__name__ == n and n[0] != "_"]
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [(n, f) for n, f in functions if f.__name__ == n and n[0] != "_" and f.__module__ == module.__name__]
+        known = [n for n, f in own if len(inspect.signature(f).parameters) == 1]
         raise ConfigError("space", address, f"a function that {place} has", f"it has {', '.join(known) or 'none'}")
     if not inspect.isfunction(function) or function.__name__ == "<lambda>" or "<locals>" in function.__qualname__:
         what = "a lambda" if getattr(function, "__name__", "") == "<lambda>" else "no module-level function"
@@ -164,6 +188,7 @@ def _load(address: str, place: str) -> Any:
         if spec is None or spec.loader is None:
             raise ImportError("it is no Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
         return module
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ import yaml
 from rich.console import Console
 
 from trainables.rsst.config import ConfigError
-from tune_rsst import connection, home
-from tune_rsst.config import RUN_ONLY, SweepSettings, without_secrets
+from tune_rsst import capacity, connection, home, preflight
+from tune_rsst.config import RUN_ONLY, without_secrets
 from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
 from tune_rsst.ledger import DriverLock, Ledger
 from tune_rsst.live import LiveTable
@@ -45,9 +46,10 @@ def run(plan: Plan, console: Console) -> int:
     if plan.finished:
         return finish_again(plan, console)
     _check_local_cpus(plan)
+    preflight.check(plan)
     home.make(folder.path)
     with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
-        ledger = Ledger(folder.ledger)
+        ledger = _reopened(plan, Ledger(folder.ledger))
         _write_settings(plan)
         plan.weights.copy_into(folder.path / "weights")
         if storage is not None:
@@ -69,10 +71,28 @@ def run(plan: Plan, console: Console) -> int:
             shutil.rmtree(folder.tune, ignore_errors=True)
 
 
+def _reopened(plan: Plan, ledger: Ledger) -> Ledger:
+    """The ledger, in which the trials that are to be tried again are open again."""
+    if not plan.again:
+        return ledger
+    for trial in plan.again:
+        ledger.append("reopened", trial=trial)
+    ledger.close()
+    return Ledger(plan.folder.ledger)
+
+
 def _write_settings(plan: Plan) -> None:
-    text = yaml.safe_dump(without_secrets(plan.settings.flat()), sort_keys=False, allow_unicode=True)
+    kept = {name: value for name, value in plan.settings.flat().items() if name not in _its_own_addresses(plan)}
+    text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
     head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
     plan.folder.settings.write_text(head + text, encoding="utf-8")
+
+
+def _its_own_addresses(plan: Plan) -> set[str]:
+    """Settings that were not said and would lead a sweep that is started from this file into this one's folder."""
+    study, runs = plan.settings.optuna_storage, plan.settings.mlflow_tracking_uri
+    own = {"optuna_storage": study == plan.folder.study, "mlflow_tracking_uri": runs == home.default_tracking_uri()}
+    return {name for name, default in own.items() if default}
 
 
 def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple[Driver, Uploader]:
@@ -144,7 +164,7 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
             connection.connected(plan.settings, str(ray_folder), driver.leave_soon),
             LiveTable(driver.view, plan.settings.trials, console) as table,
         ):
-            _fit(plan, driver, table)
+            _fit(plan, driver, table, partial(say, console))
             table.tick(force=True)
     except KeyboardInterrupt:
         return None
@@ -158,18 +178,19 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
     return driver.broken
 
 
-def _fit(plan: Plan, driver: Driver, table: LiveTable) -> None:
-    import ray
+def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str], None]) -> None:
     from ray import tune
 
     from trainables.ray_trainable import RSSTTrainable
     from tune_rsst.adapters import LedgerScheduler, LedgerSearcher, Ticker
 
     settings = plan.settings
-    cluster = ray.cluster_resources()
-    cpus, gpus = _resources(plan, driver, cluster)
+    on_cluster = connection.address(settings) is not None
+    cpus, gpus, nodes = _room(plan, driver, say_here, on_cluster)
     resources = {"CPU": cpus, "GPU": gpus}
-    at_once = trials_at_once(settings, cpus, gpus, cluster)
+    at_once = capacity.trials_at_once(settings, cpus, gpus, nodes, cluster=on_cluster)
+    if on_cluster:
+        preflight.check_a_worker(plan, cpus, gpus, say_here)
     tuner = tune.Tuner(
         RSSTTrainable,
         tune_config=tune.TuneConfig(
@@ -203,7 +224,20 @@ def _check_local_cpus(plan: Plan) -> None:
         raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
 
 
-def _resources(plan: Plan, driver: Driver, cluster: dict[str, float]) -> tuple[float, float]:
+def _room(
+    plan: Plan, driver: Driver, say_here: Callable[[str], None], on_cluster: bool
+) -> tuple[float, float, list[capacity.Node]]:
+    """CPUs and GPUs of a trial, and the nodes, of which one at least has room for it."""
+    nodes = capacity.alive_nodes()
+    cpus, gpus = _resources(plan, driver, nodes, say_here)
+    if on_cluster:
+        nodes = capacity.wait_for_room(cpus, gpus, say_here)
+    return cpus, gpus, nodes
+
+
+def _resources(
+    plan: Plan, driver: Driver, nodes: Sequence[capacity.Node], say_here: Callable[[str], None]
+) -> tuple[float, float]:
     """CPUs and GPUs of a trial; auto is measured on a worker with a GPU where there is one, and written down."""
     cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial
     if cpus != "auto" and gpus != "auto":
@@ -213,26 +247,15 @@ def _resources(plan: Plan, driver: Driver, cluster: dict[str, float]) -> tuple[f
     from tune_rsst import resources
     from tune_rsst.estimate import largest_trial
 
-    config = largest_trial(plan)
-    on_gpu = gpus != 0 and cluster.get("GPU", 0) >= 1
+    config, node = largest_trial(plan), capacity.roomiest(nodes)
+    on_gpu = gpus != 0 and node.get("GPU", 0) >= 1
     task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_calls=1)(resources.measure_in_child)
-    found = ray.get(task.remote(config), timeout=resources.CHILD_LIMIT_S + 60)
-    decided = resources.resolve(cpus, gpus, found, config.num_threads, cluster)
+    try:
+        found = ray.get(task.remote(config), timeout=resources.CHILD_LIMIT_S + 60)
+    except ray.exceptions.RayTaskError as error:  # it is the task's own error too, but prints the worker's stack
+        raise error.cause from None
+    decided = resources.resolve(cpus, gpus, found, config.num_threads, node)
     driver.record("measured", cpus_per_trial=decided[0], gpus_per_trial=decided[1], measured=asdict(found))
+    memory = f"{found.peak_mib:,.0f} MiB" + (f", {found.gpu_mib:,.0f} MiB on the GPU" if on_gpu else "")
+    say_here(f"Measured: a trial's step takes {memory}; each trial gets {decided[0]:g} CPU and {decided[1]:g} GPU")
     return decided
-
-
-def trials_at_once(settings: SweepSettings, cpus: float, gpus: float, cluster: dict[str, float]) -> int:
-    """Trials at a time.
-
-    Raises:
-        ConfigError: not even one trial fits.
-    """
-    fits = []
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        there = float(cluster.get(name, 0.0))
-        if wanted > there:
-            raise ConfigError(f"{name.lower()}s_per_trial", wanted, f"at most {there:g}, which Ray has")
-        if wanted:
-            fits.append(int(there / wanted + 1e-9))
-    return settings.max_concurrent_trials or max(1, min(fits))

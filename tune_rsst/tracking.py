@@ -11,7 +11,8 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +33,7 @@ REQUEST_DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 FILES_TAG = "files"
+GONE, REASON_LENGTH = "not writable: ", 500
 REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
 
 
@@ -199,29 +201,52 @@ class SweepRuns:
             Exception: the store can't be reached; try again.
         """
         from mlflow.entities import Metric, Param, RunTag
-        from mlflow.exceptions import MlflowException
 
         if write.run in self.deleted:
             return "it was deleted in MLflow, and nothing more is written to it"
         run_id = self._run_id(write.run, plan)
-        metrics = [Metric(name, value, ms, step) for name, value, ms, step in write.points]
-        params = [Param(name, value) for name, value in write.params.items()]
-        tags = [RunTag(name, value) for name, value in write.tags.items()]
+        parts: list[dict[str, Any]] = [
+            {
+                "metrics": [Metric(name, value, ms, step) for name, value, ms, step in write.points],
+                "params": [Param(name, value) for name, value in write.params.items()],
+                "tags": [RunTag(name, value) for name, value in write.tags.items()],
+            }
+        ]
+        refused = self._taken(lambda: self._client.log_batch(run_id, **parts[0]))
+        if refused and GONE not in refused:  # one bad name must not cost the rest of the batch
+            parts = [{kind: [item]} for kind, items in parts[0].items() for item in items]
+            reasons = [self._taken(partial(self._client.log_batch, run_id, **part)) for part in parts]
+            refused = "; ".join(dict.fromkeys(reason for reason in reasons if reason))[:REASON_LENGTH]
+        return self._put_status(write, run_id) or refused or None
+
+    def _put_status(self, write: Write, run_id: str) -> str:
+        if not write.status or self._status.get(write.run) == write.status:
+            return ""
+        if write.status == "RUNNING":
+            refused = self._taken(lambda: self._client.update_run(run_id, status="RUNNING"))
+        else:
+            refused = self._taken(lambda: self._client.set_terminated(run_id, write.status, write.end_ms))
+        if not refused:
+            self._status[write.run] = write.status
+        return refused
+
+    def _taken(self, request: Callable[[], object]) -> str:
+        """Make a request; why MLflow will never take it, or "".
+
+        Raises:
+            LookupError: the run is gone. Exception: the store can't be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
         try:
-            self._client.log_batch(run_id, metrics, params, tags)
-            if write.status and self._status.get(write.run) != write.status:
-                if write.status == "RUNNING":
-                    self._client.update_run(run_id, status="RUNNING")
-                else:
-                    self._client.set_terminated(run_id, write.status, write.end_ms)
-                self._status[write.run] = write.status
+            request()
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise LookupError("a run that was uploaded is no longer in MLflow: all is uploaded again") from error
             if error.error_code in REFUSED:
-                return str(error)
+                return f"{GONE if error.error_code == 'INVALID_STATE' else ''}{' '.join(str(error).split())}"
             raise
-        return None
+        return ""
 
     def _run_id(self, run: str, plan: Identity) -> str:
         if self._create_unanswered:

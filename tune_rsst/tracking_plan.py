@@ -124,6 +124,8 @@ class Plan:
                 self._reported(event["trial"], event["kind"], event["metrics"], ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
+            case "reopened":
+                self._reopened(event["trial"])
             case "system":
                 for sample in event["samples"]:
                     self._sampled(event["trial"], sample)
@@ -225,6 +227,15 @@ class Plan:
         if trial.state == "finished" and at_target(self.view, trial) and trial.metrics["val_top1"] > self._best:
             self._best = trial.metrics["val_top1"]
             parent.points.append(("best/val_top1", self._best, ms, self._epochs))
+
+    def _reopened(self, name: str) -> None:
+        """A failed trial is tried again, in the same run."""
+        write = self._write(name)
+        write.status, write.end_ms = "RUNNING", None
+        write.tags |= {"state": "running", "reason": ""}
+        self._count["failed"] -= 1
+        self._ended -= 1
+        self._touched.update((name, PARENT))
 
     def _sweep_state(self, state: str, end_ms: int | None) -> None:
         write = self._write(PARENT)

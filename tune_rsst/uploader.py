@@ -25,6 +25,7 @@ from tune_rsst.tracking_thread import RetryingThread
 
 # Most of a batch's cost does not depend on its size, and while one is written the driver shares its core.
 GATHER_S = 5.0
+MOST_REFUSED = 20
 
 
 class Uploader:
@@ -38,7 +39,10 @@ class Uploader:
         cursor_path: Path,
         files: RunFiles | None = None,
     ) -> None:
-        """`files` draws the pictures that go into the runs as artifacts; None uploads none."""
+        """`files` draws the pictures that go into the runs as artifacts; None uploads none.
+
+        `refused` lists what MLflow will never take, one line each; the rest is there.
+        """
         self._tail = LedgerTail(ledger_path)
         self._files = files
         self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
@@ -48,6 +52,7 @@ class Uploader:
         self._unsent: deque[Write] = deque()
         self._lock_file: int | None = None
         self._lines_at = 0.0
+        self.refused: list[str] = []
         self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
 
     @property
@@ -155,7 +160,9 @@ class Uploader:
             self._store = None
             raise
         if refusal:
-            self._thread.note(f"run {write.run or self._plan.view.name}: {refusal}")
+            line = f"run {write.run or self._plan.view.name}: {refusal}"
+            self._thread.note(line)
+            self.refused = [*self.refused, hide_password(line)][-MOST_REFUSED:]
         if write.run == PARENT:
             self._cursor.parent_run_id = store.runs.get(PARENT)
 

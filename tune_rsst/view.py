@@ -148,6 +148,10 @@ class SweepView:
         elif kind == "ended":
             trial = self.trials[event["trial"]]
             trial.state, trial.reason, trial.rung, trial.ended_at = event["state"], event["reason"], event["rung"], now
+        elif kind == "reopened":
+            trial = self.trials[event["trial"]]
+            trial.state, trial.reason, trial.rung, trial.ended_at = UNFINISHED, None, None, None
+            self.ended = False
         elif kind == "repeated":
             self.repeats.append(dict(event))
         elif kind == "sweep_ended":

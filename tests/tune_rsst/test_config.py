@@ -55,6 +55,9 @@ def test_the_default_sweep_is_the_embedded_digits() -> None:
         ("lr", "override"),
         ("seed=-1", "seed"),
         ("cpus_per_trial=0", "cpus_per_trial"),
+        ("gpus_per_trial=1.5", "gpus_per_trial"),
+        ("reduction_factor=inf", "reduction_factor"),
+        ("optuna_storage=postgresql://u:***@h/db", "optuna_storage"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_its_key(override: str, key: str) -> None:
@@ -95,7 +98,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 SPACES = """
+from __future__ import annotations
+from dataclasses import dataclass
 from functools import partial
+
+@dataclass
+class Ranges:
+    low: float = 1e-4
 
 def fine(trial):
     return {"dataset": "digits", "epochs": 2, "warmup": 0, "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
@@ -122,6 +131,14 @@ def odd_knob(trial):
 def nothing(trial):
     return {"dataset": "digits"}
 
+def other_choices(trial):
+    optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
+    sizes = [16, 32] if optimizer == "sgd" else [64, 128]
+    return {**fine(trial), "optimizer": optimizer, "batch_size": trial.suggest_categorical("batch_size", sizes)}
+
+def odd_name(trial):
+    return {**fine(trial), "lr": trial.suggest_float("lr[adamw]", 1e-4, 1e-3)}
+
 def sometimes_wrong(trial):
     return {**fine(trial), "epochs": 2, "warmup": trial.suggest_int("warmup", 0, 3)}
 """
@@ -133,12 +150,14 @@ def sometimes_wrong(trial):
         ("as_lambda", "as_lambda is a lambda"),
         ("closure", "no module-level function"),
         ("bound", "no module-level function"),
-        ("absent", "it has fine, make, no_dict"),
+        ("absent", "it has fine, no_dict, nothing"),
         ("raises", "RuntimeError: no"),
         ("no_dict", "list"),
         ("odd_knob", "learning"),
         ("nothing", "every knob in it is fixed"),
         ("sometimes_wrong", "warmup = 3"),
+        ("other_choices", "batch_size has other choices"),
+        ("odd_name", "lr[adamw]"),
     ],
 )
 def test_a_space_that_can_not_work_is_refused_with_its_name(tmp_path: Path, name: str, says: str) -> None:
@@ -150,10 +169,12 @@ def test_a_space_that_can_not_work_is_refused_with_its_name(tmp_path: Path, name
     assert not home.home().exists()
 
 
-def test_a_space_of_ones_own_is_found_by_file_and_by_module(tmp_path: Path) -> None:
+def test_a_space_of_ones_own_is_found_by_file_and_by_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.py"
     file.write_text(SPACES)
     assert plan(f"space={file}:fine").settings.space == f"{file}:fine"
+    monkeypatch.chdir(tmp_path)
+    assert plan("space=mine.py:fine").settings.space == f"{file}:fine", "found from any folder later"
     assert find("search_spaces.digits:digits").function is find("digits").function
 
 
@@ -195,6 +216,22 @@ def test_passwords_are_not_written() -> None:
     hidden = config.without_secrets(flat)
     assert hidden == {"optuna_storage": "postgresql://me:***@host:5432/db", "trials": 3, "name": "a"}
     assert config.hide_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://u:pa/ss@host/db", "postgresql://u:***@host/db"),
+        ("postgresql://u:p@ss@host/db", "postgresql://u:***@host/db"),
+        ("postgresql://host/db?user=u&password=secret", "postgresql://host/db?user=u&password=***"),
+        ("https://TOKEN@host/x", "https://***@host/x"),
+        ("no route to postgresql+psycopg://u:p@h:5/x: u@h", "no route to postgresql+psycopg://u:***@h:5/x: u@h"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
+        ("postgresql://u:***@host/db", "postgresql://u:***@host/db"),
+    ],
+)
+def test_a_password_is_hidden_wherever_an_address_has_it(address: str, shown: str) -> None:
+    assert config.hide_password(address) == shown
 
 
 def test_a_home_below_a_regular_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

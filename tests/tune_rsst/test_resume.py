@@ -16,7 +16,7 @@ from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import Ledger
 from tune_rsst.searcher import StudySearcher
 from tune_rsst.spaces import Space, find
-from tune_rsst.sweep import _assemble
+from tune_rsst.sweep import _assemble, _reopened
 
 DIGITS = find("digits")
 
@@ -170,3 +170,41 @@ def test_a_resume_takes_data_from_another_folder_but_no_other_data(
     assert planned(f"data={copy}", flag=True).settings.fixed["data"] == str(copy)
     with pytest.raises(ConfigError, match=rf"^data = {other}: valid is the images that the sweep began with"):
         planned(f"data={other}", flag=True)
+
+
+def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepFolder) -> None:
+    begun(folder)
+    assert planned("resume=must", name="fake").finished
+    assert planned("resume=must", "max_concurrent_trials=1", name="fake").finished
+    with pytest.raises(ConfigError, match=r"trials \(4 → 9\); for more trials: tune-rsst extend fake N"):
+        planned("resume=must", "trials=9", name="fake")
+    with pytest.raises(ConfigError, match=r"lr \("):
+        planned("resume=must", "lr=0.1", name="fake")
+    assert planned("resume=must", "trials=4", name="fake").finished
+
+
+def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:
+    first = begun(folder, "stopping=none", reports=7)
+    ledger = Ledger(folder.ledger)
+    driver = Driver(ledger, first.settings, StudySearcher(first.settings, first.searcher._space))
+    lost = driver.view.unfinished[0]
+    seen = set(lost.seen)
+    driver.end(lost, "failed", "the worker was lost")
+    sweep = FakeSweep.__new__(FakeSweep)
+    sweep.ledger, sweep.trained, sweep.settings, sweep.driver = ledger, [], first.settings, driver
+    sweep.run()
+    driver.record("sweep_ended")
+    ledger.close()
+    with pytest.raises(ConfigError, match="retry = t0099: valid is a failed trial of fake: " + lost.trial):
+        plan.second_try("fake", ["t0099"])
+    again = plan.second_try("fake", [])
+    assert again.again == (lost.trial,) and again.resumes and not again.finished
+    reopened = _reopened(again, Ledger(folder.ledger))
+    driver = Driver(reopened, again.settings, StudySearcher(again.settings, again.space))
+    given_out = driver.next_trial()
+    assert given_out is not None and (given_out.trial, given_out.seen) == (lost.trial, seen) and driver.remaining == 1
+    assert given_out.reason is None and not driver.complete
+    state, _ = results.load(folder)[0].state(False), reopened.close()
+    assert state == "interrupted"
+    with pytest.raises(ConfigError, match="retry = fake: valid is a sweep with failed trials"):
+        plan.second_try("fake", [])

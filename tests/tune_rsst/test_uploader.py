@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.tune_rsst import rest_server
-from tests.tune_rsst.recorded import Recorder, sweep_events
+from tests.tune_rsst.recorded import EPOCHS, Recorder, sweep_events
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import DriverLock, read
 from tune_rsst.tracking import SweepRuns, _client, check_tracking_uri, find_parent_run, sqlite_uri
@@ -303,6 +303,39 @@ def test_what_came_while_the_last_run_but_one_was_busy_is_uploaded_too() -> None
     go_on.set()
     closer.join(20)
     assert seen == [False, True]
+
+
+def test_what_mlflow_refuses_costs_nothing_else_and_is_said(home: Home) -> None:
+    """A parameter's name that MLflow does not take: the run's other parameters, points and its end are there."""
+    for event in sweep_events():
+        if event["event"] == "suggested" and event["trial"] == "t0001":
+            event = {**event, "params": {**event["params"], "lr[adamw]": 1e-3}}
+        home.write(event)
+    uploader = home.uploader()
+    assert uploader.sync_once(60) == 0
+    runs = home.check()
+    assert {name: run.info.status for name, run in runs.items()} == STATUS
+    assert "rate" in runs["t0001"].data.params and "lr[adamw]" not in runs["t0001"].data.params
+    assert len(uploader.refused) == 1 and "lr[adamw]" in uploader.refused[0] and "t0001" in uploader.refused[0]
+
+
+def test_a_failed_trial_that_is_tried_again_goes_on_in_its_run(home: Home) -> None:
+    events = list(sweep_events())
+    home.write(*events, {"event": "reopened", "trial": "t0003"}, {"event": "resumed"})
+    assert home.uploader().sync_once(60) == 0
+    before = home.check()["t0003"]
+    assert before.info.status == "RUNNING" and before.data.tags["reason"] == ""
+    final = {"round": 1, "epoch": EPOCHS, "epochs_trained": 4, "val_top1": 0.5, "kept_share": 0.3, "density": 0.3}
+    home.write(
+        {"event": "reported", "trial": "t0003", "seq": 99, "kind": "final", "metrics": final},
+        {"event": "ended", "trial": "t0003", "state": "finished", "reason": None, "rung": None},
+        {"event": "sweep_ended"},
+    )
+    assert home.uploader().sync_once(60) == 0
+    after = home.check()
+    assert (after["t0003"].info.run_id, after["t0003"].info.status) == (before.info.run_id, "FINISHED")
+    assert {name: run.info.status for name, run in after.items()} == {**STATUS, "t0003": "FINISHED"}
+    assert after[PARENT].data.metrics["trials/failed"] == 0
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///tmp/x", "sqlite:///mlflow.db", "http://", ""])

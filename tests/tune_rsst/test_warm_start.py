@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from optuna.trial import TrialState
+from safetensors.torch import save_file
 
 from tests.tune_rsst.fake_sweep import FakeSweep, events, few, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.vit import architecture, build
 from tune_rsst import home, results
 from tune_rsst.driver import Driver
 from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import Ledger
+from tune_rsst.plan import make_plan
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.searcher import StudySearcher
-from tune_rsst.spaces import Space
+from tune_rsst.spaces import Space, samples
 from tune_rsst.warm_start import WarmStart, gather
 
 TINY = Space("tiny", tiny)
@@ -30,6 +34,10 @@ def narrow(trial: Any) -> dict[str, Any]:
 def fixed_rate(trial: Any) -> dict[str, Any]:
     lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
     return {"dataset": "digits", "epochs": 2, "warmup": 0, "rate": 0.4, "lr": lr}
+
+
+def from_weights(trial: Any) -> dict[str, Any]:
+    return {**tiny(trial), "pretrained": True}
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +168,36 @@ def test_former_trials_have_real_fingerprints() -> None:
     for trial in sweep.view.trials.values():
         config = RSSTConfig.from_knobs(trial.knobs)
         assert trial.fingerprint == config.fingerprint and list(events(config))[-1]["kind"] == "final"
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "nsga2", "nsga3"])
+def test_a_sampler_that_would_not_look_at_them_is_refused(sampler: str) -> None:
+    former("old")
+    with pytest.raises(ConfigError, match=f"sampler = {sampler}: valid is tpe or gp with warm_start"):
+        make_plan({"warm_start": "old", "sampler": sampler}, None, False)
+
+
+def test_trials_from_the_same_weights_are_taken_wherever_the_file_lies(tmp_path: Path) -> None:
+    """The former sweep's trials name its own copy, the new sweep's the file that the user gave: the digest decides."""
+    torch.manual_seed(0)
+    file = tmp_path / "mine.safetensors"
+    arch = architecture(RSSTConfig.from_knobs({"dataset": "digits"}), in_chans=1, num_classes=10)
+    save_file(dict(build(arch).state_dict()), file)
+    pretrained = Space("from_weights", from_weights)
+    settings = settings_of(pretrained, f"weights={file}", "trials=2", USED)
+    weights = SweepWeights()
+    weights.look_for(config for _, config in samples(pretrained, settings.fixed, 1))
+    folder = SweepFolder(home.home() / "old")
+    folder.path.mkdir(parents=True)
+    weights.copy_into(folder.weights)
+    sweep = FakeSweep.__new__(FakeSweep)
+    sweep.ledger, sweep.trained, sweep.settings = Ledger(folder.ledger), [], settings
+    sweep.searcher = StudySearcher(settings, pretrained, weights)
+    sweep.driver = Driver(sweep.ledger, settings, sweep.searcher)
+    sweep.driver.record("sweep_started", name="old", settings=settings.flat())
+    sweep.run()
+    taken = {t.knobs["weights"] for t in sweep.view.trials.values()}
+    assert taken and str(file) not in taken
+    again, fresh = settings_of(pretrained, f"weights={file}", "warm_start=old", "seed=7"), SweepWeights()
+    fresh.look_for(config for _, config in samples(pretrained, again.fixed, 1))
+    assert len(gather(again, pretrained, fresh).trials) == 2

@@ -1,0 +1,92 @@
+"""What would make every trial of a sweep fail, found out before anything is written or started.
+
+Comes in: a plan. On this machine: the device, the images, Optuna's database, the cluster's address. On a cluster, once
+it is connected, the same of one worker, because the driver's machine need not have images or GPUs.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst import connection, spaces
+from tune_rsst.plan import Plan
+from tune_rsst.searcher import check_storage
+
+CONNECT_S, WORKER_S = 5.0, 600.0
+
+
+def check(plan: Plan) -> None:
+    """Refuse what can't work; prepares the images of a local sweep, which its trials then share.
+
+    Raises:
+        ConfigError: the line says what is missing.
+    """
+    storage, cluster = plan.settings.optuna_storage, connection.address(plan.settings)
+    if storage not in ("memory", plan.folder.study) and not plan.resumes:
+        check_storage(str(storage), plan.folder.name)
+    if cluster:
+        _reach(cluster)
+    else:
+        look(distinct(plan))
+
+
+def distinct(plan: Plan) -> list[RSSTConfig]:
+    """One config for each data set, size and device that the space draws."""
+    drawn = spaces.samples(plan.space, plan.settings.fixed, spaces.VALIDATION_DRAWS)
+    return list({(c.dataset, c.data, c.img_size, c.device): c for _, c in drawn}.values())
+
+
+def look(configs: Iterable[RSSTConfig]) -> None:
+    """Have this process what the trials `configs` need: the device and the images.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    from trainables.rsst.data import load
+    from trainables.rsst.device import choose_device
+
+    for config in configs:
+        choose_device(config)
+        load(config)
+
+
+def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
+    """The same on a worker of the connected cluster; one that has not answered in time is left to the trials.
+
+    Raises:
+        ConfigError: the worker has not what the trials need.
+    """
+    import ray
+
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1)(_what_is_missing)
+    try:
+        missing = ray.get(task.remote(distinct(plan)), timeout=WORKER_S)
+    except ray.exceptions.GetTimeoutError:
+        say(f"A worker has not found out in {WORKER_S:.0f} s whether it has the images; the trials will")
+        return
+    if missing is not None:
+        raise ConfigError(*missing)
+
+
+def _what_is_missing(configs: list[RSSTConfig]) -> tuple[str, Any, str, str] | None:
+    """Runs on a node. An error of its own would come back as one of Ray's."""
+    try:
+        look(configs)
+    except ConfigError as error:
+        return error.key, str(error.value), error.valid, f"{error.hint}; on {socket.gethostname()}".lstrip("; ")
+    return None
+
+
+def _reach(cluster: str) -> None:
+    """Ray itself tries for minutes."""
+    host, colon, port = cluster.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # "auto" and the like
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None
