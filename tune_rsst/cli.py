@@ -61,7 +61,10 @@ def sweep(
     from tune_rsst.plan import make_plan
 
     plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
-    if dry_run and not plan.finished:
+    if dry_run and plan.finished:
+        print(f"{plan.folder.name} is finished: nothing to go on with")
+        return
+    if dry_run:
         from tune_rsst import preflight
         from tune_rsst.estimate import estimate, lines
 

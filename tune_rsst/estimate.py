@@ -15,7 +15,7 @@ from typing import Any
 
 from trainables.rsst.checkpoint import KEEP
 from trainables.rsst.config import RSSTConfig
-from tune_rsst import capacity, resources, spaces
+from tune_rsst import capacity, resources, results, spaces
 from tune_rsst.config import SweepSettings
 from tune_rsst.connection import address, connected_nodes
 from tune_rsst.plan import Plan
@@ -69,10 +69,11 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
     costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
     each_most = [c.epochs * len(c.shares) for c in costs]
     share_left = expected_share(settings, costs)
-    scale = settings.trials / len(costs)
+    trials = settings.trials - _ended(plan)
+    scale = trials / len(costs)
     most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in costs) * scale
     return Estimate(
-        trials=settings.trials,
+        trials=trials,
         rounds=(min(len(c.shares) for c in costs), max(len(c.shares) for c in costs)),
         epochs_most=round(most),
         epochs_expected=round(most * share_left[0]),
@@ -85,6 +86,14 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
         cluster=capacity.total(nodes),
         measured=found,
     )
+
+
+def _ended(plan: Plan) -> int:
+    """Trials of a sweep to go on with that need nothing more; what the others have done is not taken off."""
+    if not plan.resumes:
+        return 0
+    view = results.load(plan.folder)[0]
+    return len(view.trials) - len(view.unfinished) - len(plan.again)
 
 
 def _measured(
@@ -218,6 +227,10 @@ def cluster_nodes(settings: SweepSettings) -> list[capacity.Node]:
     return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}]
 
 
+def _size(mib: float) -> str:
+    return f"{mib / 1024:,.1f} GiB" if mib >= 10 * 1024 else f"{mib:,.1f} MiB" if mib < 100 else f"{mib:,.0f} MiB"
+
+
 def lines(plan: Plan, found: Estimate) -> list[str]:
     """The estimate as a person reads it."""
     from tune_rsst.live import duration
@@ -226,7 +239,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     m, at_once = found.measured, found.at_once
     gpu = f", {found.gpus:g} GPU" if found.gpus else ""
     there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
-    memory = f"{m.peak_mib:,.0f} MiB (process, images not counted)"
+    memory = f"{_size(m.peak_mib)} (process, images not counted)"
     if m.gpu_total_mib:
         memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
     hours = [seconds / at_once for seconds in (found.seconds_most, found.seconds_expected)]
@@ -234,7 +247,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
     return [
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
-        f"  trials          {found.trials}, {rounds} rounds each",
+        f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each",
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
         f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "
@@ -242,7 +255,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  measured        {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at "
         f"the end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
         f"  memory a trial  {memory}",
-        f"  disk a trial    {found.disk_mib:,.1f} MiB at most; the sweep {found.disk_mib * found.trials:,.0f} MiB",
+        f"  disk a trial    {_size(found.disk_mib)} at most; the sweep {_size(found.disk_mib * found.trials)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
         *([f"  {plan.warm.line}"] if plan.warm.line else []),

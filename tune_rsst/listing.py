@@ -1,4 +1,4 @@
-"""`tune-rsst spaces`: what spaces there are, what one searches, and trials drawn from it.
+"""`tune-rsst spaces`: what spaces there are, what one searches, trials drawn from it. `tune-rsst settings`: every key.
 
 Comes in: a space's name or address, and the settings that it should be shown with. Goes out: text.
 """
@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search_spaces import SPACES
-from tune_rsst import config, objective
+from trainables.rsst.config import RSSTConfig
+from tune_rsst import config, objective, table
 from tune_rsst.cost import cost
-from tune_rsst.spaces import RandomSuggest, Space, find, samples
+from tune_rsst.spaces import Draw, RandomSuggest, Space, find, samples
+
+LEGEND: Mapping[str, str] = {
+    "epochs": "epochs = at most, without early stopping",
+    "params": "params = parameters at the end",
+    "gmacs": "gmacs = 1e9 MACs of an image at the end",
+    "knob.reg_granularity_prune": table.LEGEND["knob.reg_granularity_prune"],
+}
 
 
 def print_spaces(console: Console) -> None:
@@ -46,16 +55,36 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     console.print()
     for name, shown in _ranges(space, fixed).items():
         console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)
-    names = sorted({name for draw, _ in drawn for name in draw.params})
-    table = Table(box=None, header_style="bold", title=f"\n{count} trials drawn at random", title_justify="left")
-    for name in (*names, "rounds", "epochs at most", "params at the end", "gmacs", "arch", "dataset"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for draw, trial in drawn:
-        cells = [_short(draw.params.get(name, "")) for name in names]
-        paid = cost(trial)
-        cells += [str(paid.rounds), f"{paid.epochs_at_most:,}", f"{paid.params:,}", f"{paid.gmacs:.3g}"]
-        table.add_row(*cells, trial.arch, trial.dataset)
-    console.print(table, soft_wrap=True)
+    console.print(f"\n[i]{count} trials drawn at random[/i]", highlight=False)
+    _print_draws(console, drawn)
+
+
+def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None:
+    """A line for each draw, with as many columns as a terminal is wide."""
+    costs = [cost(trial) for _, trial in drawn]
+    searched = sorted({name for draw, _ in drawn for name in draw.params})
+    cells = {table.KNOB + name: [escape(_short(draw.params.get(name, ""))) for draw, _ in drawn] for name in searched}
+    cells |= {
+        "rounds": [str(paid.rounds) for paid in costs],
+        "epochs": [f"{paid.epochs_at_most:,}" for paid in costs],
+        "params": [f"{paid.params:,}" for paid in costs],
+        "gmacs": [f"{paid.gmacs:.3g}" for paid in costs],
+        "arch": [trial.arch for _, trial in drawn],
+        "dataset": [trial.dataset for _, trial in drawn],
+    }
+
+    def draw(columns: list[str]) -> Table:
+        drawn_table = table.plain_table(columns)
+        for row in zip(*(cells[column] for column in columns), strict=True):
+            drawn_table.add_row(*row)
+        return drawn_table
+
+    columns = list(cells)
+    fitted, shown = table.fitting(console, columns, reversed(columns[1:]), draw)
+    said = table.legend(LEGEND, shown)
+    if left_out := [column.removeprefix(table.KNOB) for column in columns if column not in shown]:
+        said += f"; too narrow for {', '.join(left_out)}"
+    table.print_fitting(console, fitted, said)
 
 
 def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
@@ -85,24 +114,47 @@ def setting_lines() -> list[str]:
     from trainables.rsst.config import KNOBS
     from tune_rsst.config import NOT_IN_A_SWEEP, SweepSettings
 
+    sweeps_own = config.resolve({}).fixed
     lines = ["Settings of a sweep (key=value, or in a YAML file):"]
     for name, field in SweepSettings.model_fields.items():
         if name != "fixed":
             default = None if field.default is PydanticUndefined else field.default
-            shown = "none" if default is None else default
-            lines.append(_setting(name, _type_of(field.annotation), shown, field.description or ""))
-    lines.append("\nKnobs of a trial (given here they are fixed, and leave the search):")
+            lines.append(_setting(name, _type_of(field.annotation), _default(default), field.description or ""))
+    lines.append(f"\n{_knobs_heading(str(SweepSettings.model_fields['space'].default))}")
     for knob in KNOBS.values():
         if knob.name not in NOT_IN_A_SWEEP and knob.name != "seed":
             kind = " | ".join(knob.choices) or knob.type.__name__
             valid = f" ({knob.check[0]})" if knob.check else ""
-            lines.append(_setting(knob.name, kind, knob.default, knob.help + valid))
+            asked = knob.default is None and not knob.optional
+            default = "what arch and dataset ask for" if asked else _default(knob.default)
+            if knob.name in sweeps_own:
+                default += f" (in a sweep {_default(sweeps_own[knob.name])})"
+            lines.append(_setting(knob.name, kind, default, knob.help + valid))
     return lines
 
 
-def _setting(name: str, kind: str, default: object, text: str) -> str:
-    shown = "none, or what arch and dataset ask for" if default is None else default
-    return f"  {name}: {kind}, default {shown}\n      {text}"
+def _knobs_heading(space: str) -> str:
+    """What is true of all knobs, and what the default space makes of them."""
+    draw = find(space).draw(RandomSuggest(0), {})
+    own = ", ".join(f"{name}={value}" for name, value in draw.knobs.items() if name not in draw.params)
+    return (
+        "Knobs of a trial. Given here they are fixed, and leave the search. Else the space fixes or searches some\n"
+        f"(the default space, {space}, fixes {own},\nand searches {', '.join(draw.params)}), and a default "
+        "holds for the others:"
+    )
+
+
+def _setting(name: str, kind: str, default: str, text: str) -> str:
+    return f"  {name}: {kind}, default {default}\n      {text}"
+
+
+def _default(value: object) -> str:
+    """A default as one would write it: none, 0.15, [0.3,0.6]."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value)
 
 
 def _type_of(annotation: object) -> str:
@@ -115,7 +167,7 @@ def _type_of(annotation: object) -> str:
     if typing.get_origin(annotation) is typing.Annotated:
         return _type_of(inner[0])
     if typing.get_origin(annotation) is tuple:
-        return "list of numbers"
+        return "list of names" if inner[0] is str else "list of numbers"
     if inner:
         return " | ".join(_type_of(one) for one in inner if one is not type(None))
     return getattr(annotation, "__name__", str(annotation))

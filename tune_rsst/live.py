@@ -1,26 +1,29 @@
 """The table while a sweep runs: on a terminal it is redrawn in place, elsewhere one line is printed per finished round.
 
-Comes in: the ledger's view. Goes out: text. Nothing is drawn more often than twice a second.
+Comes in: the ledger's view. Goes out: text; in the table one line a trial, with as many columns as there is room for.
+Nothing is drawn more often than twice a second. Rounds are counted from 1 here, in the ledger from 0.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from tune_rsst import table
 from tune_rsst.objective import best_of
 from tune_rsst.results import rank
-from tune_rsst.view import SweepView, TrialView
+from tune_rsst.view import UNFINISHED, SweepView, TrialView
 
 REDRAW_S = 0.5
 ROWS = 16
-STYLE = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red"}
+STYLE = {"waiting": "dim", "running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red"}
 
 
 def duration(seconds: float) -> str:
@@ -61,14 +64,16 @@ class Progress:
     def line(self, now: float) -> str:
         """One line of counts, best and ETA."""
         view = self.view
-        counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
         best = best_of(view)
-        text = f"{len(view.trials) - len(view.unfinished)} of {self.trials} trials ended ({counts or 'none started'})"
+        ended = len(view.trials) - len(view.unfinished)
+        parts = [f"{ended} of {self.trials} trials ended ({table.counts(view) or 'none started'})"]
         if best is not None:
-            text += f" · best {best.trial} val_top1 {best.metrics['val_top1']:.4f}"
-        eta = self.eta_s(now)
-        left = f"about {duration(eta)} left" if eta is not None else "time left not known yet"
-        return f"{text} · {duration(now - self._began)} · {left}"
+            parts.append(f"best {best.trial} val_top1 {best.metrics['val_top1']:.4f}")
+        parts.append(duration(now - self._began))
+        if ended < self.trials:
+            eta = self.eta_s(now)
+            parts.append("time left not known yet" if eta is None else f"about {duration(max(1.0, eta))} left")
+        return " · ".join(parts)
 
 
 def _mean_rounds(view: SweepView) -> float:
@@ -76,29 +81,30 @@ def _mean_rounds(view: SweepView) -> float:
     return sum(rounds) / len(rounds) if rounds else 1.0
 
 
-def _row(trial: TrialView) -> list[str | Text]:
-    m = trial.metrics
-    epoch = trial.last_epoch
-    now = f"{trial.last_epoch.get('round', 0) + 1}/{trial.rounds}" if epoch else f"–/{trial.rounds}"
-    return [
-        trial.trial,
-        Text(trial.state, STYLE[trial.state]),
-        now,
-        str(m.get("epochs_trained", "")),
-        _number(m.get("kept_share"), 2),
-        _number(m.get("val_top1"), 4),
-        _number(m.get("gmacs"), 4),
-        duration(trial.seconds) if trial.seconds else "",
-        " ".join(f"{k} {_short(v)}" for k, v in trial.params.items()),
-    ]
+def _round(trial: TrialView) -> str:
+    at = trial.last_epoch.get("round", 0) + 1 if trial.last_epoch else "–"
+    return f"{at}/{trial.rounds}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+COLUMNS: Mapping[str, Callable[[TrialView], str]] = {
+    "round": _round,
+    **{name: table.COLUMNS[name] for name in ("epochs", "kept", "val_top1", "gmacs")},
+    "time": lambda trial: duration(trial.seconds) if trial.seconds else "",
+}
 
 
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+@dataclass(frozen=True)
+class Told:
+    """What has been printed about a trial."""
+
+    begun: bool = False
+    rounds: int = 0
+    state: str = UNFINISHED
+
+    @classmethod
+    def all_of(cls, trial: TrialView) -> Told:
+        """Everything that is known."""
+        return cls(table.begun(trial), len(trial.round_events), trial.state)
 
 
 class LiveTable:
@@ -109,7 +115,7 @@ class LiveTable:
         self._progress = Progress(view, trials, time.monotonic())
         self._view = view
         self._drawn_at = 0.0
-        self._told: dict[str, tuple[int, str]] = {t.trial: (len(t.round_events), t.state) for t in view.trials.values()}
+        self._told = {trial.trial: Told.all_of(trial) for trial in view.trials.values()}
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )
@@ -124,6 +130,8 @@ class LiveTable:
     ) -> None:
         if self._live:
             self._live.stop()
+        else:
+            self._print_news(time.monotonic())
 
     def tick(self, force: bool = False) -> None:
         """Draw again when it is time."""
@@ -137,44 +145,49 @@ class LiveTable:
             self._print_news(now)
 
     def _table(self) -> Table:
-        table = Table(box=None, header_style="bold")
-        for name in (
-            "trial",
-            "state",
-            "round",
-            "epochs",
-            "kept share",
-            "val_top1",
-            "gmacs",
-            "trained for",
-            "parameters",
-        ):
-            table.add_column(name, no_wrap=name != "parameters")
-        running, ended = self._view.unfinished, rank(self._view)
-        for trial in [*running, *ended[: max(1, ROWS - len(running))]]:
-            table.add_row(*_row(trial))
-        return table
+        running, knobs = self._view.unfinished, table.searched(self._view)
+        trials = [*running, *rank(self._view)[: max(1, ROWS - len(running))]]
+
+        def draw(columns: list[str]) -> Table:
+            drawn = table.plain_table(["trial", "state", *columns])
+            for trial in trials:
+                words = table.state_words(trial)
+                cells = [COLUMNS[n](trial) if n in COLUMNS else table.searched_cell(trial, n) for n in columns]
+                drawn.add_row(trial.trial, f"[{STYLE[words]}]{words}[/]", *cells)
+            return drawn
+
+        go_first = ("gmacs", *reversed(knobs), "epochs", "time", "kept")
+        return table.fitting(self._console, [*COLUMNS, *knobs], go_first, draw)[0]
 
     def _print_news(self, now: float) -> None:
+        """Every round and end that was not told yet, trial by trial; then how far the sweep is, where one ended."""
+        one_ended = False
         for trial in self._view.trials.values():
-            seen = (len(trial.round_events), trial.state)
-            if self._told.get(trial.trial) == seen:
+            before, seen = self._told.get(trial.trial, Told()), Told.all_of(trial)
+            if seen == before:
                 continue
             self._told[trial.trial] = seen
-            self._console.print(self._news(trial), highlight=False, soft_wrap=True, markup=False)
-            if trial.ended_at:
-                self._console.print(f"  {self._progress.line(now)}", highlight=False, soft_wrap=True, markup=False)
+            for line in _news(trial, before):
+                self._print(line)
+            one_ended = one_ended or seen.state != before.state
+        if one_ended:
+            self._print(f"  {self._progress.line(now)}")
 
-    def _news(self, trial: TrialView) -> str:
-        if trial.state != "running":
-            why = f": {trial.reason}" if trial.reason else ""
-            m = trial.metrics
-            result = f" val_top1 {m['val_top1']:.4f} at kept share {m['kept_share']:.3f}" if "val_top1" in m else ""
-            return f"{trial.trial} {trial.state}{result}{why}"
-        if not trial.round_events:
-            return f"{trial.trial} started: {', '.join(f'{k} = {_short(v)}' for k, v in trial.params.items())}"
-        m = trial.round_events[-1]
-        return (
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _news(trial: TrialView, before: Told) -> Iterator[str]:
+    """What happened to a trial since `before`, in order."""
+    if table.begun(trial) and not before.begun:
+        yield f"{trial.trial} started: {', '.join(f'{k} = {table.short(v)}' for k, v in trial.params.items())}"
+    for m in trial.round_events[before.rounds :]:
+        took = f", {duration(m['seconds'])}" if "seconds" in m else ""
+        yield (
             f"{trial.trial} round {m['round'] + 1} of {trial.rounds}: kept share {m['kept_share']:.3f}, "
-            f"val_top1 {m['val_top1']:.4f}, hardening gap {m['hardening_gap']:.4f}, {duration(m['seconds'])}"
+            f"val_top1 {m['val_top1']:.4f}, hardening gap {m['hardening_gap']:.4f}{took}"
         )
+    if trial.state != before.state:
+        m = trial.metrics
+        result = f" val_top1 {m['val_top1']:.4f} at kept share {m['kept_share']:.3f}" if "val_top1" in m else ""
+        yield f"{trial.trial} {trial.state}{result}{f': {trial.reason}' if trial.reason else ''}"

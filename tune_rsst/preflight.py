@@ -13,7 +13,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst import connection, spaces
 from tune_rsst.plan import Plan
-from tune_rsst.searcher import check_storage
+from tune_rsst.study_storage import check_storage
 
 CONNECT_S, WORKER_S = 5.0, 600.0
 
@@ -54,18 +54,18 @@ def look(configs: Iterable[RSSTConfig]) -> None:
 
 
 def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
-    """The same on a worker of the connected cluster; one that has not answered in time is left to the trials.
+    """The same on a worker of the connected cluster; where that can't be found out it is left to the trials.
 
     Raises:
         ConfigError: the worker has not what the trials need.
     """
     import ray
 
-    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1)(_what_is_missing)
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_what_is_missing)
     try:
         missing = ray.get(task.remote(distinct(plan)), timeout=WORKER_S)
-    except ray.exceptions.GetTimeoutError:
-        say(f"A worker has not found out in {WORKER_S:.0f} s whether it has the images; the trials will")
+    except ray.exceptions.RayError as error:  # too long, or its node went away
+        say(f"No worker could say whether it has the images ({type(error).__name__}); the trials will")
         return
     if missing is not None:
         raise ConfigError(*missing)

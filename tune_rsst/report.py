@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tune_rsst import plots, plots_sweep
 from tune_rsst.home import SweepFolder
-from tune_rsst.objective import Objective, best_of, pareto_front
+from tune_rsst.objective import Objective, best_of, pareto_front, standing
 from tune_rsst.results import next_commands, rank
+from tune_rsst.table import counts, ranks, reasons, state_words
 from tune_rsst.tracking_note import short_number
 from tune_rsst.view import SweepView, TrialView
 
@@ -81,9 +82,8 @@ def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
 
 
 def _head(view: SweepView, state: str) -> Iterator[str]:
-    counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
-    yield f"<p>{escape(state)}: {counts or 'no trials yet'}; begun {began}."
+    yield f"<p>{escape(state)}: {counts(view) or 'no trials yet'}; begun {began}."
     yield f" Objective: {escape(Objective.of(view.settings).words)}."
     best = best_of(view)
     if best is None:
@@ -100,7 +100,7 @@ def _head(view: SweepView, state: str) -> Iterator[str]:
 
 
 def _table(view: SweepView) -> Iterator[str]:
-    best, front = best_of(view), pareto_front(view)
+    best, front, numbers, places = best_of(view), pareto_front(view), ranks(view), standing(view)
     searched = sorted({name for trial in view.trials.values() for name in trial.params})
     heads = [
         "",
@@ -111,18 +111,17 @@ def _table(view: SweepView) -> Iterator[str]:
         *map(plots_sweep.with_unit, searched),
     ]
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
-    for place, trial in enumerate([*rank(view), *view.unfinished], start=1):
+    for trial in [*rank(view), *view.unfinished]:
         m = trial.metrics
-        cells = [str(place) if trial.state == "finished" else "", trial.trial, trial.state]
+        cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
         cells.append("yes" if trial.trial in front else "")
         cells += [form.format(m[n]) if m.get(n) is not None else "" for n, (_, form) in COLUMNS.items()]
         cells += [short_number(trial.params.get(name, "")) for name in searched]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
-    for trial in view.trials.values():
-        if trial.reason:
-            yield f'<p class="note">{trial.trial} {trial.state}: {escape(trial.reason)}</p>'
+    for line in reasons(trial for trial in view.trials.values() if trial.reason):
+        yield f'<p class="note">{escape(line)}</p>'
 
 
 def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:

@@ -12,12 +12,10 @@ A study bears its sweep's uid: one that another sweep made in the same database 
 from __future__ import annotations
 
 import hashlib
-import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -26,16 +24,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst.config import SweepSettings, hide_password
+from tune_rsst.config import SweepSettings
 from tune_rsst.objective import Objective
 from tune_rsst.pretrained import SweepWeights
 from tune_rsst.spaces import Space
+from tune_rsst.study_storage import opened, refuse_study_of_another
 from tune_rsst.view import SweepView, TrialView
 
 MAX_ASKS = 100
 UID = "sweep_uid"
 GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
-DAMAGED = ("not a database", "malformed")
 STATES = {
     "running": TrialState.RUNNING,
     "finished": TrialState.COMPLETE,
@@ -119,7 +117,7 @@ class StudySearcher:
         self.objective = Objective.of(settings.flat())
         self._weights = weights or SweepWeights()
         self._address, self._own_file, self._uid = storage, own_file or storage is None, ""
-        self._storage = _opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
+        self._storage = opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
         self.rebuilt = False
 
@@ -225,56 +223,6 @@ class StudySearcher:
             for rung, value in seen.rungs.items():
                 self.report_rung(number, rung, value)
             self.study.tell(number, state=seen.state, skip_if_finished=True)
-
-
-def _opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
-    """The database at `url`; the sweep's own file is put aside where it is no database: the ledger has the study.
-
-    Raises:
-        ConfigError: it can't be used.
-    """
-    file = Path(url.removeprefix("sqlite:///"))
-    try:
-        return optuna.storages.RDBStorage(url)
-    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        reason = str(error).splitlines()[0]
-        if own_file and any(word in str(error) for word in DAMAGED):
-            file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
-            return optuna.storages.RDBStorage(url)
-        valid = "memory, or the URL of a database that can be reached"
-        raise ConfigError("optuna_storage", hide_password(url), valid, hide_password(reason)) from None
-
-
-def check_storage(url: str, name: str) -> None:
-    """That a new sweep `name` can have its study in the database at `url`; writes nothing.
-
-    Raises:
-        ConfigError: it can't be reached, or holds a study of that name.
-    """
-    from sqlalchemy import create_engine, inspect, text
-
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
-        return
-    try:
-        engine = create_engine(url)
-        with engine.connect() as connection:
-            there = (
-                inspect(connection).has_table("studies")
-                and connection.execute(text("select 1 from studies where study_name = :name"), {"name": name}).first()
-            )
-        engine.dispose()
-    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        reason = hide_password(str(error).splitlines()[0])
-        valid = "memory, or the URL of a database that can be reached"
-        raise ConfigError("optuna_storage", hide_password(url), valid, reason) from None
-    if there:
-        refuse_study_of_another(name, url)
-
-
-def refuse_study_of_another(name: str, url: str) -> NoReturn:
-    """Raises ConfigError, always."""
-    valid = f"a database without a study {name} of another sweep"
-    raise ConfigError("optuna_storage", hide_password(url), valid, "choose another name=, or optuna_storage=memory")
 
 
 def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) -> Outcome:

@@ -1,22 +1,28 @@
-"""The ranking as text, for a terminal or a log: as many columns as fit, the least telling ones go first.
+"""The ranking as text, for a terminal or a log: on a terminal as many columns as fit, the least telling ones go first.
 
-Comes in: the ledger's view and the sweep's folder. Goes out: printed lines.
+Comes in: the ledger's view and the sweep's folder. Goes out: printed lines, one a trial; `fitting`, `counts` and the
+other public names are what the live table, the listing of spaces, the CSV and the report have in common with it.
+A searched parameter's column is called knob.NAME until it is printed: metrics and knobs may have one name (epochs).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tune_rsst.home import SweepFolder
-from tune_rsst.objective import Objective, best_of, pareto_front, standing
+from tune_rsst.objective import Objective, best_of, pareto_front, ranking, standing
 from tune_rsst.results import next_commands, rank
-from tune_rsst.view import SweepView, TrialView
+from tune_rsst.view import UNFINISHED, SweepView, TrialView
 
 LOG_WIDTH = 220
+BETWEEN = 2
+KNOB = "knob."
 Cell = Callable[[TrialView], str]
 
 
@@ -35,13 +41,125 @@ COLUMNS: Mapping[str, Cell] = {
     "epochs": _metric("epochs_trained", "{}"),
     "init_effective": _metric("init_effective", "{}"),
 }
+LEGEND: Mapping[str, str] = {
+    "val_top1": "val_top1, test_top1 = accuracy (share)",
+    "kept": "kept = share of units",
+    "density": "density = share of prunable parameters",
+    "gmacs": "gmacs = 1e9 MACs of an image",
+    "gap": "gap = accuracy lost by hardening (share)",
+    "knob.reg_granularity_prune": "g = reg_granularity_prune",
+}
 SHORT = {"reg_granularity_prune": "g"}
-GO_FIRST = ("density", "gap", "gmacs", "epochs", "params", "test_top1", "kept")
+GO_FIRST, GO_LAST = ("epochs", "params", "gmacs"), ("gap", "init_effective")  # the searched parameters in between
+TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 
 
 def make_console() -> Console:
-    """Standard output; wider than rich would guess where it is no terminal, so that logs have whole tables."""
+    """Standard output; wider than rich would guess where it is no terminal, so that logs have whole lines."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+# --- what other tables share -----------------------------------------------------------------------------------------
+
+
+def begun(trial: TrialView) -> bool:
+    """Whether a worker has it, or had it: until then Ray looks for room, and nothing runs."""
+    return bool(trial.places or trial.seen)
+
+
+def state_words(trial: TrialView, place: str = "", on_the_front: bool = False) -> str:
+    """The state for people: does a worker have it yet, does the objective allow it, is it on the front."""
+    if trial.state == UNFINISHED:
+        return "running" if begun(trial) else "waiting"
+    if on_the_front:
+        return "finished, front"
+    return "finished, not allowed" if place == "infeasible" else trial.state
+
+
+def counts(view: SweepView) -> str:
+    """ "3 finished, 1 stopped, 2 running, 1 waiting"; empty without trials."""
+    waiting = sum(not begun(trial) for trial in view.unfinished)
+    found = {state: view.count(state) for state in ("finished", "stopped", "failed", UNFINISHED)}
+    found |= {UNFINISHED: found[UNFINISHED] - waiting, "waiting": waiting}
+    return ", ".join(f"{n} {state}" for state, n in found.items() if n)
+
+
+def ranks(view: SweepView) -> dict[str, int]:
+    """Trial → its place from 1 on; only finished trials that the objective allows have one."""
+    return {trial.trial: place for place, trial in enumerate(ranking(view), start=1)}
+
+
+def reasons(trials: Iterable[TrialView]) -> list[str]:
+    """Why these trials ended, a line for each different reason: "t0003 failed: …" or "12 trials failed: …"."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for trial in trials:
+        groups.setdefault((trial.state, trial.reason or "no reason known"), []).append(trial.trial)
+    who = {key: names[0] if len(names) == 1 else f"{len(names)} trials" for key, names in groups.items()}
+    return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
+
+
+def short(value: object) -> str:
+    """A number with three significant digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def searched(view: SweepView) -> list[str]:
+    """Columns of what was searched: knob.NAME of every parameter that some trial has."""
+    return [KNOB + name for name in sorted({name for trial in view.trials.values() for name in trial.params})]
+
+
+def searched_cell(trial: TrialView, column: str) -> str:
+    """The trial's value in a column of `searched`."""
+    return escape(short(trial.params.get(column.removeprefix(KNOB), "")))
+
+
+def plain_table(columns: Iterable[str]) -> Table:
+    """An empty table whose cells keep to one line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        name = column.removeprefix(KNOB)
+        heading = column if name != column and name in COLUMNS else SHORT.get(name, name)
+        table.add_column(heading, justify="left" if name in TO_THE_LEFT else "right", no_wrap=True)
+    return table
+
+
+def fitting(
+    console: Console, columns: Sequence[str], go_first: Iterable[str], draw: Callable[[list[str]], Table]
+) -> tuple[Table, list[str]]:
+    """A table and those of `columns`, the last ones that `draw` draws, that are in it.
+
+    On a terminal it has as many as there is room for, and leaves those of `go_first` out in this order; in a file or a
+    pipe it has them all, however wide that is.
+    """
+    left = list(columns)
+    table = draw(left)
+    wide = [max(map(cell_len, (str(c.header), *map(str, c.cells)))) for c in table.columns]
+    total = sum(wide) + BETWEEN * (len(wide) - 1)
+    if not console.is_terminal:
+        table.width = total
+        return table, left
+    room = dict(zip(left, wide[len(wide) - len(left) :], strict=True))
+    for column in go_first:
+        if total <= console.width:
+            break
+        left.remove(column)
+        total -= room[column] + BETWEEN
+    return (table if len(left) == len(columns) else draw(left)), left
+
+
+def print_fitting(console: Console, table: Table, *lines: str) -> None:
+    """A table that `fitting` made, and lines that explain it; only a terminal breaks them, between words."""
+    console.print(table, soft_wrap=not console.is_terminal)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
+def legend(meanings: Mapping[str, str], shown: Iterable[str]) -> str:
+    """What the columns that are shown mean, in one line."""
+    return "; ".join(text for name, text in meanings.items() if name in set(shown))
+
+
+# --- the ranking -----------------------------------------------------------------------------------------------------
 
 
 def print_table(
@@ -52,17 +170,19 @@ def print_table(
     keep: Callable[[TrialView], bool] = lambda trial: True,
 ) -> None:
     """The ranking (of the trials that `keep` keeps), what it means, where everything lies, what to type next."""
-    counts = ", ".join(f"{n} {s}" for s in ("finished", "stopped", "failed", "running") if (n := view.count(s)))
     best = best_of(view)
-    _line(console, f"\nSweep {folder.name}: {state}; {counts or 'no trials yet'}\n")
+    _line(console, f"\nSweep {folder.name}: {state}; {counts(view) or 'no trials yet'}\n")
     if view.trials:
-        console.print(_fitting(console, view, best, keep))
+        columns, knobs = [*COLUMNS, *searched(view)], searched(view)
+        go_first = (*GO_FIRST, *reversed(knobs), *GO_LAST)
+        table, shown = fitting(console, columns, go_first, lambda names: _ranking(view, best, names, keep))
+        missing = [_left_out(view, [n for n in columns if n not in shown])] if len(shown) < len(columns) else []
+        print_fitting(console, table, legend(LEGEND, shown), *missing)
         hidden = sum(not keep(trial) for trial in view.trials.values())
         if hidden:
             _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
-    for trial in view.trials.values():
-        if trial.state == "failed":
-            _line(console, f"{trial.trial} failed: {trial.reason}")
+    for line in reasons(trial for trial in view.trials.values() if trial.state == "failed"):
+        _line(console, line)
     for line in _summary(folder, view, best):
         _line(console, line)
     for title, command in next_commands(folder, view, state):
@@ -73,43 +193,22 @@ def _line(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _fitting(console: Console, view: SweepView, best: TrialView | None, keep: Callable[[TrialView], bool]) -> Table:
-    """The ranking with as many columns as the console is wide."""
-    names = list(COLUMNS)
-    table = _ranking(view, best, names, keep)
-    for name in GO_FIRST:
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
-            break
-        names.remove(name)
-        table = _ranking(view, best, names, keep)
-    return table
-
-
 def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
-    places, front = standing(view), _front(view)
-    searched = sorted({name for t in view.trials.values() for name in t.params})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    for name in ("trial", "state", *names, *(SHORT.get(name, name) for name in searched)):
-        table.add_column(
-            name, justify="left" if name in ("trial", "state", "init_effective") else "right", no_wrap=True
-        )
-    for position, trial in enumerate([*rank(view), *view.unfinished], start=1):
-        if not keep(trial):
-            continue
-        place = str(position) if places[trial.trial] == "feasible" else ""
-        cells = [COLUMNS[name](trial) for name in names]
-        cells += [_short(trial.params.get(name, "")) for name in searched]
+    places, front, numbers = standing(view), _front(view), ranks(view)
+    table = plain_table(["#", "trial", "state", *names])
+    for trial in filter(keep, [*rank(view), *view.unfinished]):
+        cells = [COLUMNS[n](trial) if n in COLUMNS else searched_cell(trial, n) for n in names]
         style = "bold green" if best and trial.trial == best.trial else None
-        table.add_row(place, trial.trial, _state(trial, places[trial.trial], trial.trial in front), *cells, style=style)
+        words = state_words(trial, places[trial.trial], trial.trial in front)
+        table.add_row(str(numbers.get(trial.trial, "")), trial.trial, words, *cells, style=style)
     return table
 
 
-def _state(trial: TrialView, place: str, on_the_front: bool) -> str:
-    """A finished trial that the objective does not allow says so, and one on the front where that is looked for."""
-    if on_the_front:
-        return "finished, front"
-    return "finished, not allowed" if place == "infeasible" else trial.state
+def _left_out(view: SweepView, names: list[str]) -> str:
+    """What the terminal had no room for. What the trials started from is said all the same."""
+    starts = sorted({str(t.metrics["init_effective"]) for t in view.trials.values() if "init_effective" in t.metrics})
+    said = [f"{n} ({' or '.join(starts)})" if n == "init_effective" else n.removeprefix(KNOB) for n in names]
+    return f"Too narrow for {', '.join(said)}; tune-rsst show has them in a wider terminal, or with --csv"
 
 
 def _front(view: SweepView) -> list[str]:
@@ -137,7 +236,3 @@ def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> li
     if folder.best_model.exists():
         lines.append(f"Best trial's model: {folder.best_model}")
     return lines
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

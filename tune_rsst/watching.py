@@ -20,6 +20,7 @@ from tune_rsst.home import SweepFolder
 from tune_rsst.ledger import is_running
 from tune_rsst.live import LiveTable
 from tune_rsst.results import rank
+from tune_rsst.table import ranks
 from tune_rsst.tracking_tail import LedgerTail
 from tune_rsst.view import SweepView, TrialView
 
@@ -84,8 +85,11 @@ def _test(text: str, name: str, sign: str, wanted: str) -> Condition:
 
 
 def print_csv(view: SweepView, keep: Condition) -> None:
-    """Ended trials by rank, then running ones; every metric that is a number or a text, then what was searched."""
-    trials = [*rank(view), *view.unfinished]
+    """Ended trials by rank, then running ones; every metric that is a number or a text, then what was searched.
+
+    As in the table, only finished trials that the objective allows have a rank.
+    """
+    trials, places = [*rank(view), *view.unfinished], ranks(view)
     metrics = [
         n for t in trials for n, v in t.metrics.items() if not isinstance(v, list | dict) and n not in NOT_IN_CSV
     ]
@@ -93,9 +97,9 @@ def print_csv(view: SweepView, keep: Condition) -> None:
     names, knobs = list(dict.fromkeys(metrics)), [f"knob.{name}" for name in dict.fromkeys(searched)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["rank", "trial", "state", "reason", *names, *knobs])
-    for place, trial in enumerate(trials, start=1):
+    for trial in trials:
         if keep(trial):
-            row = [place if trial.state == "finished" else None, trial.trial, trial.state, trial.reason]
+            row = [places.get(trial.trial), trial.trial, trial.state, trial.reason]
             row += [trial.metrics.get(name) for name in names]
             writer.writerow(row + [trial.params.get(name.removeprefix("knob.")) for name in knobs])
 

@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from tests.tune_rsst.fake_sweep import FakeSweep, few, settings_of, tiny
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger import Ledger, read
-from tune_rsst.searcher import StudySearcher, check_storage
+from tune_rsst.searcher import StudySearcher
 from tune_rsst.spaces import Space
+from tune_rsst.study_storage import check_storage
 from tune_rsst.view import SweepView
 
 SAMPLERS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}

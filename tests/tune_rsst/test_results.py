@@ -117,7 +117,7 @@ def test_the_table_fits_its_console_and_says_what_to_do_next(folder: SweepFolder
     console = Console(width=width, record=True, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
     table.print_table(console, folder, sweep.view, "finished")
     text = console.export_text()
-    assert "init_effective" in text and "val_top1" in text
+    assert "init_effective" in text and "val_top1" in text and "test_top1" in text
     assert width == 60 or "…" not in text.split("Best:")[0]
     assert "Best: " in text and str(folder.path) in text
 

@@ -64,6 +64,18 @@ def test_csv_has_a_line_for_each_trial_that_is_kept(view: SweepView, capsys: pyt
     assert rows[-1]["rank"] == ""
 
 
+def test_csv_ranks_only_what_the_objective_allows(view: SweepView, capsys: pytest.CaptureFixture[str]) -> None:
+    for trial in view.trials.values():
+        if trial.final is not None and trial.trial != "t0004":
+            trial.final["kept_share_asked"] = 0.5
+    watching.print_csv(view, lambda trial: True)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["trial"]: row["rank"] for row in rows if row["state"] == "finished"} == {
+        **dict.fromkeys(("t0000", "t0001", "t0005"), ""),
+        "t0004": "1",
+    }
+
+
 def test_watching_tells_what_a_driver_writes_and_ends_with_it(folder: SweepFolder) -> None:
     recorder, events = Recorder(folder.ledger), list(sweep_events())
     recorder.write(*events[:6])
