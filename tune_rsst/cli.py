@@ -157,10 +157,25 @@ app.add_typer(cli_results.app)
 def main() -> None:
     """Run the command line; errors of the user's are one line."""
     try:
-        app()
+        code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
     except (ConfigError, SweepBusy) as error:
         fail(str(error), 2)
     except (LedgerError, StorageError) as error:
         fail(str(error), 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted before the sweep began", 130)
+    except Exception as error:
+        _refuse_usage(error)
+        raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _refuse_usage(error: Exception) -> None:
+    """End with one line where `error` is of the command line's own (click's, which typer brings in its own copy)."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        raise SystemExit(2)
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        fail(" ".join(error.format_message().split()) + hint, 2)

@@ -272,7 +272,8 @@ def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError
     """The first complaint of pydantic in the project's own form."""
     first = error.errors()[0]
     name = str(first["loc"][0])
-    valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").partition(", unable to")[0]
+    valid = {"a valid integer": "a whole number", "a valid number": "a number"}.get(valid, valid)
     return ConfigError(name, written.get(name), valid, _help(name))
 
 

@@ -164,6 +164,9 @@ def find(name: str | None) -> SweepFolder:
     for folder in known:
         if folder.name == name:
             return folder
+    if not known:
+        hint = "start one: tune-rsst sweep" if name is None else "there is none yet"
+        raise ConfigError("sweep", name or "(the newest)", f"a sweep in {home()}", hint)
     close = get_close_matches(name or "", [f.name for f in known], n=3)
     hint = (
         f"did you mean {' or '.join(close)}?"

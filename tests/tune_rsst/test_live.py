@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.tune_rsst.recorded import reported, sweep_events
-from tune_rsst.live import LiveTable
+from tune_rsst.live import LiveTable, duration
 from tune_rsst.view import SweepView
 
 PLACED = {"event": "placed", "trial": "t0000", "host": "box", "node": "ab", "epochs_there": 0}
@@ -127,3 +127,11 @@ def test_a_trial_that_failed_before_a_worker_had_it_never_started() -> None:
     failed = {"event": "ended", "trial": "t0000", "state": "failed", "reason": "no node has a GPU", "rung": None}
     lines = log.after(began, first, failed)
     assert lines[0] == "t0000 failed: no node has a GPU" and len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(45.4, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (47.9 * 3600, "47 h 54 min"), (220 * 3600, "9 d 04 h")],
+)
+def test_a_duration_is_in_units_that_people_count_in(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
