@@ -29,7 +29,9 @@ NOT_HERE = {
     "ray up docs/cluster/on_prem.yaml": "needs machines with ssh; tests/test_cluster.py checks the file",
 }
 START = ("RAY_AUTH_MODE=token ray start --head --port=6379", "RAY_AUTH_MODE=token ray start --address=HEAD:6379")
-SMALL_SWEEP = "trials=2 target_density=0.4 epochs=3 batch_size=128 cpus_per_trial=auto gpus_per_trial=auto"
+SMALL_SWEEP = (
+    "trials=2 target_density=0.4 epochs=3 batch_size=128 stopping=none cpus_per_trial=auto gpus_per_trial=auto"
+)
 
 
 def guide() -> list[str]:
