@@ -1,0 +1,111 @@
+"""The same question as many_trials.py through Ray Tune: a whole sweep of the product with an instant trainable.
+
+python -m benchmarks.many_trials_ray [--trials 2000] [--sampler random]
+
+Everything is the product's own (`tune_rsst.sweep.run`: a local Ray, reused workers, the ledger, the study in sqlite,
+the uploader to MLflow in sqlite), except that a trial reports its rounds at once and leaves no model, and that no
+pictures are drawn.
+Printed per window of trials, for the driver's process: wall and CPU milliseconds a trial, the sampler's CPU beside them
+(not in them), resident memory; how many worker processes there were; then the ratio of the last window to the one at
+trial 200. CPU is of all threads of the process, Ray's and the uploader's too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.many_trials import WINDOW, Timed, resident_mib
+
+SPACE = "benchmarks.many_trials:space"
+
+
+class Curves:
+    """Called at each suggestion; keeps a row for each window."""
+
+    def __init__(self, searcher: Any, trials: int) -> None:
+        self.rows: list[tuple[int, float, float, float, float]] = []
+        self._clock, self._trials, self._count = Timed(searcher, ("ask", "tell", "report_rung")), trials, 0
+        self._mark()
+
+    def _mark(self) -> None:
+        self._wall, self._cpu, self._sampler = time.perf_counter(), time.process_time(), self._clock.spent
+
+    def suggested(self, answer: object) -> None:
+        self._count += isinstance(answer, dict)
+        if not isinstance(answer, dict) or self._count % WINDOW:
+            return
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        sampler = self._clock.spent - self._sampler
+        each = [1e3 * seconds / WINDOW for seconds in (wall, cpu - sampler, sampler)]
+        self.rows.append((self._count, *each, resident_mib()))
+        print(f"{self._count:6d} of {self._trials}  {each[0]:.0f} ms a trial", file=sys.stderr, flush=True)
+        self._mark()
+
+
+def measure(trials: int, sampler: str) -> tuple[list[tuple[int, float, float, float, float]], int, int]:
+    """Rows as in `Curves`, the exit code, the number of worker processes."""
+    from tune_rsst import config, plan, results, sweep, tracking_files
+
+    words = [f"space={SPACE}", f"trials={trials}", f"sampler={sampler}", "name=many"]
+    made = plan.make_plan(config.given(None, words), None, False)
+    curves: list[Curves] = []
+    fit = sweep._fit
+
+    def fit_instant(*given: Any) -> None:
+        """Only now may Ray be imported: its token is in the environment."""
+        from benchmarks.instant_trainable import Instant
+        from trainables import ray_trainable
+        from tune_rsst import adapters
+
+        suggest = adapters.LedgerSearcher._suggest
+
+        def counted(self: Any, trial_id: str) -> Any:
+            answer = suggest(self, trial_id)
+            curves[0].suggested(answer)
+            return answer
+
+        curves.append(Curves(given[1]._searcher, trials))
+        adapters.LedgerSearcher._suggest = counted  # type: ignore[method-assign]
+        ray_trainable.RSSTTrainable = Instant  # type: ignore[misc]
+        fit(*given)
+
+    sweep._fit = fit_instant
+    results.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
+    tracking_files.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
+    code = sweep.run(made, Console(file=io.StringIO()))
+    view = results.load(made.folder)[0]
+    workers = {place["host"] for trial in view.trials.values() for place in trial.places}
+    return curves[0].rows, code, len(workers)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--sampler", default="random")
+    options = parser.parse_args()
+    root = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TUNE_RSST_HOME"] = folder
+        rows, code, workers = measure(options.trials, options.sampler)
+    print(f"sampler {options.sampler}, load {os.getloadavg()[0]:.1f}; exit code {code}; {workers} worker processes")
+    print("trial   ms a trial   CPU ms   sampler's CPU ms   MiB")
+    for trial, wall, cpu, asked, memory in rows:
+        print(f"{trial:5d}   {wall:10.1f}   {cpu:6.1f}   {asked:16.2f}   {memory:.0f}")
+    first = next((row for row in rows if row[0] >= 200), rows[0])
+    ratios = [last / before for last, before in zip(rows[-1][1:], first[1:], strict=True)]
+    print(f"trial {first[0]} to {rows[-1][0]}: time ×{ratios[0]:.2f}, CPU ×{ratios[1]:.2f}, memory ×{ratios[3]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
