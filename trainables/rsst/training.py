@@ -21,6 +21,7 @@ from trainables.rsst.seeding import derived, generator
 
 OUT_OF_MEMORY = (
     "CUDA out of memory",
+    "CUDA error: out of memory",  # from the driver itself: no room for the context, beside other trials
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DefaultCPUAllocator: can't allocate memory",
