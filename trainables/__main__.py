@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,10 @@ from trainables.rsst.export import ARCHITECTURE, MODEL
 from trainables.rsst.knobs import Knob
 from trainables.rsst.training import TrialDiverged, is_out_of_memory
 from trainables.rsst.trial import open_trial
+from trainables.rsst.vit import architecture
+
+SAVE_DIR = "results/{arch}-{dataset}-{hash}"
+LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in config.knobs().items())
             )
             return 0
+        architecture(config, in_chans=3, num_classes=10)  # a name that is no ViT is said before any data is looked for
         return _run(config, resume=edge["resume"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -74,9 +80,10 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Console(config, folder / "run.log") as console:
         try:
-            replace_json(folder / "config.json", config.knobs())
-            with open_trial(config, folder / "state", say=console.say) as trial:
-                for event in trial.events():
+            with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
+                replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
+                console.go_on(trial.history)
+                for event in islice(trial.events(), len(trial.history), None):
                     console.show(event)
                 for name in ("report.json", MODEL, ARCHITECTURE):
                     _copy(trial.folder / name, folder / name)
@@ -108,7 +115,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
 
 def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
     """The folder, and whether it was empty (or missing) before this run."""
-    name = config.save_dir or f"results/{config.arch}-{config.dataset}-{config.fingerprint}"
+    name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=config.dataset, hash=config.fingerprint)
     folder = Path(name).expanduser().absolute()
     try:
         empty = not folder.exists() or not any(folder.iterdir())
@@ -183,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _help(knob: Knob) -> str:
     default = knob.default if knob.default is not None else "none" if knob.optional else "(preset)"
+    if knob.name == "save_dir":
+        default = "./" + SAVE_DIR.format(arch="<arch>", dataset="<dataset>", hash="<hash>")
     return f"{knob.help} [{default}]".replace("%", "%%")
 
 

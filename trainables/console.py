@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,7 @@ from trainables.rsst.experiment import Event
 from trainables.rsst.first_epoch import first_epoch_check
 
 _PLAIN_EVERY_S = 15.0
+_WRAPPER = textwrap.TextWrapper(114, break_long_words=False, break_on_hyphens=False)  # paths stay whole
 
 
 class Console:
@@ -55,6 +58,20 @@ class Console:
             event.metrics
         )
 
+    def go_on(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Say where a former run of the trial stopped, if there was one; what it said stands in the log already."""
+        if not history:
+            return
+        self._init, last, c = history[0]["init_effective"], history[-1], self._config
+        if last["kind"] == "final":
+            self.say("nothing is left to do: this run has finished before")
+            self._final(dict(last))
+        elif last["kind"] == "start":
+            self.say(f"going on at round 1/{c.rounds}, before its first epoch · {self._init}")
+        else:
+            stopped = f"round {last['round'] + 1}/{c.rounds}, epoch {last['epoch']}/{c.epochs}"
+            self.say(f"going on after {stopped} · {self._init}")
+
     def _start(self, m: dict[str, Any]) -> None:
         c = self._config
         for line in m["lines"]:
@@ -67,7 +84,7 @@ class Console:
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
             f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
-            f"{c.struct}, {c.criteria}{element} · {c.rounds} rounds of {c.epochs} epochs ·"
+            f"{c.struct}, {c.criteria}{element} · {counted(c.rounds, 'round')} of {counted(c.epochs, 'epoch')} ·"
             f" {m['device']} ({m['device_name']})"
         )
 
@@ -77,8 +94,9 @@ class Console:
         left = self._config.rounds * self._config.epochs - m["epochs_trained"]
         pressed = f" · doomed norm {m['doomed_norm_left']:.1e}" if "doomed_norm_left" in m else ""
         line = (
-            f"round {m['round']} epoch {m['epoch']}/{self._config.epochs} · loss {m['train_loss']:.4f} · "
-            f"val {m['val_top1_before_hardening']:.2%}{pressed} · ETA {duration(left * m['seconds'])}"
+            f"round {m['round'] + 1}/{self._config.rounds} epoch {m['epoch']}/{self._config.epochs} · "
+            f"loss {m['train_loss']:.4f} · val {m['val_top1_before_hardening']:.2%}{pressed} · "
+            f"ETA {duration(left * m['seconds'])}"
         )
         if self._live:
             print(f"\r\x1b[K{line}", end="", flush=True)
@@ -117,15 +135,26 @@ class Console:
 
     def _shout(self, warning: str) -> None:
         self._end_line()
-        lines = warning.splitlines()
-        bar = "!" * min(max(len(line) for line in lines) + 4, 118)
-        print("\n".join([bar, *(f"! {line}" for line in lines), bar]), file=sys.stderr, flush=True)
+        print(framed(warning), file=sys.stderr, flush=True)
         self._note(f"WARNING {warning}")
 
     def _end_line(self) -> None:
         if self._line_open:
             print(flush=True)
             self._line_open = False
+
+
+def framed(warning: str) -> str:
+    """`warning` in a frame that is as wide as its longest line; lines are broken to fit a terminal."""
+    lines = [part for line in warning.splitlines() for part in _WRAPPER.wrap(line)]
+    width = max(len(line) for line in lines)
+    bar = "!" * (width + 4)
+    return "\n".join([bar, *(f"! {line:{width}} !" for line in lines), bar])
+
+
+def counted(number: int, noun: str) -> str:
+    """1 round, 2 rounds."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:

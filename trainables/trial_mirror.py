@@ -78,16 +78,17 @@ class TrialMirror:
         return True
 
     def _download(self, name: str) -> Path | None:
-        """The set `name` in a folder under a temporary name; None where it is not whole."""
+        """The set `name` in a folder under a temporary name; None where it is not whole: it may then be put anew."""
         text = self._bucket.read(f"{name}/{MANIFEST}")
         if text is None:
+            self._committed.discard(name)
             return None
         self._store.mkdir(parents=True, exist_ok=True)
         aside = self._store / f".{name}.{os.getpid()}.fetch.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         try:
-            for file, sha in json.loads(text).items():
+            for file, sha in _files_in(text).items():
                 self._bucket.download(f"{name}/{sha[:SHA_DIGITS]}-{file}", aside / file)
                 if sha256_of(aside / file) != sha:
                     raise ValueError(f"{file} has another sha256 than its manifest says")
@@ -97,6 +98,7 @@ class TrialMirror:
             shutil.rmtree(aside, ignore_errors=True)
             if isinstance(error, StorageError) and "404" not in str(error) and "NoSuchKey" not in str(error):
                 raise
+            self._committed.discard(name)
             self._say(f"{name} in {self._bucket.address} is damaged ({error}); falling back to the one before it")
             return None
         return aside
@@ -174,6 +176,21 @@ class TrialMirror:
             self._bucket.delete([key for key in keys if key.endswith(f"/{MANIFEST}")])  # first: from here on it is none
             self._bucket.delete(keys)
             self._committed.discard(name)
+
+
+def _files_in(manifest: bytes) -> dict[str, str]:
+    """sha256 by file name.
+
+    Raises:
+        ValueError: it is no manifest, or has a name that `_put` gives to none: one that leads out of the folder, say.
+    """
+    found = json.loads(manifest)
+    if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
+        raise ValueError("its manifest is none")
+    for file in found:
+        if file != Path(file).name or not file or file[0] == "." or file in LEFT_OUT or "\0" in file:
+            raise ValueError(f"its manifest names {file!r}, which is no file of a trial right in its folder")
+    return found
 
 
 def fetch_weights(bucket: Bucket, weights: str | None, sweep: Path) -> None:

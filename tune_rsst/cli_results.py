@@ -90,6 +90,8 @@ def sync(sweep: Sweep = None) -> None:
     missing = uploader.sync_once()
     if missing:
         fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
+    if uploader.refused:
+        fail(f"{folder.name}: MLflow refused a part of what it was sent: {'; '.join(uploader.refused)}", 1)
     print(f"{folder.name}: everything is in {recorded}, parent run {uploader.parent_run_id}")
 
 
@@ -129,34 +131,39 @@ def export(
     """Take a finished trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry."""
     from tune_rsst import export as exporting
 
+    wanted = [word.strip() for word in formats.split(",") if word.strip()]
+    exporting.check_formats(wanted)
+    exporting.check_names("model" if register is None else register, alias)
     chosen = exporting.choose(what)
     folder = (to or chosen.folder.path / "exports" / chosen.trial.trial).absolute()
     m = chosen.trial.metrics
     print(f"{chosen.folder.name}/{chosen.trial.trial}: test_top1 {m['test_top1']:.4f}, {m['params']:,} parameters")
     try:
-        for path, worst in exporting.export(chosen, folder, [f.strip() for f in formats.split(",") if f.strip()]):
+        for path, worst in exporting.export(chosen, folder, wanted):
             print(f"{path}" + ("" if worst is None else f": largest difference of a logit {worst:.1e}"))
-    except RuntimeError as error:
+        print(f"{folder / 'preprocessing.json'}: how pixels become what the files above take")
+        if register is not None:
+            address = exporting.register(chosen, register, alias)
+            print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
+    except (RuntimeError, ConnectionError) as error:
         fail(str(error), 1)
-    print(f"{folder / 'preprocessing.json'}: how pixels become what the files above take")
-    if register is not None:
-        address = exporting.register(chosen, register, alias)
-        print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
 
 
 @app.command()
 def track(
     save_dir: Annotated[Path, typer.Argument(help="Where a python -m trainables run keeps its report.")],
     sweep: Annotated[str | None, typer.Option("--sweep", help="Put it below this sweep's run.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has finished.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for the run to begin, go on until it has finished or is interrupted.")
+    ] = False,
     uri: Annotated[
         str | None, typer.Option("--uri", help="MLflow; else MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME.")
     ] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "tune-rsst",
 ) -> None:
-    """Put a single run into MLflow from its folder; a second time changes nothing."""
+    """Put a single run into MLflow from its folder; a second time adds what is new."""
     from tune_rsst import home
-    from tune_rsst.single import keep_level
+    from tune_rsst.following import keep_level
     from tune_rsst.tracking import check_tracking_uri
 
     address = check_tracking_uri(uri or home.default_tracking_uri())
@@ -164,3 +171,6 @@ def track(
         keep_level(save_dir, address, experiment, sweep, follow)
     except ConnectionError as error:
         fail(str(error), 1)
+    except KeyboardInterrupt:
+        print(f"{save_dir}: no longer followed; the same command goes on")
+        raise SystemExit(130) from None

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMATS = ("safetensors", "pt2", "onnx")
+MODEL_NAME = re.compile(r"(?!\.{1,2}$)[^/:]{0,255}[^/:\s]")  # what MLflow takes
+ALIAS = re.compile(r"(?!v\d+$|latest$)[\w-]{1,255}", re.IGNORECASE)
 LOADER = Path(__file__).with_name("load_model.py")
 MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
 
@@ -40,6 +43,33 @@ class Chosen:
     @property
     def store(self) -> Path:
         return self.folder.store(self.trial.fingerprint)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse formats that there are none of.
+
+    Raises:
+        ConfigError: which one.
+    """
+    if not formats:
+        raise ConfigError("formats", "(none)", f"{', '.join(FORMATS)}, or some of them by commas")
+    for wanted in formats:
+        if wanted not in FORMATS:
+            close = get_close_matches(wanted, FORMATS, n=1)
+            raise ConfigError("formats", wanted, " or ".join(FORMATS), f"did you mean {close[0]}?" if close else "")
+
+
+def check_names(register: str, alias: str) -> None:
+    """Refuse names that MLflow's registry would not take.
+
+    Raises:
+        ConfigError: which one.
+    """
+    if not MODEL_NAME.fullmatch(register):
+        raise ConfigError("register", repr(register), "a name without / and :, 256 characters at most")
+    if not ALIAS.fullmatch(alias):
+        valid = "letters, digits, _ and -, 255 at most; neither latest nor v and a number"
+        raise ConfigError("alias", repr(alias), valid)
 
 
 def choose(what: str | None) -> Chosen:
@@ -96,9 +126,7 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
     from trainables.rsst.export import load_pruned
     from trainables.rsst.interchange import save_onnx, save_program
 
-    for wanted in formats:
-        if wanted not in FORMATS:
-            raise ConfigError("formats", wanted, " or ".join(FORMATS))
+    check_formats(formats)
     home.make(target)
     mean, std = normalisation(chosen)
     replace_json(target / "preprocessing.json", {"pixels": "float32 in [0, 1], (B, C, H, W)", "mean": mean, "std": std})
@@ -110,10 +138,8 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
     written: list[tuple[Path, float | None]] = []
     for wanted in formats:
         if wanted == "safetensors":
-            for name in MODEL_FILES:
-                shutil.copy2(chosen.store / name, target / name)
-            shutil.copy2(LOADER, target / LOADER.name)
-            written.append((target / "model.safetensors", None))
+            for file in (*(chosen.store / name for name in MODEL_FILES), LOADER):
+                written.append((_copied(file, target), None))
             continue
         path = target / f"model.{wanted}"
         save, opened = writers[wanted]
@@ -127,6 +153,13 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
             raise RuntimeError(f"{path}: a logit differs by {worst:.2e} from the model's (allowed {TOLERANCE:.0e})")
         written.append((path, worst))
     return written
+
+
+def _copied(file: Path, target: Path) -> Path:
+    """A copy in the folder `target` with the rights that a new file has here, not those of the trial's store."""
+    copy = target / file.name
+    copy.unlink(missing_ok=True)
+    return shutil.copyfile(file, copy)
 
 
 def input_shape(chosen: Chosen) -> tuple[int, int, int]:
@@ -165,7 +198,9 @@ def register(chosen: Chosen, name: str, alias: str) -> str:
 
     Raises:
         ConfigError: the trial has no run in MLflow yet, or the name or the alias is not taken.
+        ConnectionError: MLflow can't be reached, or fails; one line.
     """
+    check_names(name, alias)
     from tune_rsst.tracking_registry import Registration, register_model
 
     m = chosen.trial.metrics

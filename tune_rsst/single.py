@@ -1,42 +1,57 @@
 """A run of `python -m trainables` in MLflow: one run without a parent, or joined to a sweep's.
 
-Comes in: SAVE_DIR, where the run keeps its report or, while it goes on, its checkpoints. Goes out: an MLflow run, found
-again by its tags. Points get their times from the run's start and the seconds that the report counts, so that the same
-report a second time gives the same points once.
+Comes in: SAVE_DIR, where the run keeps its report or, while it goes on, its checkpoints; its process holds the lock
+there. Goes out: an MLflow run, found again by its tags. Points get their times from the run's start and the seconds
+that the report counts, so that the same report a second time gives the same points once.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst.config import hide_password
 from tune_rsst.origin import origin
 from tune_rsst.tracking_note import rerun_command
-from tune_rsst.tracking_plan import FINAL, PARENT, PER_EPOCH, PER_ROUND, START_TAGS, Point, Write, finite_number, text
+from tune_rsst.tracking_plan import (
+    FINAL,
+    PARENT,
+    PER_EPOCH,
+    PER_ROUND,
+    START_TAGS,
+    SWEEP_STATUS,
+    Point,
+    Write,
+    finite_number,
+    text,
+)
 
-FOLLOW_S = 2.0
 Events = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class SingleRun:
-    """A run as far as its folder shows it; `events` are the core's, in order, each with its kind."""
+    """A run as far as its folder shows it; `events` are the core's, in order, each with its kind.
+
+    `alive`: a process holds its lock.
+    """
 
     folder: Path
     config: RSSTConfig
     events: Events
+    alive: bool
 
     @property
-    def finished(self) -> bool:
-        return any(event["kind"] == "final" for event in self.events)
+    def state(self) -> str:
+        """finished, running, or interrupted: it can be resumed."""
+        if any(event["kind"] == "final" for event in self.events):
+            return "finished"
+        return "running" if self.alive else "interrupted"
 
     @property
     def uid(self) -> str:
@@ -56,10 +71,23 @@ def read(save_dir: Path) -> SingleRun:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its config.json can't be read"
         raise ConfigError("save_dir", save_dir, "the folder of a python -m trainables run", reason) from None
-    report = folder / "report.json"
+    report, store = folder / "report.json", folder / "state" / config.fingerprint
+    alive = _is_locked(store / "lock")  # first: a run that ends meanwhile has left its report
     if report.exists():
-        return SingleRun(folder, config, _of_report(json.loads(report.read_text(encoding="utf-8"))))
-    return SingleRun(folder, config, _of_checkpoint(folder / "state" / config.fingerprint))
+        return SingleRun(folder, config, _of_report(json.loads(report.read_text(encoding="utf-8"))), alive)
+    return SingleRun(folder, config, _of_checkpoint(store), alive)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock; it goes with the process, however that ends."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none
+        return False
+    return False
 
 
 def _of_report(report: Mapping[str, Any]) -> Events:
@@ -97,15 +125,16 @@ class SinglePlan:
         assert run == PARENT, "a single run has no children"
         config = self.run.config
         tags = {"sweep_uid": self.run.uid, "role": "single", "mlflow.source.name": "tune-rsst track"}
-        if self._joined is not None:
-            tags |= {"sweep": self._joined[0], "mlflow.parentRunId": self._joined[1]}
-        return f"{config.arch} {config.dataset} {self.run.folder.name}", self.start_ms, tags
+        return f"{config.arch} {config.dataset} {self.run.folder.name}", self.start_ms, tags | self._place()
+
+    def _place(self) -> dict[str, str]:
+        return {"sweep": self._joined[0], "mlflow.parentRunId": self._joined[1]} if self._joined else {}
 
     def write(self, begun_ms: int, done: int) -> Write:
         """All but the first `done` events, with times counted from `begun_ms`; everything else in full."""
         run = self.run
         write = Write(PARENT, params={name: text(value) for name, value in run.config.knobs().items()})
-        write.tags = {"state": "finished" if run.finished else "running", "fingerprint": run.config.fingerprint}
+        write.tags = {"state": run.state, "fingerprint": run.config.fingerprint, **self._place()}
         write.tags |= {"save_dir": text(run.folder), "mlflow.note.content": self._note()}
         write.tags |= {name: text(value) for name, value in origin().items() if name == "host"}
         for event in run.events:
@@ -114,8 +143,8 @@ class SinglePlan:
         for number, (ms, event) in enumerate(self._timed(begun_ms)):
             if number >= done:
                 write.points += _points(event, ms)
-        write.status = "FINISHED" if run.finished else "RUNNING"
-        write.end_ms = ms if run.finished else None
+        write.status = SWEEP_STATUS[run.state]
+        write.end_ms = None if run.state == "running" else ms
         return write
 
     def _timed(self, begun_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -138,79 +167,3 @@ def _points(event: Mapping[str, Any], ms: int) -> list[Point]:
     }.get(event["kind"], ((), 0, ""))
     values = ((name, finite_number(event.get(name))) for name in names)
     return [(into + name, value, ms, int(step)) for name, value in values if value is not None]
-
-
-class Follower:
-    """Keeps an MLflow run level with a run's folder."""
-
-    def __init__(self, save_dir: Path, uri: str, experiment: str, sweep: str | None) -> None:
-        """Connect.
-
-        Raises:
-            ConfigError: no folder of a run, or no such sweep in MLflow.
-            Exception: the store can't be reached.
-        """
-        from tune_rsst.tracking import SweepRuns, find_parent_run
-
-        self.run = read(save_dir)
-        joined = None
-        if sweep is not None:
-            parent = find_parent_run(uri, experiment, sweep)
-            if parent is None:
-                raise ConfigError("sweep", sweep, f"a sweep in the experiment {experiment} of that MLflow")
-            joined = (sweep, parent)
-        self._joined = joined
-        self._store = SweepRuns(uri, experiment, self.run.uid)
-        self._done = 0
-
-    @property
-    def run_id(self) -> str:
-        return self._store.runs[PARENT]
-
-    def step(self) -> int:
-        """Upload what is new; the number of events that are in MLflow now.
-
-        Raises:
-            RuntimeError: MLflow will never take it.
-            Exception: the store can't be reached; try again.
-        """
-        self.run = read(self.run.folder)
-        plan = SinglePlan(self.run, self._joined)
-        refusal = self._store.put(plan.write(self._store.start_ms(PARENT, plan), self._done), plan)
-        if refusal:
-            raise RuntimeError(f"MLflow: {refusal}")
-        self._done = len(self.run.events)
-        return self._done
-
-
-def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, follow: bool) -> None:
-    """Upload once or, with `follow`, until the run has finished; says what is there.
-
-    Raises:
-        ConfigError: no folder of a run, or no such sweep in MLflow.
-        ConnectionError: MLflow can't be reached, or refuses; one line without passwords. Not with `follow`.
-    """
-    read(save_dir)
-    follower: Follower | None = None
-    shown, told = -1, ""
-    while True:
-        try:
-            follower = follower or Follower(save_dir, uri, experiment, sweep)
-            count = follower.step()
-        except ConfigError:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever a store raises)
-            line = hide_password(" ".join(str(error).split())[:300])
-            if not follow:
-                raise ConnectionError(f"mlflow = {hide_password(uri)}: {line}") from None
-            if line != told:
-                print(f"MLflow can't be reached, trying again: {line}", file=sys.stderr, flush=True)
-            told = line
-        else:
-            if count != shown:
-                state = "finished" if follower.run.finished else "running"
-                print(f"{save_dir}: {count} events in run {follower.run_id} ({state})", flush=True)
-            shown = count
-            if follower.run.finished or not follow:
-                return
-        time.sleep(FOLLOW_S)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.bucket import FILES, Bucket, StorageError
@@ -58,12 +59,12 @@ def bring(address: str, name: str | None, say: Callable[[str], None]) -> list[Sw
     A sweep that a driver runs in this home just now is left alone.
 
     Raises:
-        ConfigError: the bucket can't be read. LedgerError: a ledger there is damaged.
+        ConfigError: the bucket can't be read, or leads out of the home. LedgerError: a ledger there is damaged.
     """
     try:
         bucket = Bucket(address)
         names = [name] if name else bucket.folders()
-        folders = [SweepFolder(home.home() / one) for one in names]
+        folders = [SweepFolder(_inside(home.home(), one, address)) for one in names]
         return [folder for folder in folders if _bring(bucket.below(folder.name), folder, say)]
     except StorageError as error:
         raise ConfigError("storage", address, "a bucket that can be read", _reason(error)) from None
@@ -77,8 +78,9 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
         say(said)
     if not folder.ledger.exists():
         return False
-    for key in bucket.keys(f"{FILES}/"):
-        path = folder.path / key.removeprefix(f"{FILES}/")
+    keys = [key for key in bucket.keys(f"{FILES}/") if not key.endswith("/")]  # some tools make objects for folders
+    paths = [_inside(folder.path, key.removeprefix(f"{FILES}/"), bucket.address) for key in keys]
+    for key, path in zip(keys, paths, strict=True):
         if not path.exists() or path.parent == folder.path:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.tmp")
@@ -87,13 +89,25 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
     return True
 
 
+def _inside(folder: Path, name: str, address: str) -> Path:
+    """`folder`/`name`; what others have put into a bucket is written nowhere else.
+
+    Raises:
+        ConfigError: it lies elsewhere, by .., as an absolute path or through a link.
+    """
+    path, top = folder / name, folder.resolve()
+    if top not in path.resolve().parents:
+        raise ConfigError("storage", address, f"a place where no name leads out of {folder}", f"refused: {name}")
+    return path
+
+
 def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> None:
     """Bring a finished trial's model and report into its store here, where they are not.
 
     Raises:
-        OSError: the bucket can't be read.
+        OSError: the bucket can't be read. ConfigError: the ledger has a fingerprint that leads out of the sweep.
     """
-    store = folder.store(fingerprint)
+    store = _inside(folder.trials, fingerprint, str(address))
     if address is None or (store / "report.json").exists():
         return
     from trainables.trial_mirror import TrialMirror  # with it comes torch, which `show` can do without

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import ConfigError
+from tune_rsst.config import hide_password
 from tune_rsst.home import SweepFolder, with_passwords
-from tune_rsst.tracking import SweepRuns, _client
+from tune_rsst.reason import reason
+from tune_rsst.tracking import REFUSED, SweepRuns, _client
 from tune_rsst.tracking_tail import LedgerTail
 
 if TYPE_CHECKING:
@@ -43,23 +46,37 @@ def register_model(folder: SweepFolder, settings: Mapping[str, Any], trial: str,
 
     Raises:
         ConfigError: the trial has no run in MLflow, or MLflow takes the name or alias not.
+        ConnectionError: MLflow can't be reached, or fails; one line without passwords.
     """
-    from mlflow.exceptions import MlflowException
-
     uri = with_passwords(settings).get("mlflow_tracking_uri", str(settings["mlflow_tracking_uri"]))
-    runs = SweepRuns(uri, str(settings["mlflow_experiment"]), LedgerTail(folder.ledger).uid())
+    uid, address = LedgerTail(folder.ledger).uid(), f"{wanted.name}@{wanted.alias}"
+    with _in_one_line(uri, address):
+        runs = SweepRuns(uri, str(settings["mlflow_experiment"]), uid)
     if trial not in runs.runs:
         raise ConfigError("register", trial, "a trial with a run in MLflow", f"upload it: tune-rsst sync {folder.name}")
     run_id, client = runs.runs[trial], _client(uri)
-    try:
-        version = _version_of(client, wanted.name, run_id) or _make_version(client, wanted, run_id)
+    with _in_one_line(uri, address):
+        version = _version_of(client, wanted.name, run_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        if version is None:
+            path = Path(temporary) / ARTIFACT
+            _save(wanted, path)
+            with _in_one_line(uri, address):
+                version = _make_version(client, wanted, run_id, path)
+    with _in_one_line(uri, address):
         client.set_registered_model_alias(wanted.name, wanted.alias, version)
-    except MlflowException as error:
-        hint = str(error).splitlines()[0]
-        raise ConfigError(
-            "register", f"{wanted.name}@{wanted.alias}", "a name and an alias that MLflow takes", hint
-        ) from None
-    return f"models:/{wanted.name}@{wanted.alias}"
+    return f"models:/{address}"
+
+
+@contextmanager
+def _in_one_line(uri: str, address: str) -> Iterator[None]:
+    """Whatever MLflow raises within, as a ConfigError (it does not take `address`) or a ConnectionError."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  stores raise what their databases and connections raise
+        if getattr(error, "error_code", None) in REFUSED:
+            raise ConfigError("register", address, "a name and an alias that MLflow takes", reason(error)) from None
+        raise ConnectionError(f"mlflow = {hide_password(uri)}: {reason(error)}") from None
 
 
 def _version_of(client: MlflowClient, name: str, run_id: str) -> str | None:
@@ -70,7 +87,8 @@ def _version_of(client: MlflowClient, name: str, run_id: str) -> str | None:
     return None
 
 
-def _make_version(client: MlflowClient, wanted: Registration, run_id: str) -> str:
+def _make_version(client: MlflowClient, wanted: Registration, run_id: str, path: Path) -> str:
+    """A version made of the model that is saved in the folder `path`."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -78,10 +96,7 @@ def _make_version(client: MlflowClient, wanted: Registration, run_id: str) -> st
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / ARTIFACT
-        _save(wanted, path)
-        client.log_artifacts(run_id, str(path), ARTIFACT)
+    client.log_artifacts(run_id, str(path), ARTIFACT)
     source = f"{client.get_run(run_id).info.artifact_uri}/{ARTIFACT}"
     made = client.create_model_version(wanted.name, source, run_id, tags=dict(wanted.about))
     return str(made.version)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,15 @@ def numbers(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in e.items() if k not in timed} for e in events]
 
 
+def spoil(bucket: Bucket, part: str) -> str:
+    """Flip a bit in the middle of the first object whose key has `part` in it."""
+    key = next(k for k in bucket.keys("trials/") if part in k)
+    data = bytearray(bucket.read(key) or b"")
+    data[len(data) // 2] ^= 1
+    bucket.write(key, bytes(data))
+    return key
+
+
 def test_a_trial_goes_on_at_an_empty_place_with_the_same_numbers(bucket: Bucket, tmp_path: Path) -> None:
     whole = train(tmp_path / "alone", 3)
     first = mirror(bucket, tmp_path / "a")
@@ -95,14 +106,61 @@ def test_an_upload_that_was_broken_off_is_no_checkpoint(bucket: Bucket, tmp_path
 def test_a_damaged_checkpoint_is_passed_over_with_a_line(bucket: Bucket, tmp_path: Path) -> None:
     train(tmp_path / "a", 2, mirror(bucket, tmp_path / "a"))
     older, newest = sorted(committed(bucket))
-    key = next(k for k in bucket.keys("trials/") if f"{newest}/" in k and "tensors" in k)
-    data = bytearray(bucket.read(key) or b"")
-    data[len(data) // 2] ^= 1
-    bucket.write(key, bytes(data))
+    spoil(bucket, f"{newest}/")
     said: list[str] = []
     mirror(bucket, tmp_path / "b", said).fetch()
     assert [p.name for p in (tmp_path / "b").glob("*/r*")] == [older]
     assert len(said) == 1 and newest in said[0] and "another sha256" in said[0]
+
+
+def test_damaged_results_are_replaced_after_the_trial_was_replayed_on_another_node(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    train(tmp_path / "a", 3, mirror(bucket, tmp_path / "a"))
+    key = spoil(bucket, "-model.safetensors")
+    said: list[str] = []
+    second = mirror(bucket, tmp_path / "b", said)
+    second.fetch()
+    assert len(said) == 1 and said[0].startswith("results in ")
+    train(tmp_path / "b", 3, second)
+    second.close(10)
+    name = toy.config(**CONFIG).fingerprint
+    assert bucket.read(key) == (tmp_path / "a" / name / "model.safetensors").read_bytes()
+    assert mirror(bucket, tmp_path / "c", said).fetch_results() and len(said) == 1
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_node_that_trains_it_again(bucket: Bucket, tmp_path: Path) -> None:
+    train(tmp_path / "a", 2, mirror(bucket, tmp_path / "a"))
+    newest = sorted(committed(bucket))[-1]
+    spoil(bucket, f"{newest}/")
+    second = mirror(bucket, tmp_path / "b")
+    second.fetch()
+    train(tmp_path / "b", 2, second)
+    second.close(10)
+    said: list[str] = []
+    mirror(bucket, tmp_path / "c", said).fetch()
+    assert said == [] and [p.name for p in (tmp_path / "c").glob("*/r*")] == [newest]
+
+
+@pytest.mark.parametrize("name", ["../escaped.txt", "/tmp/d-escaped.txt", "..", "", "lock", "a/b", ".hidden"])
+def test_a_manifest_writes_no_file_but_a_trials_own(bucket: Bucket, tmp_path: Path, name: str) -> None:
+    store = tmp_path / "a" / toy.config(**CONFIG).fingerprint
+    sha = hashlib.sha256(b"theirs").hexdigest()
+    at = bucket.below("trials").below(store.name)
+    at.write(f"results/{sha[:16]}-{name}", b"theirs")
+    at.write("results/manifest.json", json.dumps({name: sha}).encode())
+    said: list[str] = []
+    one = mirror(bucket, tmp_path / "a", said)
+    assert not one.fetch_results()
+    assert len(said) == 1 and repr(name) in said[0] and "\n" not in said[0]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [] and not Path("/tmp/d-escaped.txt").exists()
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b'{"a": 1}', b"null"])
+def test_a_manifest_that_is_none_is_a_damaged_set(bucket: Bucket, tmp_path: Path, text: bytes) -> None:
+    bucket.below("trials").write(f"{toy.config(**CONFIG).fingerprint}/results/manifest.json", text)
+    said: list[str] = []
+    assert not mirror(bucket, tmp_path / "a", said).fetch_results() and len(said) == 1
 
 
 def test_what_is_newer_here_is_kept(bucket: Bucket, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 
 from tests.trainables import toy
 from trainables import __main__ as single
+from trainables import console
 from trainables.rsst import trial
 from trainables.rsst.config import KNOBS, RSSTConfig
 from trainables.rsst.data import ImageData
@@ -95,6 +98,8 @@ def test_the_guides_example_1_runs_and_says_that_it_fell_back(
     assert "!!!!" in said.err and "scratch" in said.out
     rounds = [line for line in said.out.splitlines() if re.match(r"round \d/3 · val_top1", line)]
     assert len(rounds) == 3
+    frame = [line for line in said.err.splitlines() if line.startswith("!")]
+    assert len(frame) >= 3 and len({len(line) for line in frame}) == 1, "as wide as its text"
     assert [r["kept_share_asked"] for r in report["rounds"]] == pytest.approx([1, 0.85, 0.85**2])
     assert str(folder / "report.json") in said.out
 
@@ -147,6 +152,8 @@ def test_a_finished_run_is_not_written_over_and_resume_only_replays(
     monkeypatch.setattr(trial, "run", None)
     assert single.main([*SHORT, "--save_dir", str(done), "--resume"]) == 0
     assert (done / "report.json").read_bytes() == before
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing is left to do: this run has finished before" and len(said) == 3, said
 
 
 def test_resume_refuses_another_trial_and_names_the_knobs(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,10 +182,80 @@ def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
     command = line.partition("go on with: ")[2]
     assert command.startswith("python -m trainables ") and command.endswith("--resume")
     assert single.main(shlex.split(command)[3:]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "going on after round 1/3, epoch 2/2 · scratch", "the newest checkpoint is the round's"
+    assert [line.split(" · ")[0] for line in said if "kept" in line] == ["round 2/3", "round 3/3"]
+    logged = [line[20:] for line in (tmp_path / "run/run.log").read_text().splitlines()]
+    ends = [line for line in logged if re.match(r"round \d/3 · |first epoch|vit_toy on|finished", line)]
+    assert len(ends) == 6 and len(set(ends)) == 6, ends
     reports = [toy.timeless_report((folder / "report.json").read_text()) for folder in (tmp_path / "run", done)]
     for report in reports:
         del report["config"]["save_dir"]
     assert reports[0] == reports[1]
+
+
+def test_rounds_count_from_one_in_every_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_EVERY_S", 0.0)
+    assert single.main([*SHORT, "--save_dir", "run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    places = [m[0] for line in said if (m := re.match(r"round \d+/3( epoch \d+/2)?", line))]
+    epochs = [[f"round {r}/3 epoch 1/2", f"round {r}/3 epoch 2/2", f"round {r}/3"] for r in (1, 2, 3)]
+    assert places == [place for one in epochs for place in one]
+
+
+def test_one_round_of_one_epoch_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    once = ["--epochs", "1", "--warmup", "0", "--pruning_times", "1", "--save_dir", "run"]
+    assert single.main([*SHORT, *once]) == 0
+    assert "· 1 round of 1 epoch ·" in capsys.readouterr().out
+    assert console.counted(2, "round") == "2 rounds"
+
+
+def test_a_frame_is_as_wide_as_its_longest_line_and_breaks_no_path() -> None:
+    path = "/a-long/" + "folder-" * 30
+    lines = console.framed(f"{'word ' * 60}\nsee {path}").splitlines()
+    assert len({len(line) for line in lines}) == 1 and set(lines[0]) == {"!"} and any(path in line for line in lines)
+
+
+def test_an_arch_with_a_slip_is_named_before_any_data_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(_config: RSSTConfig) -> ImageData:
+        raise AssertionError("data was looked for")
+
+    monkeypatch.setattr(trial, "load", nothing)
+    assert single.main(["--arch", "vit_smal", "--dataset", "cifar100"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: arch = vit_smal") and "vit_small," in said.partition("close names: ")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_that_is_none_may_be_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert single.main(["--dataset", "/nothere"]) == 2
+    said = capsys.readouterr().err
+    assert "or an existing folder of images; there is no folder /nothere" in said
+    assert single.main(["--dataset", "cifar1O"]) == 2
+    assert "did you mean cifar10?" in capsys.readouterr().err
+
+
+def test_a_key_of_a_file_that_is_none_is_a_short_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for key, hint in (("foo", "`python -m trainables --help` lists them"), ("epoch", "did you mean epochs?")):
+        (tmp_path / "best.yaml").write_text(f"{key}: 1\n")
+        assert single.main(["--config", "best.yaml"]) == 2
+        said = capsys.readouterr().err
+        assert hint in said and len(said) < 150
+
+
+def test_who_looks_whether_a_run_is_alive_does_not_stop_it_from_beginning() -> None:
+    words = dict(zip(SHORT[::2], SHORT[1::2], strict=True))
+    Path("knobs.json").write_text(json.dumps({name[2:]: value for name, value in words.items()}))
+    lock = Path("run/state") / RSSTConfig.from_knobs(single._from_file("knobs.json")).fingerprint / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (file.fileno(), fcntl.LOCK_UN)).start()
+        assert single.main(["--config", "knobs.json", "--save_dir", "run"]) == 0
 
 
 def test_resume_begins_where_nothing_is(tmp_path: Path) -> None:
@@ -292,6 +369,7 @@ def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"--{name} " in shown for name in KNOBS)
+    assert "[./results/<arch>-<dataset>-<hash>]" in re.sub(r"\s+", " ", shown).replace("- ", "-")
 
 
 ALONE = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.ray_nodes import free_port
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import load
 from trainables.rsst.report import TIMES
-from tune_rsst import export, results
+from tune_rsst import cli_results, export, results
 from tune_rsst.home import SweepFolder
+from tune_rsst.view import SweepView
 
 pytestmark = [pytest.mark.slow]
 WITHOUT_US = """
@@ -100,7 +104,9 @@ def test_the_registered_model_gives_the_trials_test_accuracy_where_only_torch_an
 
 def test_exported_files_give_the_trials_test_accuracy(chosen: export.Chosen, images: Path, tmp_path: Path) -> None:
     written = dict(export.export(chosen, tmp_path / "taken", export.FORMATS))
-    assert [path.name for path in written] == ["model.safetensors", "model.pt2", "model.onnx"]
+    names = {path.name for path in written}
+    assert names == {*export.MODEL_FILES, "load_model.py", "model.pt2", "model.onnx"}
+    assert {path.name for path in (tmp_path / "taken").iterdir()} == names | {"preprocessing.json"}
     found = float(elsewhere(LOAD, (*OURS, "mlflow"), tmp_path, str(tmp_path / "taken"), str(images)))
     assert found == chosen.trial.metrics["test_top1"]
 
@@ -115,8 +121,79 @@ def test_what_can_not_be_exported_is_said_in_one_line(
         export.export(chosen, tmp_path, ["tflite"])
     with pytest.raises(ConfigError, match=r"t0099.*finished ones: t000"):
         export.choose("t0099")
-    with pytest.raises(ConfigError, match="an alias that MLflow takes"):
+    with pytest.raises(ConfigError, match="alias = 'v3'"):
         export.register(chosen, "digits", "v3")
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"formats": "onx"}, "formats = onx: .*did you mean onnx"),
+        ({"formats": ","}, "formats = "),
+        ({"register": "a/b"}, "register = 'a/b'"),
+        ({"register": "m", "alias": "b ad"}, "alias = 'b ad'"),
+    ],
+)
+def test_bad_names_are_refused_before_anything_is_said_or_written(
+    chosen: export.Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    options: dict[str, str], key: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TUNE_RSST_HOME", str(chosen.folder.path.parent))
+    wanted: dict[str, Any] = {"formats": "safetensors", "register": None, "alias": "champion", **options}
+    with pytest.raises(ConfigError, match=key):
+        cli_results.export(None, tmp_path / "taken", **wanted)
+    assert capsys.readouterr().out == "" and not (tmp_path / "taken").exists()
+
+
+def test_names_that_pass_are_names_that_mlflow_takes() -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils import validation
+
+    def taken(*checks: Any, name: str) -> bool:
+        try:
+            for check in checks:
+                check(name)
+        except MlflowException:
+            return False
+        return True
+
+    alias = (validation._validate_model_alias_name, validation._validate_model_alias_name_reserved)
+    for name in ("champion", "b ad", "v3", "V3", "v3x", "latest", "Latest", "", "a.b", "a-b_1", "x" * 256, "ä"):
+        assert bool(export.ALIAS.fullmatch(name)) == taken(*alias, name=name), name
+    for name in ("digits", "a b", "a/b", "a:b", "", " ", "..", "a.b", "ä"):
+        assert bool(export.MODEL_NAME.fullmatch(name)) == taken(validation._validate_model_name, name=name), name
+
+
+def test_exported_files_have_the_rights_that_a_new_file_has(chosen: export.Chosen, tmp_path: Path) -> None:
+    (chosen.store / "model.safetensors").chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):
+            export.export(chosen, tmp_path, ["safetensors"])
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+            assert set(modes.values()) == {0o640}, modes
+            (tmp_path / "model.safetensors").chmod(0o600)  # as an earlier version left it
+    finally:
+        os.umask(before)
+
+
+def test_an_mlflow_that_does_not_answer_is_one_line_and_exit_code_1(
+    chosen: export.Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "choose", lambda what: away)
+    uri = f"http://127.0.0.1:{free_port()}"
+    settings = {**chosen.view.settings, "mlflow_tracking_uri": uri}
+    away = dataclasses.replace(chosen, view=_with_settings(chosen.view, settings))
+    with pytest.raises(SystemExit) as left:
+        cli_results.export(None, tmp_path, "safetensors", "digits", "champion")
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and said == f"error: mlflow = {uri}: can't be reached: Connection refused\n"
+
+
+def _with_settings(view: SweepView, settings: dict[str, Any]) -> SweepView:
+    other = copy.copy(view)
+    other.settings = settings
+    return other
 
 
 def test_best_yaml_reruns_to_the_same_metrics(chosen: export.Chosen, tmp_path: Path) -> None:

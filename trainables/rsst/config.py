@@ -133,8 +133,8 @@ class RSSTConfig:
         """
         given = {str(key): converted(_known(str(key)), value) for key, value in knobs.items()}
         folder = given.get("dataset")
-        if isinstance(folder, str) and folder not in presets.DATASETS and Path(folder).is_dir():
-            given |= {"dataset": "folder", "data": folder}
+        if isinstance(folder, str) and folder not in presets.DATASETS:
+            given |= {"dataset": "folder", "data": _image_folder(folder)}
         for key, value in given.items():
             check_range(KNOBS[key], value)
         config = cls(**(presets.defaults(given) | given))
@@ -219,10 +219,19 @@ KNOBS: Mapping[str, Knob] = _knob_table()
 
 def _known(key: str) -> Knob:
     if key not in KNOBS:
-        close = get_close_matches(key, KNOBS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KNOBS)}"
+        close = get_close_matches(key, KNOBS, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`python -m trainables --help` lists them"
         raise ConfigError(key, "(given)", "a known key only", hint)
     return KNOBS[key]
+
+
+def _image_folder(dataset: str) -> str:
+    """`dataset`, which is not the name of one, when it is a folder."""
+    if dataset and Path(dataset).is_dir():
+        return dataset
+    close = get_close_matches(dataset, presets.DATASETS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there is no folder {dataset}"
+    raise ConfigError("dataset", dataset, f"{' or '.join(presets.DATASETS)}, or an existing folder of images", hint)
 
 
 def _check_pairs(c: RSSTConfig) -> None:

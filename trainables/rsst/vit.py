@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import timm
@@ -164,7 +165,7 @@ def _base(timm_name: str, arguments: dict[str, Any], asked: str) -> VisionTransf
     if not timm_name:
         return VisionTransformer(**arguments)
     if not timm.is_model(timm_name):
-        close = timm.list_models(f"*{asked}*")[:3] or list(NAMED)
+        close = [*get_close_matches(asked, NAMED, n=2), *timm.list_models(f"*{asked}*")[:3]] or list(NAMED)
         raise ConfigError("arch", asked, f"{', '.join(NAMED)} or a timm ViT", f"close names: {', '.join(close)}")
     try:
         model = timm.create_model(timm_name, pretrained=False, **arguments)
