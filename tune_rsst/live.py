@@ -117,6 +117,7 @@ class LiveTable:
         self._progress = Progress(view, trials, time.monotonic())
         self._view = view
         self._drawn_at = 0.0
+        self._over: set[str] = set()
         self._told = {trial.trial: Told.all_of(trial) for trial in view.trials.values()}
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
@@ -165,10 +166,14 @@ class LiveTable:
         """Every round and end that was not told yet, trial by trial; then how far the sweep is, where one ended."""
         one_ended = False
         for trial in self._view.trials.values():
+            if trial.trial in self._over and trial.ended_at:
+                continue
             before, seen = self._told.get(trial.trial, Told()), Told.all_of(trial)
             if seen == before:
                 continue
             self._told[trial.trial] = seen
+            if trial.ended_at:
+                self._over.add(trial.trial)
             for line in _news(trial, before):
                 self._print(line)
             one_ended = one_ended or seen.state != before.state
