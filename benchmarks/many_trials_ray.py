@@ -5,9 +5,10 @@ python -m benchmarks.many_trials_ray [--trials 2000] [--sampler random]
 Everything is the product's own (`tune_rsst.sweep.run`: a local Ray, reused workers, the ledger, the study in sqlite,
 the uploader to MLflow in sqlite), except that a trial reports its rounds at once and leaves no model, and that no
 pictures are drawn.
-Printed per window of trials, for the driver's process: wall and CPU milliseconds a trial, the sampler's CPU beside them
-(not in them), resident memory; how many worker processes there were; then the ratio of the last window to the one at
-trial 200. CPU is of all threads of the process, Ray's and the uploader's too.
+Printed per window of 200 trials, for the driver's process: wall milliseconds a trial; CPU of the main thread (Tune's
+event loop, driver, ledger, rungs, table) without the sampler's; the sampler's beside it; CPU of all threads (Ray's and
+the uploader's too); resident memory; how many worker processes there were. Then the ratios of the last window to the
+one at trial 200.
 """
 
 from __future__ import annotations
@@ -23,35 +24,39 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.many_trials import WINDOW, Timed, resident_mib
+from benchmarks.many_trials import Timed, resident_mib
 
+WINDOW = 200  # the uploader writes every 5 s: a window must hold several of its batches
 SPACE = "benchmarks.many_trials:space"
+
+
+Row = tuple[int, *tuple[float, ...]]
 
 
 class Curves:
     """Called at each suggestion; keeps a row for each window."""
 
     def __init__(self, searcher: Any, trials: int) -> None:
-        self.rows: list[tuple[int, float, float, float, float]] = []
+        self.rows: list[Row] = []
         self._clock, self._trials, self._count = Timed(searcher, ("ask", "tell", "report_rung")), trials, 0
-        self._mark()
+        self._before = self._now()
 
-    def _mark(self) -> None:
-        self._wall, self._cpu, self._sampler = time.perf_counter(), time.process_time(), self._clock.spent
+    def _now(self) -> tuple[float, ...]:
+        sampler = self._clock.spent
+        return time.perf_counter(), time.thread_time() - sampler, sampler, time.process_time()
 
     def suggested(self, answer: object) -> None:
         self._count += isinstance(answer, dict)
         if not isinstance(answer, dict) or self._count % WINDOW:
             return
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        sampler = self._clock.spent - self._sampler
-        each = [1e3 * seconds / WINDOW for seconds in (wall, cpu - sampler, sampler)]
+        now = self._now()
+        each = [1e3 * (after - before) / WINDOW for after, before in zip(now, self._before, strict=True)]
         self.rows.append((self._count, *each, resident_mib()))
         print(f"{self._count:6d} of {self._trials}  {each[0]:.0f} ms a trial", file=sys.stderr, flush=True)
-        self._mark()
+        self._before = now
 
 
-def measure(trials: int, sampler: str) -> tuple[list[tuple[int, float, float, float, float]], int, int]:
+def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     """Rows as in `Curves`, the exit code, the number of worker processes."""
     from tune_rsst import config, plan, results, sweep, tracking_files
 
@@ -99,12 +104,12 @@ def main() -> None:
         os.environ["TUNE_RSST_HOME"] = folder
         rows, code, workers = measure(options.trials, options.sampler)
     print(f"sampler {options.sampler}, load {os.getloadavg()[0]:.1f}; exit code {code}; {workers} worker processes")
-    print("trial   ms a trial   CPU ms   sampler's CPU ms   MiB")
-    for trial, wall, cpu, asked, memory in rows:
-        print(f"{trial:5d}   {wall:10.1f}   {cpu:6.1f}   {asked:16.2f}   {memory:.0f}")
-    first = next((row for row in rows if row[0] >= 200), rows[0])
-    ratios = [last / before for last, before in zip(rows[-1][1:], first[1:], strict=True)]
-    print(f"trial {first[0]} to {rows[-1][0]}: time ×{ratios[0]:.2f}, CPU ×{ratios[1]:.2f}, memory ×{ratios[3]:.2f}")
+    print("trial   ms a trial   main thread's CPU ms   sampler's CPU ms   all threads' CPU ms   MiB")
+    for trial, wall, main_cpu, sampler_cpu, all_cpu, memory in rows:
+        print(f"{trial:5d}   {wall:10.1f}   {main_cpu:20.2f}   {sampler_cpu:16.2f}   {all_cpu:19.1f}   {memory:.0f}")
+    names = ("time", "main thread's CPU", "sampler's CPU", "all threads' CPU", "memory")
+    ratios = (f"{name} ×{last / first:.2f}" for name, last, first in zip(names, rows[-1][1:], rows[0][1:], strict=True))
+    print(f"trial {rows[0][0]} to {rows[-1][0]}: {', '.join(ratios)}")
 
 
 if __name__ == "__main__":

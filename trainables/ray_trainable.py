@@ -199,6 +199,7 @@ class RSSTTrainable(tune.Trainable):
         self._close()
 
     def _close(self) -> None:
+        opened = self._trial is not None
         if self._trial is not None:
             self._trial.close()
         if self._mirror is not None:
@@ -207,4 +208,5 @@ class RSSTTrainable(tune.Trainable):
             self._system.close()
         self._trial = self._events = self._mirror = self._system = None
         self._withheld = []
-        gc.collect()
+        if opened:  # a trial's tensors are in cycles
+            gc.collect()

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tune_rsst import table
-from tune_rsst.objective import best_of
+from tune_rsst.objective import at_target, order
 from tune_rsst.results import rank
 from tune_rsst.view import UNFINISHED, SweepView, TrialView
 
@@ -44,6 +44,17 @@ class Progress:
     def __init__(self, view: SweepView, trials: int, clock: float) -> None:
         self.view, self.trials = view, trials
         self._began, self._rounds_at_start = clock, self.rounds_done
+        self._judged: set[str] = set()
+        self._best: TrialView | None = None
+
+    def best(self) -> TrialView | None:
+        """`best_of` the sweep; each ended trial is judged once, because a sweep may have thousands."""
+        for trial in self.view.trials.values():
+            if trial.ended_at and trial.trial not in self._judged:
+                self._judged.add(trial.trial)
+                if trial.state == "finished" and at_target(self.view, trial):
+                    self._best = min((t for t in (self._best, trial) if t), key=order)
+        return self._best
 
     @property
     def rounds_done(self) -> int:
@@ -66,7 +77,7 @@ class Progress:
     def line(self, now: float) -> str:
         """One line of counts, best and ETA."""
         view = self.view
-        best = best_of(view)
+        best = self.best()
         ended = len(view.trials) - len(view.unfinished)
         parts = [f"{ended} of {self.trials} trials ended ({table.counts(view) or 'none started'})"]
         if best is not None:

@@ -12,7 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.tune_rsst.recorded import reported, sweep_events
-from tune_rsst.live import LiveTable, duration
+from tune_rsst.live import LiveTable, Progress, duration
+from tune_rsst.objective import best_of
 from tune_rsst.view import SweepView
 
 PLACED = {"event": "placed", "trial": "t0000", "host": "box", "node": "ab", "epochs_there": 0}
@@ -135,3 +136,13 @@ def test_a_trial_that_failed_before_a_worker_had_it_never_started() -> None:
 )
 def test_a_duration_is_in_units_that_people_count_in(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_best_so_far_is_the_rankings_first_at_every_moment() -> None:
+    view, seen = SweepView(), 0
+    progress = Progress(view, 12, 0.0)
+    for event in sweep_events(trials=12):
+        view.apply({**event, "time": 1.0})
+        assert progress.best() is best_of(view)
+        seen += progress.best() is not None
+    assert seen and best_of(view) is not None
