@@ -18,7 +18,7 @@ from trainables.rsst import weights
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.vit import architecture, build
 from trainables.rsst.weight_files import digest_of
-from tune_rsst.single import Follower
+from tune_rsst.following import Follower
 from tune_rsst.tracking import sqlite_uri
 
 SHORT = ["--epochs", "2", "--warmup", "1", "--pruning_times", "2", "--rate", "0.3", "--device", "cpu"]
