@@ -68,7 +68,7 @@ def sweep(
         from tune_rsst import preflight
         from tune_rsst.estimate import estimate, lines
 
-        preflight.check(plan)
+        preflight.check(plan, print)
         print("\n".join(lines(plan, estimate(plan))))
         return
     _run(plan)

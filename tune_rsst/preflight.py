@@ -18,8 +18,8 @@ from tune_rsst.study_storage import check_storage
 CONNECT_S, WORKER_S = 5.0, 600.0
 
 
-def check(plan: Plan) -> None:
-    """Refuse what can't work; prepares the images of a local sweep, which its trials then share.
+def check(plan: Plan, say: Callable[[str], None] = lambda line: None) -> None:
+    """Refuse what can't work; prepares the images of a local sweep, which its trials then share (`say` tells).
 
     Raises:
         ConfigError: the line says what is missing.
@@ -29,8 +29,11 @@ def check(plan: Plan) -> None:
         check_storage(str(storage), plan.folder.name)
     if cluster:
         _reach(cluster)
-    else:
-        look(distinct(plan))
+        return
+    configs = distinct(plan)
+    if others := sorted({config.dataset for config in configs} - {"digits"}):
+        say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
+    look(configs)
 
 
 def distinct(plan: Plan) -> list[RSSTConfig]:

@@ -46,7 +46,7 @@ def run(plan: Plan, console: Console) -> int:
     if plan.finished:
         return finish_again(plan, console)
     _check_local_cpus(plan)
-    preflight.check(plan)
+    preflight.check(plan, partial(say, console))
     home.make(folder.path)
     with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
         ledger = _reopened(plan, Ledger(folder.ledger))
