@@ -201,4 +201,6 @@ def test_stopping_none_finishes_every_trial_in_pareto_too(tmp_path: Path) -> Non
 def test_resume_with_the_defaults_written_out_is_accepted() -> None:
     """A resume resolves the settings of the ledger again; keys that were left out must not look as if given."""
     flat = config.resolve(given(None, ["name=a"])).flat()
-    objective.check(resolve({key: value for key, value in flat.items() if value is not None}))
+    again = resolve({key: value for key, value in flat.items() if value is not None})
+    objective.check(again)
+    assert again.flat() == flat
