@@ -97,6 +97,9 @@ def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tupl
     if state == "interrupted":
         again = f"sweep --name {q(folder.name)} --resume{there}"
         commands.append(("Go on with it", f"{home} {_program('tune-rsst')} {again}"))
+    if state == "finished" and view.count("failed"):
+        retry = f"{home} {_program('tune-rsst')} retry {q(folder.name)}"
+        commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):
         commands.append(
             (

@@ -127,7 +127,12 @@ def test_the_commands_can_be_pasted_although_the_home_has_a_blank(folder: SweepF
     for _, command in results.next_commands(folder, sweep.view, "interrupted"):
         words = [w for w in shlex.split(command) if not re.match(r"[A-Z_]+=", w)]
         assert Path(words[0]).is_absolute() and Path(words[0]).exists()
-    show = dict(results.next_commands(folder, sweep.view, "finished"))["See this table again"]
+    finished = dict(results.next_commands(folder, sweep.view, "finished"))
+    show = finished["See this table again"]
+    assert not any("retry" in command for command in finished.values())
+    next(iter(sweep.view.trials.values())).state = "failed"
+    commands = [command for _, command in results.next_commands(folder, sweep.view, "finished")]
+    assert any(command.endswith(" retry fake") for command in commands)
     done = subprocess.run(show, shell=True, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "Sweep fake: finished" in done.stdout
