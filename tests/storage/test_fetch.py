@@ -46,14 +46,15 @@ def test_files_come_home(bucket: Bucket, tmp_path: Path) -> None:
     assert (tmp_path / "home/S/weights/w.safetensors").read_bytes() == b"numbers" and outside(tmp_path) == []
 
 
-@pytest.mark.parametrize("key", ["../../../escaped.txt", "../escaped.txt", "weights/../../escaped.txt", "/tmp/d-key"])
+@pytest.mark.parametrize("key", ["../../../escaped.txt", "../escaped.txt", "weights/../../escaped.txt", "ABSOLUTE"])
 def test_a_key_that_leads_out_of_the_sweep_is_refused_in_one_line(bucket: Bucket, tmp_path: Path, key: str) -> None:
+    key = key.replace("ABSOLUTE", str(tmp_path / "escaped.txt"))
     bucket.write("S/files/a", b"first in order")
     bucket.write(f"S/files/{key}", b"theirs")
     with pytest.raises(ConfigError, match=r"^storage = s3://.*refused: ") as error:
         storage.bring(GROUP, "S", print)
     assert key in str(error.value) and "\n" not in str(error.value)
-    assert outside(tmp_path) == [] and not Path("/tmp/d-key").exists()
+    assert outside(tmp_path) == []
     assert not (tmp_path / "home/S/a").exists(), "nothing of such a place is taken"
 
 

@@ -338,7 +338,7 @@ def test_a_failed_trial_that_is_tried_again_goes_on_in_its_run(home: Home) -> No
     assert after[PARENT].data.metrics["trials/failed"] == 0
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///tmp/x", "sqlite:///mlflow.db", "http://", ""])
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///somewhere", "sqlite:///mlflow.db", "http://", ""])
 def test_a_tracking_address_that_would_lose_runs_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match="mlflow_tracking_uri"):
         check_tracking_uri(uri)
