@@ -16,16 +16,17 @@ import torch_pruning as tp
 from timm.models.vision_transformer import VisionTransformer
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import ImageData
-from trainables.rsst.evaluation import evaluate
+from trainables.rsst.data.batches import TrialImages, on_device
+from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
-from trainables.rsst.images import TrialImages, on_device
-from trainables.rsst.penalty import Penalty
-from trainables.rsst.pruning import Form, UnitPruner
-from trainables.rsst.selection import keep_count
+from trainables.rsst.model.vit import Architecture, build
+from trainables.rsst.pruning.penalty import Penalty
+from trainables.rsst.pruning.pruners import Form, UnitPruner
+from trainables.rsst.pruning.selection import keep_count
 from trainables.rsst.state import TrialState
-from trainables.rsst.training import Clock, clock_for, make_optimizer, train_epoch
-from trainables.rsst.vit import Architecture, build
+from trainables.rsst.training.epoch import make_optimizer, train_epoch
+from trainables.rsst.training.evaluation import evaluate
+from trainables.rsst.training.schedule import Clock, clock_for
 
 
 @dataclass

@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from trainables.rsst import vit
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import ImageData, load
+from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import run
+from trainables.rsst.model import vit
 from trainables.rsst.state import TrialState
 
 EIGHT_HEADS = "vit_digits_8heads"

@@ -25,7 +25,8 @@ from benchmarks._baselines import (
     torch_pruning_magnitude,
 )
 from benchmarks._digits import after_round_0, digits, digits_config, prunings_to
-from trainables.rsst.evaluation import evaluate, gmacs, parameters
+from trainables.rsst.model.cost import gmacs, parameters
+from trainables.rsst.training.evaluation import evaluate
 
 Setting = dict[str, Any]
 Record = dict[str, Any]

@@ -28,14 +28,15 @@ import torch
 from torch import Tensor
 
 from benchmarks._common import FIGURES, Progress, Results, table
-from trainables.rsst.compact import Units, unit_masks
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.evaluation import gmacs
-from trainables.rsst.images import Split
-from trainables.rsst.penalty import Penalty
-from trainables.rsst.selection import keep_count
-from trainables.rsst.training import Clock, make_optimizer, train_epoch
-from trainables.rsst.vit import Architecture, architecture, build
+from trainables.rsst.data.batches import Split
+from trainables.rsst.model.cost import gmacs
+from trainables.rsst.model.vit import Architecture, architecture, build
+from trainables.rsst.pruning.compact import Units, unit_masks
+from trainables.rsst.pruning.penalty import Penalty
+from trainables.rsst.pruning.selection import keep_count
+from trainables.rsst.training.epoch import make_optimizer, train_epoch
+from trainables.rsst.training.schedule import Clock
 
 ROUNDS, RATE = 15, 0.15
 WALL, CPU = 0, 1

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from benchmarks._common import table
-from tests.trainables.rsst.cifar_format import make_archive
-from trainables.rsst import cifar
+from tests.trainables.rsst.data.cifar_format import make_archive
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import load
-from trainables.rsst.images import on_device
+from trainables.rsst.data import cifar
+from trainables.rsst.data.batches import on_device
+from trainables.rsst.data.load import load
 
 MIB = 2**20
 

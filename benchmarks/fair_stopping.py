@@ -35,8 +35,8 @@ def curves() -> dict[str, dict[str, Trial]]:
 
 def read_from(home: Path) -> None:
     """Write the curves that the ledgers below `home` hold."""
-    from tune_rsst.ledger import read
-    from tune_rsst.view import SweepView
+    from tune_rsst.ledger.file import read
+    from tune_rsst.ledger.view import SweepView
 
     names = ("round", "epochs_trained", "kept_share_asked", "val_top1")
     found = {}

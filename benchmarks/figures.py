@@ -22,7 +22,7 @@ import torch
 from benchmarks._common import FIGURES, Progress, pyplot, rounded, table
 from benchmarks._digits import digits, digits_config
 from trainables.rsst.experiment import run
-from trainables.rsst.penalty import DEPTH, pressed, ramp
+from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 
 RAMPS = (
     ("x", 1.0, "-"),

@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from benchmarks.many_trials import events
-from trainables.ray_trainable import RSSTTrainable
 from trainables.rsst.config import RSSTConfig
+from trainables.worker.ray_trainable import RSSTTrainable
 
 
 class Instant(RSSTTrainable):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.report import TIMES
+from trainables.rsst.metrics import TIMES
 from trainables.rsst.trial import open_trial
 
 KNOBS: dict[str, Any] = {"dataset": "digits", "pruning_times": 5, "rate": 0.3, "epochs": 4, "warmup": 1}

@@ -24,12 +24,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tune_rsst.config import SweepSettings, given, resolve, with_checked_knobs
 from tune_rsst.driver import Driver
-from tune_rsst.ledger import Ledger
-from tune_rsst.live import LiveTable
-from tune_rsst.searcher import StudySearcher
-from tune_rsst.spaces import Space, samples
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.results.live import LiveTable
+from tune_rsst.search.spaces import Space, samples
+from tune_rsst.search.study import StudySearcher
+from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.written import given
 
 WINDOW = 100
 METRICS = {"kept_share": 0.3, "kept_share_asked": 0.3, "density": 0.3, "params": 1, "gmacs": 1.0}

@@ -58,20 +58,26 @@ class Curves:
 
 def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     """Rows as in `Curves`, the exit code, the number of worker processes."""
-    from tune_rsst import config, plan, results, sweep, tracking_files
+    from tune_rsst import conduct
+    from tune_rsst.planning import begin
+    from tune_rsst.results import best
+    from tune_rsst.runners import ray_tune
+    from tune_rsst.settings import written
+    from tune_rsst.storage.folder import load
+    from tune_rsst.tracking import artifacts
 
     words = [f"space={SPACE}", f"trials={trials}", f"sampler={sampler}", "name=many"]
-    made = plan.make_plan(config.given(None, words), None, False)
+    made = begin.make_plan(written.given(None, words), None, False)
     curves: list[Curves] = []
-    fit = sweep._fit
+    fit = ray_tune._fit
 
     def fit_instant(*given: Any) -> None:
         """Only now may Ray be imported: its token is in the environment."""
         from benchmarks.instant_trainable import Instant
-        from trainables import ray_trainable
-        from tune_rsst import adapters
+        from trainables.worker import ray_trainable
+        from tune_rsst.runners import ray_tune
 
-        suggest = adapters.LedgerSearcher._suggest
+        suggest = ray_tune.LedgerSearcher._suggest
 
         def counted(self: Any, trial_id: str) -> Any:
             answer = suggest(self, trial_id)
@@ -79,15 +85,15 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
             return answer
 
         curves.append(Curves(given[1]._searcher, trials))
-        adapters.LedgerSearcher._suggest = counted  # type: ignore[method-assign]
+        ray_tune.LedgerSearcher._suggest = counted  # type: ignore[method-assign]
         ray_trainable.RSSTTrainable = Instant  # type: ignore[misc]
         fit(*given)
 
-    sweep._fit = fit_instant
-    results.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
-    tracking_files.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
-    code = sweep.run(made, Console(file=io.StringIO()))
-    view = results.load(made.folder)[0]
+    ray_tune._fit = fit_instant
+    best.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
+    artifacts.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
+    code = conduct.run(made, Console(file=io.StringIO()))
+    view = load(made.folder)[0]
     workers = {place["host"] for trial in view.trials.values() for place in trial.places}
     return curves[0].rows, code, len(workers)
 

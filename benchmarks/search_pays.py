@@ -41,11 +41,12 @@ class Arm:
     """One search: a driver over its own ledger. `seed` is the trials'; the sampler's is `draws`."""
 
     def __init__(self, home: Path, seed: int, overrides: tuple[str, ...], name: str, *, draws: int) -> None:
-        from tune_rsst import spaces
-        from tune_rsst.config import given, resolve, with_checked_knobs
         from tune_rsst.driver import Driver
-        from tune_rsst.ledger import Ledger
-        from tune_rsst.searcher import StudySearcher
+        from tune_rsst.ledger.file import Ledger
+        from tune_rsst.search import spaces
+        from tune_rsst.search.study import StudySearcher
+        from tune_rsst.settings.settings import resolve, with_checked_knobs
+        from tune_rsst.settings.written import given
 
         folder = home / f"{name}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ class Arm:
     def run(self, deadline: float, *, target: float = math.inf, budget: float = math.inf) -> bool:
         """Train trials until one has `target`, or `budget` epochs are spent. False when `deadline` came first."""
         from trainables.rsst.config import RSSTConfig
-        from trainables.rsst.data import load
+        from trainables.rsst.data.load import load
         from trainables.rsst.experiment import run
 
         data = None

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks._common import table
-from tests.trainables.rsst.cifar_format import make_archive
+from tests.trainables.rsst.data.cifar_format import make_archive
 
 START_S, SETTLE_S, STOP_S, SETTLED = 360.0, 10.0, 90.0, 0.01
 WORKER = b"ray::RSSTTrainable"

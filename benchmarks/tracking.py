@@ -27,9 +27,9 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from tune_rsst.ledger import Ledger
-from tune_rsst.tracking import sqlite_uri
-from tune_rsst.uploader import Uploader
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.tracking.uploader import Uploader
 
 FIRST_UPLOAD_S, SERVER_START_S = 120.0, 180.0
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from trainables.rsst import presets
+from trainables.rsst.config import presets
 
 Value = bool | int | float | str | None
 Knobs = dict[str, Value]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tune_rsst.home import SweepFolder
+from tests.postgres import Postgres, postgres
+from tests.s3_server import S3Server, s3_server
+from tune_rsst.storage.folder import SweepFolder
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +22,27 @@ def repo_root() -> Path:
 def digits_sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """A finished sweep of four real trials on the digits, complete in a sqlite MLflow beside it."""
     from tests.tune_rsst.real_sweep import real_sweep
-    from tune_rsst import results
-    from tune_rsst.tracking_files import RunFiles
-    from tune_rsst.uploader import Uploader
+    from tune_rsst.storage.folder import load
+    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.tracking.uploader import Uploader
 
     folder = real_sweep(tmp_path_factory.mktemp("digits"))
-    settings = results.load(folder)[0].settings
+    settings = load(folder)[0].settings
     uri, experiment = settings["mlflow_tracking_uri"], settings["mlflow_experiment"]
     uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
     assert uploader.sync_once(120) == 0, uploader.problems
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server on this machine, started when the first test asks for it."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Postgres]:
+    """A PostgreSQL server on this machine, started when the first test asks for it."""
+    with postgres() as server:
+        yield server

@@ -87,8 +87,8 @@ def test_every_tune_rsst_command_of_the_cluster_guide_has_the_words_it_uses() ->
     from typer.main import get_command
 
     from trainables.rsst.config import KNOBS
-    from tune_rsst.cli import app
-    from tune_rsst.config import settings_names
+    from tune_rsst.cli.app import app
+    from tune_rsst.settings.settings import settings_names
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     text = (ROOT / "docs" / "cluster.md").read_text() + (ROOT / "docs" / "cluster" / "rayjob.yaml").read_text()

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.ray_nodes import BIN, ROOT, Nodes, wait_for
-from tune_rsst.ledger import LedgerError, read
-from tune_rsst.tracking import _client, sqlite_uri
-from tune_rsst.view import SweepView
+from tune_rsst.ledger.file import LedgerError, read
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.tracking.runs import _client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

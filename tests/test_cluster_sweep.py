@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.ray_nodes import BIN, Nodes, wait_for
-from tune_rsst.ledger import LedgerError, read
-from tune_rsst.tracking import _client, sqlite_uri
-from tune_rsst.view import SweepView
+from tune_rsst.ledger.file import LedgerError, read
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.tracking.runs import _client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SETTINGS = "space: digits\ntarget_density: 0.4\nepochs: 2\nbatch_size: 128\nstopping: none\nresume: auto\n"

@@ -21,21 +21,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainables.console import Console
+from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
+from trainables.rsst.config.knobs import Knob
+from trainables.rsst.model.saved import ARCHITECTURE, MODEL
+from trainables.rsst.model.vit import architecture
+from trainables.rsst.store.checkpoint import StoreBusy
+from trainables.rsst.training.device import is_out_of_memory
+from trainables.rsst.training.epoch import TrialDiverged
+from trainables.rsst.trial import open_trial
+from trainables.storage.files import read_json, replace_json
+
 try:
     import timm  # noqa: F401
     import torch  # noqa: F401
 except ImportError as missing:
     print(f"error: {missing.name} is missing; install it with: pip install {missing.name}", file=sys.stderr)
     raise SystemExit(2) from None
-
-from trainables.console import Console
-from trainables.rsst.checkpoint import StoreBusy, read_json, replace_json
-from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
-from trainables.rsst.export import ARCHITECTURE, MODEL
-from trainables.rsst.knobs import Knob
-from trainables.rsst.training import TrialDiverged, is_out_of_memory
-from trainables.rsst.trial import open_trial
-from trainables.rsst.vit import architecture
 
 SAVE_DIR = "results/{arch}-{dataset}-{hash}"
 LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from trainables.first_epoch import first_epoch_check
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import describe
+from trainables.rsst.data.sources import describe
 from trainables.rsst.experiment import Event
-from trainables.rsst.first_epoch import first_epoch_check
+from trainables.text import counted, duration, framed
 
 _PLAIN_EVERY_S = 15.0
-_WRAPPER = textwrap.TextWrapper(114, break_long_words=False, break_on_hyphens=False)  # paths stay whole
 
 
 class Console:
@@ -142,26 +141,3 @@ class Console:
         if self._line_open:
             print(flush=True)
             self._line_open = False
-
-
-def framed(warning: str) -> str:
-    """`warning` in a frame that is as wide as its longest line; lines are broken to fit a terminal."""
-    lines = [part for line in warning.splitlines() for part in _WRAPPER.wrap(line)]
-    width = max(len(line) for line in lines)
-    bar = "!" * (width + 4)
-    return "\n".join([bar, *(f"! {line:{width}} !" for line in lines), bar])
-
-
-def counted(number: int, noun: str) -> str:
-    """1 round, 2 rounds."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """A duration as a person reads it: 42s, 3m10s, 5h02m, 2d07h."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days}d{h:02d}h"
-    return f"{h}h{m:02d}m" if hours else f"{m}m{s:02d}s" if minutes else f"{s}s"

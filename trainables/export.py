@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainables.rsst.checkpoint import read_json
-from trainables.rsst.export import ARCHITECTURE, load_pruned
-from trainables.rsst.interchange import save_onnx, save_program
-from trainables.rsst.vit import Architecture
+from trainables.rsst.model.formats import save_onnx, save_program
+from trainables.rsst.model.saved import ARCHITECTURE, load_pruned
+from trainables.rsst.model.vit import Architecture
+from trainables.storage.files import read_json
 
 TOLERANCE = 1e-4
 

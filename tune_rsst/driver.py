@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune_rsst.config import HERE, SweepSettings
-from tune_rsst.ledger import Ledger
-from tune_rsst.schedulers import Decision, EqualShareHalving
-from tune_rsst.searcher import MAX_ASKS, StudySearcher, outcome
-from tune_rsst.tracking_tail import LedgerTail
-from tune_rsst.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.tail import LedgerTail
+from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
+from tune_rsst.search.halving import Decision, EqualShareHalving
+from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.settings.settings import HERE, SweepSettings
 
 LEAVE_ANYWAY_S = 1.0
 

@@ -5,23 +5,23 @@ Comes in: the plan and the driver. Goes out: the exit code.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tune_rsst import results
-from tune_rsst.ledger import DriverLock
-from tune_rsst.plan import Plan
-from tune_rsst.storage import SweepStorage, held
-from tune_rsst.table import print_table
+from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.planning.plan import Plan
+from tune_rsst.results import best, commands
+from tune_rsst.results.table import print_table
+from tune_rsst.storage.bucket import SweepStorage, held
+from tune_rsst.storage.folder import load
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
-    from tune_rsst.uploader import Uploader
+    from tune_rsst.tracking.uploader import Uploader
+from tune_rsst.interrupt import deaf
 
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
 STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
@@ -34,14 +34,14 @@ def say(console: Console, line: str) -> None:
 
 def finish_again(plan: Plan, console: Console) -> int:
     """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
-    from tune_rsst.tracking_files import RunFiles
-    from tune_rsst.uploader import Uploader
+    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.tracking.uploader import Uploader
 
     folder = plan.folder
-    view, _ = results.load(folder)
+    view, _ = load(folder)
     with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
-        if not results.best_is_written(folder, view):
-            results.write_best(folder, view)
+        if not best.best_is_written(folder, view):
+            best.write_best(folder, view)
         settings = plan.settings
         uri = str(settings.mlflow_tracking_uri)
         uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
@@ -79,7 +79,7 @@ def conclude(
     """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
     with deaf():
         try:  # before the end is recorded: a sweep that is finished has its files
-            results.write_best(plan.folder, driver.view)
+            best.write_best(plan.folder, driver.view)
         except OSError as error:
             problem = f"the best trial's files could not be written ({error})"
             driver.broken = driver.broken or problem
@@ -116,19 +116,8 @@ def conclude(
     return code
 
 
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Interruptions wait while a few short writes are made."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
-    command = dict(results.next_commands(plan.folder, driver.view, "interrupted"))
+    command = dict(commands.next_commands(plan.folder, driver.view, "interrupted"))
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     console.print(
@@ -141,6 +130,6 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str
 
 
 def show_table(plan: Plan, console: Console) -> int:
-    view, state = results.load(plan.folder)
+    view, state = load(plan.folder)
     print_table(console, plan.folder, view, "finished" if view.ended else state)
     return 3 if view.count("failed") else 0

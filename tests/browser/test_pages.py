@@ -15,9 +15,10 @@ import pytest
 
 from tests.browser import mlflow_pages, report_page
 from tests.tune_rsst import rest_server
-from tune_rsst import results
-from tune_rsst.home import SweepFolder
-from tune_rsst.plots_sweep import CAPTIONS
+from tune_rsst.report.sweep_figures import CAPTIONS
+from tune_rsst.results import ranking
+from tune_rsst.storage import folder
+from tune_rsst.storage.folder import SweepFolder
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,7 +33,7 @@ OF_MLFLOW = "Failed to load resource: the server responded with a status of 404"
 @pytest.fixture(scope="module")
 def address(digits_sweep: SweepFolder) -> Iterator[str]:
     """An MLflow server over the sweep's database."""
-    uri, port = results.load(digits_sweep)[0].settings["mlflow_tracking_uri"], rest_server.free_port()
+    uri, port = folder.load(digits_sweep)[0].settings["mlflow_tracking_uri"], rest_server.free_port()
     server = rest_server.start(uri, port, digits_sweep.path)
     yield f"http://127.0.0.1:{port}"
     server.kill()
@@ -42,8 +43,8 @@ def address(digits_sweep: SweepFolder) -> Iterator[str]:
 def test_mlflow_shows_the_sweep_its_trials_the_comparison_curves_and_pictures(
     address: str, digits_sweep: SweepFolder, tmp_path: Path
 ) -> None:
-    view, _ = results.load(digits_sweep)
-    best = results.rank(view)[0]
+    view, _ = folder.load(digits_sweep)
+    best = ranking.rank(view)[0]
     texts, errors = mlflow_pages.look(address, digits_sweep.name, tmp_path)
     assert digits_sweep.name in texts["runs"]
     for trial in view.trials:

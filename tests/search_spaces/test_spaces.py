@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from search_spaces import SPACES
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.vit import NAMED
-from tune_rsst import config
-from tune_rsst.cost import cost
-from tune_rsst.spaces import RandomSuggest, Space, find, samples
+from trainables.rsst.model.vit import NAMED
+from trainables.rsst.size import cost
+from tune_rsst.search.spaces import RandomSuggest, Space, find, samples
+from tune_rsst.settings import settings as config
+from tune_rsst.settings import written
 
 NAMES = sorted(SPACES)
 ON_DIGITS = {"digits": [], "penalty": ["dataset=digits", "rate=0.4"]}
 
 
 def fixed_of(name: str, *overrides: str) -> dict[str, Any]:
-    return config.resolve(config.given(None, [f"space={name}", *overrides])).fixed
+    return config.resolve(written.given(None, [f"space={name}", *overrides])).fixed
 
 
 def effective(found: RSSTConfig) -> tuple[Any, ...]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.trainables import toy as toy_module
-from trainables.rsst import report, vit
-from trainables.rsst.data import ImageData
+from trainables.rsst import metrics
+from trainables.rsst.data.load import ImageData
+from trainables.rsst.model import cost, vit
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +17,8 @@ def toy() -> Iterator[None]:
     """The toy network under its name `vit_toy` and a latency that costs nothing, for one test module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vit, "NAMED", dict(vit.NAMED))
-        patch.setattr(report, "latency", report.latency)
-        patch.setattr(report, "gmacs", report.gmacs)
+        patch.setattr(metrics, "latency", cost.latency)
+        patch.setattr(metrics, "gmacs", cost.gmacs)
         toy_module.install()
         yield
 

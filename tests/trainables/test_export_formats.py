@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from trainables import export
-from trainables.rsst.compact import Units, all_units, narrowed
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.export import save_pruned
-from trainables.rsst.vit import architecture, build
+from trainables.rsst.model import saved
+from trainables.rsst.model.saved import save_pruned
+from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.pruning.compact import Units, all_units, narrowed
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_both_formats_give_the_models_logits(folder: Path, tmp_path: Path, capsy
 
 
 def test_a_difference_is_seen(folder: Path) -> None:
-    model = export.load_pruned(folder)
+    model = saved.load_pruned(folder)
     assert export.difference(model, lambda images: model(images) + 1e-3, (1, 8, 8)) == pytest.approx(1e-3, rel=1e-2)
 
 

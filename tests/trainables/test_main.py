@@ -21,12 +21,14 @@ import torch
 
 from tests.trainables import toy
 from trainables import __main__ as single
-from trainables import console
+from trainables import console as console_module
+from trainables import text
+from trainables.console import Console
 from trainables.rsst import trial
 from trainables.rsst.config import KNOBS, RSSTConfig
-from trainables.rsst.data import ImageData
-from trainables.rsst.export import load_pruned
-from trainables.rsst.images import on_device
+from trainables.rsst.data.batches import on_device
+from trainables.rsst.data.load import ImageData
+from trainables.rsst.model.saved import load_pruned
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -166,17 +168,17 @@ def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown: list[str] = []
-    real = single.Console.show
+    real = Console.show
 
-    def interrupted(console: single.Console, event: Any) -> None:
+    def interrupted(console: Console, event: Any) -> None:
         real(console, event)
         shown.append(event.kind)
         if len(shown) == 6:  # start, epoch, epoch, round, epoch, epoch
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(single.Console, "show", interrupted)
+    monkeypatch.setattr(Console, "show", interrupted)
     assert single.main([*SHORT, "--save_dir", "run"]) == 130
-    monkeypatch.setattr(single.Console, "show", real)
+    monkeypatch.setattr(Console, "show", real)
     assert not (tmp_path / "run/report.json").exists()
     line = capsys.readouterr().out.splitlines()[-1]
     command = line.partition("go on with: ")[2]
@@ -197,7 +199,7 @@ def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
 def test_rounds_count_from_one_in_every_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "_PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(console_module, "_PLAIN_EVERY_S", 0.0)
     assert single.main([*SHORT, "--save_dir", "run"]) == 0
     said = capsys.readouterr().out.splitlines()
     places = [m[0] for line in said if (m := re.match(r"round \d+/3( epoch \d+/2)?", line))]
@@ -209,12 +211,12 @@ def test_one_round_of_one_epoch_is_said_so(capsys: pytest.CaptureFixture[str]) -
     once = ["--epochs", "1", "--warmup", "0", "--pruning_times", "1", "--save_dir", "run"]
     assert single.main([*SHORT, *once]) == 0
     assert "· 1 round of 1 epoch ·" in capsys.readouterr().out
-    assert console.counted(2, "round") == "2 rounds"
+    assert text.counted(2, "round") == "2 rounds"
 
 
 def test_a_frame_is_as_wide_as_its_longest_line_and_breaks_no_path() -> None:
     path = "/a-long/" + "folder-" * 30
-    lines = console.framed(f"{'word ' * 60}\nsee {path}").splitlines()
+    lines = text.framed(f"{'word ' * 60}\nsee {path}").splitlines()
     assert len({len(line) for line in lines}) == 1 and set(lines[0]) == {"!"} and any(path in line for line in lines)
 
 
@@ -324,7 +326,7 @@ def test_a_trial_that_diverges_exits_1_with_one_line(tmp_path: Path, capsys: pyt
 def test_a_full_disk_exits_1_and_the_run_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from trainables.rsst import checkpoint
+    from trainables.rsst.store import checkpoint
 
     real, saves = checkpoint.save_file, []
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from trainables.rsst import data, report, vit
+from trainables.rsst import metrics as report
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import ImageData
-from trainables.rsst.evaluation import Latency, gmacs
+from trainables.rsst.data import load
+from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import Event, run
+from trainables.rsst.model import cost, vit
+from trainables.rsst.model.cost import Latency, gmacs
 from trainables.rsst.state import TrialState
 
 NAME = "vit_toy"
@@ -38,8 +40,8 @@ KNOBS: dict[str, Any] = {
 def install() -> None:
     """Make the toy known by its name; no latency is measured and each shape's MACs are counted once, to save time."""
     vit.NAMED[NAME] = SHAPE
-    report.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
-    report.gmacs = _gmacs_once
+    cost.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
+    cost.gmacs = _gmacs_once
 
 
 def _gmacs_once(arch: vit.Architecture) -> float:
@@ -57,7 +59,7 @@ def config(**knobs: Any) -> RSSTConfig:
 
 def images(of: RSSTConfig | None = None) -> ImageData:
     """The first images of each part of the digits as `of` wants them."""
-    full = data.load(of or config())
+    full = load.load(of or config())
     parts = {
         f"{part}_{what}": getattr(full, f"{part}_{what}")[:count]
         for part, count in SIZES.items()

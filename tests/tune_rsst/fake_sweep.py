@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
-from tune_rsst.config import SweepSettings, given, resolve, with_checked_knobs
 from tune_rsst.driver import Driver
-from tune_rsst.ledger import Ledger
-from tune_rsst.searcher import StudySearcher
-from tune_rsst.spaces import Space, samples
-from tune_rsst.view import SweepView, TrialView
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.search.spaces import Space, samples
+from tune_rsst.search.study import StudySearcher
+from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.written import given
 
 EPOCHS = 2
 

@@ -7,15 +7,16 @@ from typing import Any
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.trial import open_trial
-from tune_rsst import results
-from tune_rsst.config import SweepSettings, given, resolve, with_checked_knobs
 from tune_rsst.driver import Driver
-from tune_rsst.home import SweepFolder
-from tune_rsst.ledger import Ledger
-from tune_rsst.origin import origin
-from tune_rsst.searcher import StudySearcher
-from tune_rsst.spaces import find, samples
-from tune_rsst.tracking import sqlite_uri
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.provenance import origin
+from tune_rsst.results import best
+from tune_rsst.search.spaces import find, samples
+from tune_rsst.search.study import StudySearcher
+from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.written import given
+from tune_rsst.storage.folder import SweepFolder
 
 OVERRIDES = ("trials=4", "startup_trials=4", "target_density=0.45", "stopping=none", "mlflow_experiment=digits")
 SPACE = '''
@@ -59,6 +60,6 @@ def _run(folder: SweepFolder, settings: SweepSettings, space: Any) -> None:
                 done = event.kind == "final"
                 if driver.take({"trial_key": trial.trial, "events": [told], "done": done}):
                     break
-    results.write_best(folder, driver.view)
+    best.write_best(folder, driver.view)
     driver.record("sweep_ended")
     ledger.close()

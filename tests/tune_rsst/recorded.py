@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tune_rsst.ledger import Ledger
+from tune_rsst.ledger.file import Ledger
 
 EPOCHS, ROUNDS = 2, 3
 SETTINGS = {

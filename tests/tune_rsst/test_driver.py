@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from tests.tune_rsst.fake_sweep import FakeSweep, few, settings_of, tiny
 from trainables.rsst.config import ConfigError
-from tune_rsst.ledger import Ledger, read
-from tune_rsst.searcher import StudySearcher
-from tune_rsst.spaces import Space
-from tune_rsst.study_storage import check_storage
-from tune_rsst.view import SweepView
+from tune_rsst.ledger.file import Ledger, read
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.search.spaces import Space
+from tune_rsst.search.study import StudySearcher
+from tune_rsst.search.study_database import check_storage
 
 SAMPLERS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}
 TINY, FEW = Space("tiny", tiny), Space("few", few)

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import ImageData
-from trainables.rsst.evaluation import evaluate
-from trainables.rsst.report import final_metrics, round_metrics, start_metrics
+from trainables.rsst.data.load import ImageData
+from trainables.rsst.metrics import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
-from trainables.rsst.training import TrialDiverged, train_epoch
+from trainables.rsst.training.epoch import TrialDiverged, train_epoch
+from trainables.rsst.training.evaluation import evaluate
 
 Metrics = dict[str, Any]
 Kind = Literal["start", "epoch", "round", "final"]

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from trainables.rsst.compact import Units, Weights
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data import ImageData
-from trainables.rsst.device import choose_device, environment
-from trainables.rsst.evaluation import Accuracy, evaluate
-from trainables.rsst.images import TrialImages, on_device
-from trainables.rsst.penalty import Penalty
-from trainables.rsst.pruning import Doomed, Form, pruner_for
+from trainables.rsst.data.batches import TrialImages, on_device
+from trainables.rsst.data.load import ImageData
+from trainables.rsst.model.pretrained import initial_weights
+from trainables.rsst.model.vit import Architecture, architecture, build, built_with
+from trainables.rsst.pruning.compact import Units, Weights
+from trainables.rsst.pruning.penalty import Penalty
+from trainables.rsst.pruning.pruners import Doomed, Form, pruner_for
 from trainables.rsst.seeding import derived
 from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, optimizer_tensors
-from trainables.rsst.training import clock_for, make_optimizer
-from trainables.rsst.vit import Architecture, architecture, build, built_with
-from trainables.rsst.weights import initial_weights
+from trainables.rsst.training.device import choose_device, environment
+from trainables.rsst.training.epoch import make_optimizer
+from trainables.rsst.training.evaluation import Accuracy, evaluate
+from trainables.rsst.training.schedule import clock_for
 
 
 @dataclass

@@ -13,14 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainables.rsst.checkpoint import CheckpointStore, replace_json
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data import ImageData, load
-from trainables.rsst.device import choose_device, environment
+from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import Event, run
-from trainables.rsst.export import export_state
-from trainables.rsst.report import report_of
+from trainables.rsst.metrics import report_of
+from trainables.rsst.model.saved import save_pruned
+from trainables.rsst.model.vit import Architecture
+from trainables.rsst.pruning.compact import Units
 from trainables.rsst.state import TrialState
+from trainables.rsst.store.checkpoint import CheckpointStore
+from trainables.rsst.training.device import choose_device, environment
+from trainables.storage.files import replace_json
 
 
 class Trial:
@@ -116,3 +119,10 @@ def open_trial(
         lock.enter_context(store.locked(wait_s))
         return Trial(config, store, say, checkpoint_every_s, data, lock.pop_all())
     raise AssertionError("unreachable")
+
+
+def export_state(state: TrialState, folder: Path) -> None:
+    """Write the model that `state` holds to `folder`, each file under a temporary name first."""
+    alive = Units.from_json(state.meta["alive"])
+    full = Architecture.from_json(state.meta["full"])
+    save_pruned(full.with_counts(alive.counts("head"), alive.counts("neuron")), state.group("weights"), folder)

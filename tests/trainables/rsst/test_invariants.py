@@ -19,16 +19,18 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst import experiment
-from trainables.rsst.compact import Units, unit_masks, zeroed
-from trainables.rsst.data import ImageData
+from trainables.rsst.data.batches import on_device
+from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
-from trainables.rsst.images import on_device
-from trainables.rsst.penalty import Penalty, ramp
-from trainables.rsst.pruning import Doomed, Form, UnitPruner
+from trainables.rsst.model.vit import Architecture, build
+from trainables.rsst.pruning.compact import Units, unit_masks, zeroed
+from trainables.rsst.pruning.penalty import Penalty
+from trainables.rsst.pruning.pruners import Doomed, Form, UnitPruner
+from trainables.rsst.pruning.ramps import ramp
 from trainables.rsst.running import Running
-from trainables.rsst.training import clock_for, make_optimizer, train_epoch
+from trainables.rsst.training.epoch import make_optimizer, train_epoch
+from trainables.rsst.training.schedule import clock_for
 from trainables.rsst.trial import open_trial
-from trainables.rsst.vit import Architecture, build
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -253,7 +255,7 @@ def test_invariant_7_single_gpu_mode_and_ray_report_the_same_numbers(
     driver has, and ends. Mutations seen to fail: the last reported event sent
     again; another seed; a reused actor that keeps its old trial.
     """
-    ray_trainable = pytest.importorskip("trainables.ray_trainable")
+    ray_trainable = pytest.importorskip("trainables.worker.ray_trainable")
     from trainables import __main__ as single
     from trainables.rsst import trial
 

@@ -15,15 +15,16 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst import experiment, trial
-from trainables.rsst.checkpoint import StoreBusy
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data import ImageData
+from trainables.rsst.data.batches import on_device
+from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import Event
-from trainables.rsst.export import load_pruned
-from trainables.rsst.images import on_device
-from trainables.rsst.report import METRICS
+from trainables.rsst.metrics import METRICS
+from trainables.rsst.model.saved import load_pruned
 from trainables.rsst.running import Running
-from trainables.rsst.training import TrialDiverged
+from trainables.rsst.store.checkpoint import StoreBusy
+from trainables.rsst.training import epoch
+from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -54,7 +55,7 @@ def store_of(root: Path) -> Path:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(round, epoch) of every epoch that is really trained from here on."""
     epochs: list[tuple[int, int]] = []
-    real = experiment.train_epoch
+    real = epoch.train_epoch
 
     def noted(*arguments: Any, **named: Any) -> Any:
         epochs.append((named["round"], named["epoch"] + 1))

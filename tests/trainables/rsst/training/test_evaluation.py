@@ -1,0 +1,45 @@
+"""Accuracy, loss and changed predictions by hand; latency has its fields in order."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from trainables.rsst.data.batches import Split
+from trainables.rsst.model.cost import latency
+from trainables.rsst.training.evaluation import Accuracy, evaluate
+
+
+class Fixed(nn.Module):
+    """Logits for class 0 and 1: the pixel and 0."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixel = images.flatten(1)[:, :1]
+        return torch.cat([pixel, torch.zeros_like(pixel)], dim=1)
+
+
+def test_accuracy_and_loss_by_hand() -> None:
+    """Pixels 0, 255, 255 normalised with mean ½ and std ½: logits −1, 1, 1 for class 0."""
+    pixels = torch.tensor([0, 255, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    half = torch.tensor(0.5).reshape(1, 1, 1)
+    model = Fixed().train()
+    found = evaluate(model, Split(pixels, torch.tensor([1, 0, 1]), half, half))
+    assert found.top1 == pytest.approx(2 / 3)
+    good, bad = math.log(1 + math.exp(-1)), math.log(1 + math.e)
+    assert found.loss == pytest.approx((2 * good + bad) / 3)
+    assert found.predictions.tolist() == [1, 0, 0]
+    assert model.training
+
+
+def test_changed_predictions_are_counted_whether_right_or_wrong() -> None:
+    a, b = (Accuracy(0.0, 0.0, torch.tensor(p)) for p in ([0, 1, 2, 3], [0, 2, 1, 3]))
+    assert a.changed(b) == 0.5 and a.changed(a) == 0.0
+
+
+def test_latency_is_a_time_and_leaves_the_model_in_its_mode() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).train()
+    found = latency(model, (1, 4, 4), 3, budget_s=0.0)
+    assert 0 < found.median_ms < 1000 and found.iqr_ms >= 0 and model.training

@@ -1,0 +1,131 @@
+"""The adapter without Ray's processes: memory that runs out is tried again once, a busy store is waited for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainables import toy
+from trainables.rsst.store.checkpoint import CheckpointStore
+from trainables.rsst.training import epoch
+from trainables.worker import system_metrics
+
+ray_trainable = pytest.importorskip("trainables.worker.ray_trainable")
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+@pytest.fixture
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A trainable that has a toy trial of 2 rounds to run, 32 images a step."""
+    monkeypatch.setattr(ray_trainable, "load", toy.images)
+    monkeypatch.setattr(ray_trainable, "MIN_STEP_S", 0.0)
+    monkeypatch.setattr(ray_trainable, "LOCK_PATIENCE_S", 0.0)
+    made = ray_trainable.RSSTTrainable.__new__(ray_trainable.RSSTTrainable)
+    knobs = toy.config(pruning_times=2, epochs=2).knobs()
+    made.setup({"knobs": knobs, "store": str(tmp_path), "trial_key": "t0000", "reported": 0, "resources": {"CPU": 1}})
+    yield made
+    made.cleanup()
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, largest: int, after_steps: int) -> None:
+    """Memory for `largest` images at a time, once `after_steps` forward passes were made."""
+    real, calls = epoch.F.cross_entropy, []
+
+    def forward(logits: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        calls.append(len(logits))
+        if len(calls) > after_steps and len(logits) > largest and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return real(logits, *args, **named)
+
+    monkeypatch.setattr(epoch.F, "cross_entropy", forward)
+
+
+def steps(actor: Any) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    while not told or not told[-1]["done"]:
+        told.append(actor.step())
+        assert len(told) < 50
+    return told
+
+
+def test_out_of_memory_is_tried_again_once_with_half_the_images(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second round: round 0 comes from the checkpoint, the rest is trained 16 images at a time."""
+    limited(monkeypatch, largest=16, after_steps=12)
+    told = steps(actor)
+    retried = [note for r in told for note in r.get("retried", ())]
+    assert [r["micro_batch_size"] for r in retried] == [16] and "CUDA out of memory" in retried[0]["reason"]
+    assert not any("failed" in r for r in told)
+    kinds = [e["kind"] for r in told for e in r["events"]]
+    assert kinds.count("final") == 1 and told[-1]["events"][-1]["micro_batch_size"] == 16
+    monkeypatch.undo()
+
+
+def test_out_of_memory_a_second_time_is_the_trials_end(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, largest=4, after_steps=0)
+    last = steps(actor)[-1]
+    assert last["failed"].startswith("out of memory with 16 images at a time: CUDA out of memory")
+
+
+def test_another_error_is_not_taken_for_it(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any, **__: Any) -> torch.Tensor:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(epoch.F, "cross_entropy", wrong)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        steps(actor)
+
+
+def test_a_store_that_another_process_holds_is_waited_for(actor: Any, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, toy.config(pruning_times=2, epochs=2).fingerprint, print)
+    with store.locked():
+        waiting = actor.step()
+        assert "in use by another process" in waiting["waiting"] and not waiting["done"] and "failed" not in waiting
+    assert steps(actor)[-1]["events"][-1]["kind"] == "final"
+
+
+def test_a_store_that_is_never_free_is_said_in_one_line(
+    actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_trainable, "BUSY_LIMIT_S", 0.0)
+    store = CheckpointStore(tmp_path, toy.config(pruning_times=2, epochs=2).fingerprint, print)
+    with store.locked():
+        last = actor.step()
+    assert last["done"] and "end that process" in last["failed"]
+
+
+def test_system_metrics_come_with_the_reports_of_a_sweep_that_wants_them(
+    actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("system" in told for told in steps(actor)), "on demand only"
+    monkeypatch.setattr(
+        "trainables.worker.ray_trainable.SystemMetrics", lambda: system_metrics.SystemMetrics(every_s=0.01)
+    )
+    knobs = toy.config(pruning_times=2, epochs=2, seed=1).knobs()
+    actor.reset_config({**actor._assignment, "knobs": knobs, "system_metrics": True})
+    samples = [sample for told in steps(actor) for sample in told.get("system", ())]
+    assert samples and samples == sorted(samples, key=lambda sample: sample["time"])
+    assert all(sample["process_memory_usage_megabytes"] > 50 for sample in samples)
+    assert threads() == 0, "the sampling ends with the trial"
+
+
+def threads() -> int:
+    for _ in range(100):
+        alive = sum(thread.name == "system-metrics" for thread in threading.enumerate())
+        if not alive:
+            break
+        time.sleep(0.02)
+    return alive
+
+
+def test_without_psutil_a_trial_says_so_and_trains(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    actor._assignment["system_metrics"] = True
+    assert steps(actor)[-1]["done"]
+    assert "tune-rsst[system-metrics]" in next(Path(actor._assignment["store"]).rglob("messages.log")).read_text()

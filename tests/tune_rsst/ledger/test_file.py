@@ -1,0 +1,69 @@
+"""The ledger keeps what was written, drops a torn end, refuses damage, and admits one driver."""
+
+from pathlib import Path
+
+import pytest
+
+from tune_rsst.ledger.file import Ledger, LedgerError, decode, encode, read
+from tune_rsst.ledger.lock import DriverLock, SweepBusy, is_running
+
+
+def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, clock=lambda: 12.5)
+    ledger.append("sweep_started", name="a", note='ε, "crc": 1')
+    ledger.append("reported", trial="t0000", metrics={"val_top1": 0.25})
+    ledger.close()
+    assert read(path) == [
+        {"event": "sweep_started", "time": 12.5, "name": "a", "note": 'ε, "crc": 1'},
+        {"event": "reported", "time": 12.5, "trial": "t0000", "metrics": {"val_top1": 0.25}},
+    ]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_torn_last_line_is_dropped_and_writing_goes_on(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.append("suggested", trial="t0000")
+    ledger.append("suggested", trial="t0001")
+    ledger.close()
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert [e["trial"] for e in read(path)] == ["t0000"]
+    again = Ledger(path)
+    again.append("suggested", trial="t0002")
+    assert [e["trial"] for e in read(path)] == ["t0000", "t0002"]
+
+
+def test_a_flipped_bit_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for value in (0.11, 0.22, 0.33):
+        ledger.append("reported", value=value)
+    path.write_bytes(path.read_bytes().replace(b"0.22", b"0.26"))
+    with pytest.raises(LedgerError, match="line 2 is damaged"):
+        read(path)
+
+
+def test_not_a_number_is_never_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    with pytest.raises(ValueError):
+        ledger.append("reported", value=float("nan"))
+    assert read(ledger.path) == []
+
+
+def test_the_checksum_belongs_to_the_line() -> None:
+    line = encode({"event": "x", "time": 1.0})
+    assert decode(line) == {"event": "x", "time": 1.0}
+    assert decode(line.replace(b"1.0", b"1.5")) is None
+    assert decode(b'{"event":"x"}\n') is None
+
+
+def test_second_driver_is_refused_and_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
+    assert not is_running(tmp_path)
+    with DriverLock(tmp_path):
+        assert is_running(tmp_path)
+        with pytest.raises(SweepBusy, match="another driver"):
+            DriverLock(tmp_path).acquire(patience_s=0.1)
+    assert not is_running(tmp_path)
+    with DriverLock(tmp_path):
+        pass

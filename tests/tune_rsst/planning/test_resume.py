@@ -1,0 +1,212 @@
+"""What a resume accepts: resume=auto, must and never; more trials by `extend`; other data refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data.load import load as load_images
+from tune_rsst.conduct import _assemble, _reopened
+from tune_rsst.driver import Driver, OtherData
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.planning import begin, plan, resume
+from tune_rsst.search.spaces import Space, find
+from tune_rsst.search.study import StudySearcher
+from tune_rsst.settings import written
+from tune_rsst.storage import home
+from tune_rsst.storage.folder import SweepFolder, load
+
+DIGITS = find("digits")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = SweepFolder(home.home() / "fake")
+    found.path.mkdir(parents=True)
+    return found
+
+
+def planned(*words: str, name: str | None = None, flag: bool = False) -> plan.Plan:
+    return begin.make_plan(written.given(None, words), name, flag)
+
+
+def begun(folder: SweepFolder, *words: str, reports: int | None = None) -> FakeSweep:
+    """A sweep over the digits space, trained by formulas: to its end, or killed after some reports."""
+    made = planned("trials=4", *words, name=folder.name)
+    sweep = FakeSweep(folder.path, made.space, made.settings)
+    sweep.driver.record(
+        "sweep_started", name=folder.name, settings=made.settings.flat(), space_digest=made.space_digest
+    )
+    sweep.run(reports=reports)
+    if sweep.driver.complete:
+        sweep.driver.record("sweep_ended")
+    sweep.ledger.close()
+    return sweep
+
+
+def test_must_goes_on_or_refuses_auto_goes_on_or_begins(folder: SweepFolder) -> None:
+    for words in (["resume=must"], ["resume=must", "name=other"]):
+        with pytest.raises(ConfigError, match=r"^(resume|name) = (must|other): valid is "):
+            planned(*words)
+    assert not planned("resume=auto").resumes and not planned("resume=auto", "name=other").resumes
+    begun(folder, reports=3)
+    for words in (["resume=must"], ["resume=auto"], ["resume=auto", "name=fake"]):
+        assert planned(*words).folder == folder and planned(*words).resumes
+    assert not planned("resume=never").resumes and not planned().resumes
+    with pytest.raises(ConfigError, match="name = fake"):
+        planned("resume=never", name="fake")
+
+
+def test_the_bare_flag_is_must_for_a_name_and_auto_without_one(folder: SweepFolder) -> None:
+    assert not planned(flag=True).resumes
+    with pytest.raises(ConfigError, match="name = other: valid is a sweep in "):
+        planned(flag=True, name="other")
+    begun(folder, reports=3)
+    assert planned(flag=True).resumes and planned(flag=True, name="fake").resumes
+    assert planned("resume=must", flag=True).resumes
+    for words in (["resume=never"], ["resume=perhaps"]):
+        with pytest.raises(ConfigError, match=r"^resume = "):
+            planned(*words, flag=True)
+
+
+def test_how_it_was_resumed_is_no_part_of_the_sweeps_settings(folder: SweepFolder) -> None:
+    assert "resume" not in planned("resume=auto").settings.flat()
+
+
+def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
+    """`tune-rsst extend`, apart from Ray and MLflow."""
+
+    class NoUploader:
+        def __init__(self, *_: object) -> None: ...
+        def start(self) -> None: ...
+        def notify(self) -> None: ...
+        def hurry(self) -> None: ...
+
+    monkeypatch.setattr("tune_rsst.tracking.uploader.Uploader", NoUploader)
+    made = resume.extension(folder.name, more)
+    sweep = FakeSweep.__new__(FakeSweep)
+    sweep.ledger, sweep.trained = Ledger(folder.ledger, clock=lambda: 2.0), []
+    sweep.driver, _ = _assemble(made, sweep.ledger, None)
+    return sweep
+
+
+@pytest.mark.parametrize("reports", [None, 9], ids=["finished", "interrupted"])
+def test_extend_goes_on_by_so_many_trials_and_is_in_the_ledger(
+    folder: SweepFolder, reports: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = begun(folder, reports=reports)
+    known = {name: t.fingerprint for name, t in before.view.trials.items()}
+    sweep = extended(folder, 3, monkeypatch)
+    assert not sweep.view.ended and sweep.driver.remaining > 3 - 1
+    sweep.run(reports=4)
+    sweep.ledger.close()
+    again = planned(flag=True, name="fake")  # killed in the middle: a plain resume knows of the extension
+    assert again.settings.trials == 7 and not again.finished
+    sweep = FakeSweep(folder.path, again.space, again.settings)
+    sweep.run()
+    sweep.driver.record("sweep_ended")
+    view, state = load(folder)
+    assert state == "finished" and len(view.trials) == 7 and not view.unfinished
+    assert {name: view.trials[name].fingerprint for name in known} == known
+    assert view.settings["trials"] == 7
+
+
+def test_extend_of_a_sweep_that_is_not_there_is_one_line(folder: SweepFolder) -> None:
+    with pytest.raises(ConfigError, match="sweep = nosuch: valid is a sweep in"):
+        resume.extension("nosuch", 3)
+
+
+def start_event(digest: str) -> dict[str, object]:
+    return {"kind": "start", "round": 0, "epoch": 0, "epochs_trained": 0, "data_digest": digest}
+
+
+def test_other_images_in_the_middle_break_the_sweep_off_before_they_are_compared(tmp_path: Path) -> None:
+    sweep = FakeSweep(tmp_path, Space("tiny", tiny), settings_of(Space("tiny", tiny)))
+    first, second = sweep.driver.next_trial(), sweep.driver.next_trial()
+    assert first is not None and second is not None
+    sweep.driver.take({"trial_key": first.trial, "events": [start_event("a")]})
+    with pytest.raises(OtherData, match=r"t0001 found other images \(digest b\)"):
+        sweep.driver.take({"trial_key": second.trial, "events": [start_event("b")]})
+    assert second.state == "running" and not second.seen
+    sweep.ledger.close()
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    driver = Driver(ledger, sweep.settings, StudySearcher(sweep.settings, Space("tiny", tiny)))
+    with pytest.raises(OtherData):  # the ledger remembers
+        driver.take({"trial_key": second.trial, "events": [start_event("b")]})
+
+
+def images(folder: Path, shade: int) -> Path:
+    from PIL import Image
+
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.full((8, 8, 3), shade + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_a_resume_takes_data_from_another_folder_but_no_other_data(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_RSST_CACHE", str(tmp_path / "cache"))
+    mine, copy, other = (images(tmp_path / n, s) for n, s in (("mine", 10), ("copy", 10), ("other", 90)))
+    words = ["dataset=folder", f"data={mine}", "img_size=8", "patch_size=4", "arch=vit_digits"]
+    made = planned("trials=2", *words, name="fake")
+    digest = load_images(
+        RSSTConfig.from_knobs({"dataset": "folder", "data": str(mine), "img_size": 8, "patch_size": 4})
+    ).digest
+    sweep = FakeSweep(folder.path, made.space, made.settings)
+    sweep.driver.record("sweep_started", name="fake", settings=made.settings.flat(), space_digest=made.space_digest)
+    trial = sweep.driver.next_trial()
+    assert trial is not None
+    sweep.driver.take({"trial_key": trial.trial, "events": [start_event(digest)]})
+    sweep.ledger.close()
+    assert planned(flag=True).resumes
+    assert planned(f"data={copy}", flag=True).settings.fixed["data"] == str(copy)
+    with pytest.raises(ConfigError, match=rf"^data = {other}: valid is the images that the sweep began with"):
+        planned(f"data={other}", flag=True)
+
+
+def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepFolder) -> None:
+    begun(folder)
+    assert planned("resume=must", name="fake").finished
+    assert planned("resume=must", "max_concurrent_trials=1", name="fake").finished
+    with pytest.raises(ConfigError, match=r"trials \(4 → 9\); for more trials: tune-rsst extend fake N"):
+        planned("resume=must", "trials=9", name="fake")
+    with pytest.raises(ConfigError, match=r"lr \("):
+        planned("resume=must", "lr=0.1", name="fake")
+    assert planned("resume=must", "trials=4", name="fake").finished
+
+
+def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:
+    first = begun(folder, "stopping=none", reports=7)
+    ledger = Ledger(folder.ledger)
+    driver = Driver(ledger, first.settings, StudySearcher(first.settings, first.searcher._space))
+    lost = driver.view.unfinished[0]
+    seen = set(lost.seen)
+    driver.end(lost, "failed", "the worker was lost")
+    sweep = FakeSweep.__new__(FakeSweep)
+    sweep.ledger, sweep.trained, sweep.settings, sweep.driver = ledger, [], first.settings, driver
+    sweep.run()
+    driver.record("sweep_ended")
+    ledger.close()
+    with pytest.raises(ConfigError, match="retry = t0099: valid is a failed trial of fake: " + lost.trial):
+        resume.second_try("fake", ["t0099"])
+    again = resume.second_try("fake", [])
+    assert again.again == (lost.trial,) and again.resumes and not again.finished
+    reopened = _reopened(again, Ledger(folder.ledger))
+    driver = Driver(reopened, again.settings, StudySearcher(again.settings, again.space))
+    given_out = driver.next_trial()
+    assert given_out is not None and (given_out.trial, given_out.seen) == (lost.trial, seen) and driver.remaining == 1
+    assert given_out.reason is None and not driver.complete
+    state, _ = load(folder)[0].state(False), reopened.close()
+    assert state == "interrupted"
+    with pytest.raises(ConfigError, match="retry = fake: valid is a sweep with failed trials"):
+        resume.second_try("fake", [])

@@ -1,0 +1,62 @@
+"""What the driver is told when Tune has lost a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from tune_rsst.runners.ray_tune import LedgerScheduler, _reason
+from tune_rsst.search.spaces import Space
+
+
+class _LostTrial:
+    """Tune's trial as far as `_reason` looks: nothing was pickled, because the worker could raise nothing."""
+
+    def __init__(self, error_file: Path | None, error: Exception | None = None) -> None:
+        self.error_file, self._error = error_file, error
+
+    def get_pickled_error(self) -> Exception | None:
+        return self._error
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "reason"),
+    [
+        (None, None, "the worker was lost: its process or its node is gone"),
+        ("Failure # 1\nThe node died.\n\n", None, "the worker was lost: The node died."),
+        (None, ValueError("first\nlast"), "ValueError: last"),
+        (None, ValueError(), "ValueError: no message"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_a_line_that_says_something(tmp_path: Path, text: str, error: Any, reason: str) -> None:
+    file = tmp_path / "error.txt"
+    if text is not None:
+        file.write_text(text)
+    assert _reason(_LostTrial(file if text is not None else None, error)) == reason  # type: ignore[arg-type]
+
+
+class _RunningTrial:
+    """Tune's count of a trial's lost workers."""
+
+    def __init__(self) -> None:
+        self.run_metadata = SimpleNamespace(num_failures=2)
+
+
+def test_losses_count_from_the_last_progress_and_a_replay_is_none(tmp_path: Path) -> None:
+    """Tune gives a trial up after some losses: on spot nodes that is not a fault of a trial that gets on."""
+    space = Space("tiny", tiny)
+    sweep = FakeSweep(tmp_path, space, settings_of(space))
+    trial = sweep.driver.next_trial()
+    assert trial is not None
+    scheduler, tuned = LedgerScheduler(sweep.driver), _RunningTrial()
+    event = {"kind": "epoch", "round": 0, "epoch": 1, "epochs_trained": 1, "train_loss": 1.0}
+    report = {"trial_key": trial.trial, "events": [event]}
+    scheduler.on_trial_result(None, tuned, report)
+    assert tuned.run_metadata.num_failures == 0
+    tuned.run_metadata.num_failures = 2
+    scheduler.on_trial_result(None, tuned, report)
+    assert tuned.run_metadata.num_failures == 2

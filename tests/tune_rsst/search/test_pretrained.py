@@ -1,0 +1,76 @@
+"""A resumed sweep gives its trials the weights that it began with, from its own copy, or refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.model.vit import architecture, build
+from tune_rsst.planning.begin import make_plan
+from tune_rsst.search.pretrained import SweepWeights
+from tune_rsst.settings.written import given
+
+
+def config_with(file: Path) -> RSSTConfig:
+    return RSSTConfig.from_knobs({"dataset": "digits", "pretrained": True, "weights": str(file)})
+
+
+def write_weights(file: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    arch = architecture(RSSTConfig.from_knobs({"dataset": "digits"}), in_chans=1, num_classes=10)
+    save_file(dict(build(arch).state_dict()), file)
+
+
+@pytest.fixture
+def began(tmp_path: Path) -> tuple[RSSTConfig, SweepWeights]:
+    file = tmp_path / "mine.safetensors"
+    write_weights(file, seed=0)
+    config = config_with(file)
+    weights = SweepWeights()
+    weights.look_for([config])
+    weights.copy_into(tmp_path / "weights")
+    return config, weights
+
+
+def test_a_resume_takes_the_sweeps_own_copy_when_the_file_has_changed_or_gone(
+    began: tuple[RSSTConfig, SweepWeights], tmp_path: Path
+) -> None:
+    config, weights = began
+    first = weights.complete(config)
+    for change in (
+        lambda: write_weights(tmp_path / "mine.safetensors", seed=1),
+        (tmp_path / "mine.safetensors").unlink,
+    ):
+        change()
+        later = SweepWeights.recalled(weights.record(), tmp_path / "weights")
+        later.look_for([config])
+        later.copy_into(tmp_path / "weights")
+        assert later.complete(config) == first
+
+
+def test_a_damaged_copy_is_refused(began: tuple[RSSTConfig, SweepWeights], tmp_path: Path) -> None:
+    _, weights = began
+    copy = next((tmp_path / "weights").iterdir())
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(ConfigError, match="weights = "):
+        SweepWeights.recalled(weights.record(), tmp_path / "weights")
+
+
+def test_weights_of_another_architecture_are_refused_before_the_sweep_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    file = tmp_path / "mine.safetensors"
+    write_weights(file, seed=0)
+    words = [f"weights={file}", "pretrained=true", "dataset=digits"]
+    assert make_plan(given(None, words), None, False).starts == ("pretrained",)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(given(None, [*words, "arch=vit_tiny", "patch_size=4"]), None, False)
+    assert str(caught.value).startswith("weights = mine.safetensors: valid is weights of a vit_tiny")
+    assert not (tmp_path / "home").exists()

@@ -1,0 +1,168 @@
+"""A whole sweep away from home: in a bucket, Optuna and MLflow on PostgreSQL, the driver killed three times.
+
+Between the first kill and the resume the machine's disk is lost with everything on it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.postgres import Postgres
+from tests.s3_server import BUCKET, S3Server
+from tests.tune_rsst.test_conduct import lines_until, output, start
+from trainables.rsst.config import ConfigError
+from trainables.storage.bucket import Bucket
+from tune_rsst.ledger.file import read
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.planning.begin import make_plan
+from tune_rsst.results import export
+from tune_rsst.settings.written import given
+from tune_rsst.storage import home
+from tune_rsst.storage.folder import load
+from tune_rsst.tracking.runs import _client
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
+STORAGE = f"s3://{BUCKET}/group"
+WORDS = ["trials=4", "epochs=2", "warmup=0", "rate=0.5", "startup_trials=2", "stopping=none", f"storage={STORAGE}"]
+KILLS, EPOCHS = 3, 2
+
+
+def holders(secret: str, folder: Path) -> list[str]:
+    """Files below `folder` and running programs' command lines that have `secret` in them."""
+    found = []
+    spelled = [secret.encode(), quote(secret, safe="").encode()]
+    for path in [*folder.rglob("*"), *Path("/proc").glob("[0-9]*/cmdline")]:
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            continue
+        found += [str(path)] if any(text in data for text in spelled) else []
+    return found
+
+
+@pytest.fixture(scope="module")
+def away(s3: S3Server, database: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    s3.empty()
+    where = tmp_path_factory.mktemp("away") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTUNA_STORAGE", database.make("optuna"))
+        mlflow = database.make("mlflow")
+        _client(mlflow)  # its tables: making them takes seconds
+        seen: list[str] = []
+        said = []
+        process = None
+        try:
+            for kill in range(KILLS):
+                process = start(
+                    where, "sweep", *WORDS, "--name", "away", *(["--resume"] if kill else []), mlflow=mlflow
+                )
+                said.append(lines_until(process, " round 1 of" if kill == 0 else " round "))
+                seen += holders(database.password, where)
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
+                seen += holders(database.password, where)
+                if kill == 0:
+                    shutil.rmtree(where)
+            process = start(where, "sweep", "--name", "away", "--resume", f"storage={STORAGE}", mlflow=mlflow)
+            code, text = output(process)
+        finally:
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        seen += holders(database.password, where)
+        view = SweepView.of(read(where / "away" / "ledger.jsonl"))
+        yield {"home": where, "code": code, "said": [*said, text], "view": view, "seen": seen, "mlflow": mlflow}
+
+
+def test_it_finishes_with_no_trial_lost(away: dict[str, Any]) -> None:
+    assert away["code"] == 0, away["said"][-1]
+    view: SweepView = away["view"]
+    assert [t.state for t in view.trials.values()] == ["finished"] * 4 and view.ended
+    assert {len(t.round_events) for t in view.trials.values()} == {3}
+
+
+def test_after_the_disk_was_lost_a_trial_went_on_from_the_bucket(away: dict[str, Any]) -> None:
+    """The first to report a round had put its checkpoint there by then, or a moment later than the kill."""
+    again = [t for t in away["view"].trials.values() if len(t.places) > 1]
+    assert again, "somebody was in the middle of something"
+    assert any(place["epochs_there"] >= EPOCHS for t in again for place in t.places[1:])
+
+
+def test_the_bucket_has_ledger_models_and_best_and_no_lease(away: dict[str, Any]) -> None:
+    bucket, view = Bucket(f"{STORAGE}/away"), away["view"]
+    keys = bucket.keys()
+    assert "driver.json" not in keys and {"files/best.yaml", "files/best_model/model.safetensors"} <= set(keys)
+    assert all(f"trials/{t.fingerprint}/results/manifest.json" in keys for t in view.trials.values())
+
+
+def test_optunas_trials_in_postgresql_are_those_of_the_ledger(away: dict[str, Any], database: Postgres) -> None:
+    query = "select t.state, v.value from trials t join trial_values v using (trial_id) order by 2"
+    rows = database.ask("optuna", query)
+    assert [state for state, _ in rows] == ["COMPLETE"] * 4
+    assert [v for _, v in rows] == sorted(t.final["val_top1"] for t in away["view"].trials.values())
+    assert database.ask("optuna", "select count(*) from trials where state = 'RUNNING'") == [(0,)]
+
+
+def test_mlflow_has_one_run_a_trial_with_no_step_missing_or_doubled(away: dict[str, Any]) -> None:
+    client = _client(away["mlflow"])
+    experiment = client.get_experiment_by_name("tune-rsst")
+    children = client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
+    assert sorted(run.data.tags["trial"] for run in children) == sorted(away["view"].trials)
+    for run in children:
+        assert run.info.status == "FINISHED"
+        trial = away["view"].trials[run.data.tags["trial"]]
+        by_round = client.get_metric_history(run.info.run_id, "val_top1")
+        assert [(p.step, p.value) for p in by_round] == [(e["round"], e["val_top1"]) for e in trial.round_events]
+        steps = [p.step for p in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert steps == list(range(1, 3 * EPOCHS + 1))
+
+
+def test_the_password_is_in_no_file_and_in_no_list_of_processes(away: dict[str, Any]) -> None:
+    assert away["seen"] == []
+    bucket = Bucket(STORAGE)
+    assert not any(b"p@ss/" in data or b"p%40ss" in data for data in map(bucket.read, bucket.keys()) if data)
+    client = _client(away["mlflow"])
+    for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
+        assert "p%40ss" not in str(run.to_dictionary()) and "p@ss" not in str(run.to_dictionary())
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home."""
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_another_machine_fetches_it_and_looks(away: dict[str, Any], elsewhere: Path) -> None:
+    code, text = output(start(elsewhere, "fetch", STORAGE))
+    assert code == 0 and text == f"away: {elsewhere / 'away'}\n"
+    view, state = load(home.find("away"))
+    assert state == "finished" and list(view.trials) == list(away["view"].trials)
+    chosen = export.choose("away/t0001")
+    [(model, _), *_] = export.export(chosen, elsewhere / "model", ["safetensors"])
+    there = away["home"] / "away" / "trials" / chosen.trial.fingerprint
+    assert (elsewhere / "away" / "trials" / chosen.trial.fingerprint / "report.json").exists() and model.exists()
+    assert (chosen.store / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("away", WORDS, r"^name = away: .*--resume"),
+        (None, ["storage=s3://not-there"], r"^storage = s3://not-there: valid is a bucket that can be written"),
+        (None, ["storage=/mnt/folder"], r"^storage = /mnt/folder: valid is s3://BUCKET"),
+    ],
+)
+def test_what_is_not_there_or_not_free_is_said_before_anything_begins(
+    away: dict[str, Any], elsewhere: Path, name: str | None, words: list[str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_plan(given(None, words), name, False)
+    assert list(elsewhere.iterdir()) == []

@@ -1,0 +1,81 @@
+"""`tune-rsst fetch`: what lies in a bucket comes to this home, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.s3_server import BUCKET, S3Server
+from trainables.rsst.config import ConfigError
+from trainables.storage.bucket import Bucket
+from tune_rsst.storage import bucket as storage
+from tune_rsst.storage.folder import SweepFolder
+
+GROUP = f"s3://{BUCKET}/group"
+LINE = {"event": "sweep", "time": 1.0, "name": "S"}
+
+
+@pytest.fixture
+def bucket(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """With a sweep S whose ledger is one line."""
+    s3.empty()
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    found = Bucket(GROUP)
+    found.write("S/ledger/000000000.jsonl", _line())
+    return found
+
+
+def _line() -> bytes:
+    return json.dumps(LINE).encode() + b"\n"
+
+
+def outside(tmp_path: Path) -> list[Path]:
+    """Files that are not below the sweep's folder."""
+    home = tmp_path / "home" / "S"
+    return [path for path in tmp_path.rglob("*") if path.is_file() and home not in path.parents]
+
+
+def test_files_come_home(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.write("S/files/settings.yaml", b"name: S")
+    bucket.write("S/files/weights/w.safetensors", b"numbers")
+    bucket.write("S/files/weights/", b"")  # what some consoles make for a folder
+    assert [folder.name for folder in storage.bring(GROUP, None, print)] == ["S"]
+    assert (tmp_path / "home/S/weights/w.safetensors").read_bytes() == b"numbers" and outside(tmp_path) == []
+
+
+@pytest.mark.parametrize("key", ["../../../escaped.txt", "../escaped.txt", "weights/../../escaped.txt", "ABSOLUTE"])
+def test_a_key_that_leads_out_of_the_sweep_is_refused_in_one_line(bucket: Bucket, tmp_path: Path, key: str) -> None:
+    key = key.replace("ABSOLUTE", str(tmp_path / "escaped.txt"))
+    bucket.write("S/files/a", b"first in order")
+    bucket.write(f"S/files/{key}", b"theirs")
+    with pytest.raises(ConfigError, match=r"^storage = s3://.*refused: ") as error:
+        storage.bring(GROUP, "S", print)
+    assert key in str(error.value) and "\n" not in str(error.value)
+    assert outside(tmp_path) == []
+    assert not (tmp_path / "home/S/a").exists(), "nothing of such a place is taken"
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "S/../../x"])
+def test_a_sweep_whose_name_leads_out_of_the_home_is_refused(bucket: Bucket, tmp_path: Path, name: str) -> None:
+    bucket.write(f"{name}/ledger/000000000.jsonl", _line())
+    with pytest.raises(ConfigError, match=f"refused: {re.escape(name)}"):
+        storage.bring(GROUP, name, print)
+    assert outside(tmp_path) == []
+
+
+def test_a_link_in_the_sweeps_folder_is_not_followed(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "home/S").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home/S/weights").symlink_to(tmp_path / "elsewhere")
+    bucket.write("S/files/weights/w.safetensors", b"theirs")
+    with pytest.raises(ConfigError, match=r"refused: weights/w\.safetensors"):
+        storage.bring(GROUP, "S", print)
+    assert outside(tmp_path) == []
+
+
+def test_a_fingerprint_that_leads_out_of_the_sweep_is_refused(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"refused: \.\./\.\./x"):
+        storage.fetch_model(SweepFolder(tmp_path / "home" / "S"), GROUP, "../../x")

@@ -1,0 +1,115 @@
+"""One driver a sweep, also where no lock reaches: refused, waited for, taken over, lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.s3_server import BUCKET, S3Server
+from trainables.storage.bucket import Bucket
+from tune_rsst.ledger.lock import SweepBusy
+from tune_rsst.storage import lease as leases
+from tune_rsst.storage.lease import LEASE_KEY, Lease
+
+SHORT_S = 2.0
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Bucket:
+    s3.empty()
+    return Bucket(f"s3://{BUCKET}/group/sweep")
+
+
+def lease(bucket: Bucket, folder: str, lost: list[str] | None = None) -> Lease:
+    return Lease(bucket, Path(folder), (lost if lost is not None else []).append, SHORT_S)
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_host(bucket: Bucket) -> None:
+    first, said = lease(bucket, "/a/sweep"), []
+    first.acquire(said.append)
+    with pytest.raises(
+        SweepBusy, match=r"^name = sweep: a driver on .* \(process \d+\) is driving this sweep in s3://"
+    ):
+        lease(bucket, "/b/sweep").acquire(said.append)
+    first.release()
+    assert len(said) == 1 and "drove this sweep" in said[0]
+    assert bucket.keys() == []
+
+
+def test_a_lease_that_was_given_back_is_free_at_once(bucket: Bucket) -> None:
+    first = lease(bucket, "/a/sweep")
+    first.acquire(print)
+    first.release()
+    second, said = lease(bucket, "/b/sweep"), []
+    second.acquire(said.append)
+    second.release()
+    assert said == []
+
+
+def killed(bucket: Bucket, folder: str) -> None:
+    """Take it as a driver that is killed right then: nothing renews it."""
+    dead = lease(bucket, folder)
+    dead._take(print)
+
+
+def test_a_driver_that_was_killed_is_waited_for_and_replaced(bucket: Bucket) -> None:
+    killed(bucket, "/a/sweep")
+    second, said, began = lease(bucket, "/b/sweep"), [], time.monotonic()
+    second.acquire(said.append)
+    second.release()
+    assert len(said) == 1 and "waiting up to" in said[0] and time.monotonic() - began > 0.5
+
+
+def test_in_the_same_folder_of_the_same_machine_it_is_replaced_at_once(bucket: Bucket) -> None:
+    """Whoever asks there holds the folder's lock, so the former driver is gone."""
+    killed(bucket, "/a/sweep")
+    second, said = lease(bucket, "/a/sweep"), []
+    second.acquire(said.append)
+    second.release()
+    assert said == []
+
+
+def test_of_two_that_wait_one_gets_it(bucket: Bucket) -> None:
+    killed(bucket, "/a/sweep")
+    two, outcome = [lease(bucket, "/b/sweep"), lease(bucket, "/c/sweep")], []
+
+    def take(one: Lease) -> None:
+        try:
+            one.acquire(lambda line: None)
+            outcome.append("has it")
+        except SweepBusy:
+            outcome.append("refused")
+
+    threads = [threading.Thread(target=take, args=(one,)) for one in two]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for one in two:
+        one.release()
+    assert sorted(outcome) == ["has it", "refused"]
+
+
+def test_whoever_loses_it_hears_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.2)
+    told: list[str] = []
+    first = lease(bucket, "/a/sweep", told)
+    first.acquire(print)
+    bucket.write(LEASE_KEY, b'{"host": "other", "pid": 7}')
+    deadline = time.monotonic() + 20
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert told == ["a driver on other (process 7) has taken this sweep over"]
+    first.release()
+    assert bucket.read(LEASE_KEY) is not None, "it is the other's now"
+
+
+def test_damaged_it_is_waited_for_like_any_other(bucket: Bucket) -> None:
+    bucket.write(LEASE_KEY, b"\x00 not json")
+    one, said = lease(bucket, "/a/sweep"), []
+    one.acquire(said.append)
+    one.release()
+    assert "an unknown host" in said[0]

@@ -1,0 +1,98 @@
+"""Pictures go up beside the lines, never before them: new lines do not wait while a picture is being drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tune_rsst.recorded import Recorder, sweep_events
+from tune_rsst.ledger.file import read
+from tune_rsst.report.pictures import BrokenOff, Pictures
+from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.tracking.artifacts import RunFiles
+from tune_rsst.tracking.runs import SweepRuns
+from tune_rsst.tracking.uploader import Uploader
+
+PATIENCE_S = 60.0
+
+
+class SlowPictures(Pictures):
+    """Draws for as long as it may, and is never done; notes what it was asked for."""
+
+    begun = 0
+
+    def _draw(self, words: list[str], timeout_s: float) -> None:
+        type(self).begun += 1
+        while self.go_on():
+            time.sleep(0.01)
+        raise BrokenOff
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    found = SweepFolder(tmp_path / "demo")
+    found.path.mkdir()
+    return found
+
+
+def uploader_of(folder: SweepFolder, home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Uploader, RunFiles]:
+    monkeypatch.setattr("tune_rsst.tracking.uploader.GATHER_S", 0.05)
+    monkeypatch.setattr("tune_rsst.tracking.artifacts.Pictures", SlowPictures)
+    monkeypatch.setattr(SlowPictures, "begun", 0)
+    files = RunFiles(folder)
+    return Uploader(folder.ledger, sqlite_uri(home), "tests", folder.cursor, files), files
+
+
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_lines_that_come_while_a_picture_is_drawn_do_not_wait_for_it(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, events = Recorder(folder.ledger), list(sweep_events(ended=False))
+    first_end = next(n for n, event in enumerate(events) if event["event"] == "ended") + 1
+    uploader, files = uploader_of(folder, tmp_path, monkeypatch)
+    recorder.write(*events[:first_end])
+    uploader.start()
+    until(lambda: SlowPictures.begun)
+    recorder.write(*events[first_end:])
+    uploader.notify()
+    until(lambda: not uploader.missing())
+    assert SlowPictures.begun == 1, "the same picture is still being drawn"
+    assert uploader.close(0.5) == 0
+    assert not any(files._tried.values()), "a drawing that was broken off is no try"
+
+
+def test_a_server_that_goes_away_while_a_picture_is_drawn_gets_the_lines_later(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, events = Recorder(folder.ledger), list(sweep_events(ended=False))
+    first_end = next(n for n, event in enumerate(events) if event["event"] == "ended") + 1
+    uploader, _ = uploader_of(folder, tmp_path, monkeypatch)
+    recorder.write(*events[:first_end])
+    uploader.start()
+    until(lambda: SlowPictures.begun)
+    put, away = SweepRuns.put, [True]
+
+    def refusing(self: SweepRuns, *arguments: Any) -> str | None:
+        if away:
+            raise ConnectionError("nobody there")
+        return put(self, *arguments)
+
+    monkeypatch.setattr(SweepRuns, "put", refusing)
+    recorder.write(*events[first_end:])
+    uploader.notify()
+    until(lambda: "nobody there" in uploader.problems)
+    assert uploader.missing() == len(read(folder.ledger)) - first_end
+    away.clear()
+    until(lambda: not uploader.missing())
+    assert uploader.close(0.5) == 0

@@ -1,0 +1,188 @@
+"""What each ledger line means in MLflow, checked without MLflow."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tune_rsst.recorded import sweep_events
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.results.columns import short_number
+from tune_rsst.results.commands import rerun_command, resume_command
+from tune_rsst.results.ranking import pareto_front, ranking
+from tune_rsst.tracking.notes import run_name
+from tune_rsst.tracking.writes import FINAL, PARENT, PER_EPOCH, PER_ROUND, RunWrites, Write, text
+
+
+def timed(events: list[dict]) -> list[dict]:
+    return [{**event, "time": 1000.0 + second} for second, event in enumerate(events)]
+
+
+def planned(events: list[dict], chunk: int) -> dict[str, Write]:
+    """All writes by run, applied and taken `chunk` events at a time."""
+    plan, merged = RunWrites("abc"), {}
+    for begin in range(0, len(events), chunk):
+        for event in events[begin : begin + chunk]:
+            plan.apply(event)
+        for write in plan.take():
+            into = merged.setdefault(write.run, Write(write.run))
+            into.points += write.points
+            into.params |= write.params
+            into.tags |= write.tags
+            into.status = write.status or into.status
+    return merged
+
+
+EVENTS = timed(list(sweep_events()))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_the_result_does_not_depend_on_how_the_ledger_is_cut(chunk: int) -> None:
+    whole, cut = planned(EVENTS, len(EVENTS)), planned(EVENTS, chunk)
+    assert whole.keys() == cut.keys()
+    for run in whole:
+        assert sorted(cut[run].points) == sorted(whole[run].points)
+        assert (cut[run].params, cut[run].tags, cut[run].status) == (
+            whole[run].params,
+            whole[run].tags,
+            whole[run].status,
+        )
+
+
+def test_statuses_are_those_of_the_trials() -> None:
+    writes = planned(EVENTS, 5)
+    assert {run: write.status for run, write in writes.items()} == {
+        PARENT: "FINISHED",
+        "t0000": "FINISHED",
+        "t0001": "FINISHED",
+        "t0002": "KILLED",
+        "t0003": "FAILED",
+    }
+
+
+def test_an_interrupted_sweep_is_killed_and_runs_again_after_a_resume() -> None:
+    events = timed([*list(sweep_events())[:-1], {"event": "interrupted"}])
+    assert planned(events, 5)[PARENT].status == "KILLED"
+    assert planned(events, 5)[PARENT].tags["state"] == "interrupted"
+    assert planned([*events, {"event": "resumed", "time": 9999.0}], 5)[PARENT].status == "RUNNING"
+
+
+def test_epochs_are_curves_over_epochs_and_rounds_over_rounds() -> None:
+    points = planned(EVENTS, 5)["t0000"].points
+    steps = {
+        name: [step for key, _, _, step in points if key == name] for name in ("train_loss", "val_top1", "density")
+    }
+    assert steps == {"train_loss": [1, 2, 3, 4, 5, 6], "val_top1": [0, 1, 2], "density": [0, 1, 2]}
+    assert [step for key, _, _, step in points if key == "doomed_norm_left"] == [3, 4, 5, 6]
+
+
+def test_final_values_are_scalars_of_their_own() -> None:
+    writes = planned(EVENTS, 5)
+    final = {key: value for key, value, _, _ in writes["t0000"].points if key.startswith("final/")}
+    last = next(e["metrics"] for e in EVENTS if e.get("trial") == "t0000" and e.get("kind") == "final")
+    assert {key: last[key.removeprefix("final/")] for key in final} == final
+    assert {"final/val_top1", "final/test_top1", "final/density", "final/params"} <= final.keys()
+    assert "final/test_top1" not in {key for key, *_ in writes["t0002"].points}, "a stopped trial has no test accuracy"
+    assert not [key for key, *_ in writes["t0003"].points if key.startswith("final/")], (
+        "nor a failed one any final value"
+    )
+
+
+def test_every_metric_is_one_that_trials_report() -> None:
+    from trainables.rsst.metrics import METRICS
+
+    assert {*PER_EPOCH, *PER_ROUND, *FINAL} <= METRICS.keys()
+
+
+def test_points_carry_the_ledgers_time() -> None:
+    times = {round(event["time"] * 1000) for event in EVENTS}
+    assert {ms for write in planned(EVENTS, 5).values() for _, _, ms, _ in write.points} <= times
+
+
+def test_parameters_are_every_knob_and_where_the_weights_came_from() -> None:
+    params = planned(EVENTS, 5)["t0001"].params
+    assert params["pretrained"] == "false" and params["weights"] == "none" and params["epochs"] == "2"
+    assert float(params["lr"]) == EVENTS[2]["params"]["lr"], "numbers are whole: the UI and a rerun read them back"
+    assert params["init_effective"] == "scratch"
+
+
+def test_the_sweep_says_what_its_trials_really_began_from() -> None:
+    parent = planned(EVENTS, 5)[PARENT]
+    assert parent.params["init_effective"] == parent.tags["init_effective"] == "scratch"
+    both = [{**e, "starts": ["pretrained", "scratch"]} if e["event"] == "sweep_started" else e for e in EVENTS]
+    second = [e for e in both if e["event"] == "reported" and e["kind"] == "start"][1]
+    second["metrics"] = {**second["metrics"], "init_effective": "pretrained"}
+    try:
+        parent = planned(both, 5)[PARENT]
+    finally:
+        second["metrics"]["init_effective"] = "scratch"
+    assert parent.params["init_effective"] == parent.tags["init_effective"] == "pretrained, scratch"
+
+
+def test_samples_of_the_machine_go_on_counting_over_restarts() -> None:
+    """They have a time of their own, and MLflow's prefix; a worker that starts anew does not begin at step 1 again."""
+    samples = [{"time": 999.0 + n, "cpu_utilization_percentage": 10.0 * n} for n in range(3)]
+    events = timed([*list(sweep_events())[:3], {"event": "system", "trial": "t0000", "samples": samples[:2]},
+                    {"event": "system", "trial": "t0000", "samples": samples[2:]}])  # fmt: skip
+    assert planned(events, 1)["t0000"].points[-3:] == [
+        ("system/cpu_utilization_percentage", 10.0 * n, 999_000 + 1000 * n, n + 1) for n in range(3)
+    ]
+
+
+def test_reports_that_come_twice_count_once() -> None:
+    doubled = [e for event in EVENTS for e in ([event, event] if event["event"] == "reported" else [event])]
+    assert {r: w.points for r, w in planned(doubled, 5).items()} == {r: w.points for r, w in planned(EVENTS, 5).items()}
+
+
+def test_rank_and_front_are_of_finished_trials_only() -> None:
+    view = SweepView.of(EVENTS)
+    assert {trial.trial for trial in ranking(view)} == {"t0000", "t0001"}
+    assert set(pareto_front(view)) <= {"t0000", "t0001"}
+    best = max((view.trials["t0000"], view.trials["t0001"]), key=lambda t: t.metrics["val_top1"])
+    assert ranking(view)[0] is best and best.trial in set(pareto_front(view))
+    tags = planned(EVENTS, 5)[best.trial].tags
+    assert tags["rank"] == "1" and tags["pareto"] == "true"
+    assert "rank" not in planned(EVENTS, 5)["t0002"].tags
+
+
+def test_a_trial_above_the_target_density_has_no_rank() -> None:
+    events = list(EVENTS)
+    for at, event in enumerate(events):
+        if event.get("trial") == "t0000" and event.get("kind") in ("round", "final"):
+            events[at] = {**event, "metrics": {**event["metrics"], "kept_share_asked": 0.5, "val_top1": 0.99}}
+    assert [trial.trial for trial in ranking(SweepView.of(events))] == ["t0001"]
+
+
+def test_the_parents_best_only_rises() -> None:
+    best = [value for key, value, _, _ in planned(EVENTS, 3)[PARENT].points if key == "best/val_top1"]
+    assert best == sorted(set(best)) and best[-1] == ranking(SweepView.of(EVENTS))[0].metrics["val_top1"]
+
+
+def test_no_password_is_written() -> None:
+    assert text("postgresql://tuner:secret@db/x") == "postgresql://tuner:***@db/x"
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [(8e-4, "8e-4"), (0.4, "0.4"), (0.00123, "1.2e-3"), (5, "5"), ("l1", "l1"), (0.0, "0"), (0.15, "0.15")],
+)
+def test_numbers_in_names_are_short(value: object, short: str) -> None:
+    assert short_number(value) == short
+
+
+def test_names_are_short_and_begin_with_the_trial() -> None:
+    assert run_name("t0007", {"lr": 8e-4, "rate": 0.4, "reg_granularity_prune": 0.3}) == "t0007 lr 8e-4 rate 0.4 g 0.3"
+    assert len(run_name("t0007", {f"a_long_knob_name_{n}": 0.1 for n in range(9)})) <= 60
+
+
+def test_commands_can_be_pasted() -> None:
+    knobs = {"arch": "vit_digits", "pretrained": True, "strict": False, "weights": None, "data": "a folder", "lr": 5e-4}
+    expected = "python -m trainables --arch vit_digits --pretrained --strict false --data 'a folder' --lr 0.0005"
+    assert rerun_command(knobs) == expected
+    assert resume_command("demo") == "tune-rsst sweep --name demo --resume"
+
+
+def test_notes_hold_both_commands() -> None:
+    writes = planned(EVENTS, 5)
+    note = writes["t0000"].tags["mlflow.note.content"]
+    assert "python -m trainables --dataset digits" in note and "tune-rsst sweep --name demo --resume" in note
+    assert "| 1 | " in writes[PARENT].tags["mlflow.note.content"]

@@ -1,0 +1,6 @@
+"""The knobs of a trial: names, types, defaults, checks. `RSSTConfig` is a checked, frozen set of them."""
+
+from trainables.errors import ConfigError
+from trainables.rsst.config.config import KNOBS, RSSTConfig
+
+__all__ = ["KNOBS", "ConfigError", "RSSTConfig"]

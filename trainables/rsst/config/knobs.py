@@ -1,0 +1,81 @@
+"""What a knob is: its description, how a text becomes its value, and the one line a bad value gets.
+
+Comes in: a knob and a value from a flag, a YAML file or a search space. Goes out: the value in the knob's type, or a
+`ConfigError`. The knobs themselves stand in config.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from trainables.errors import ConfigError
+
+Check = tuple[str, Callable[[Any], bool]]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What the rest of the program may know about one knob.
+
+    `default` is None where the default depends on arch, dataset or pretrained (see presets.py).
+    """
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    check: Check | None
+    in_fingerprint: bool
+
+
+def converted(knob: Knob, value: Any) -> Any:
+    """`value` as the knob's type. Strings are read ("1e-3", "true"); a float that is whole counts as an int."""
+    if value is None or (knob.optional and isinstance(value, str) and value.lower() in ("none", "null", "")):
+        if knob.optional:
+            return None
+        raise ConfigError(knob.name, value, _type_name(knob), "leave the key out to get the default")
+    try:
+        if knob.type is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError
+        if knob.type is int:
+            number = float(value)
+            if not number.is_integer():
+                raise ValueError
+            return int(value) if isinstance(value, str) and value.lstrip("+-").isdecimal() else int(number)
+        if knob.type is float:
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise ConfigError(knob.name, value, _type_name(knob)) from None
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ConfigError(knob.name, value, _type_name(knob))
+    return str(value)
+
+
+def _type_name(knob: Knob) -> str:
+    if knob.choices:
+        return " or ".join(knob.choices)
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[knob.type]
+
+
+def check_range(knob: Knob, value: Any) -> None:
+    """Raise a ConfigError unless `value` (None passes) is one of the knob's choices and within its check."""
+    if value is None:
+        return
+    if knob.choices and value not in knob.choices:
+        close = get_close_matches(str(value), knob.choices, n=1)
+        raise ConfigError(knob.name, value, " or ".join(knob.choices), f"did you mean {close[0]}?" if close else "")
+    if knob.check is not None and not knob.check[1](value):
+        raise ConfigError(knob.name, value, knob.check[0])

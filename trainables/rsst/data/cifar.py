@@ -1,0 +1,113 @@
+"""CIFAR-10 and CIFAR-100 as arrays, from torchvision's classes, checked by the checksums that these know.
+
+Comes in: which of the two, and a folder. Goes out: train and test images uint8 (B, 3, 32, 32) and labels int64 (B,).
+The folder may hold the unpacked batches or the archive; else the archive is downloaded into it, by one process of the
+node while the others wait, to a temporary name that becomes the archive's only when its checksum is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.utils import check_integrity
+
+from trainables.rsst.config import ConfigError
+from trainables.rsst.data.node_cache import cache_folder
+from trainables.storage.locks import locked
+
+TIMEOUT_S = 20.0  # without one byte from the server
+CLASSES: dict[str, Any] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+
+
+def identity(dataset: str) -> dict[str, str]:
+    """What the images are, for the cache's key: the archive's checksum."""
+    return {"dataset": dataset, "md5": CLASSES[dataset].tgz_md5}
+
+
+def read(dataset: str, data: str | None) -> dict[str, Any]:
+    """train_images, train_labels, test_images, test_labels of the official sets.
+
+    Raises:
+        ConfigError: not to be had, or damaged (keys data, dataset); says which file to put where.
+    """
+    kind = CLASSES[dataset]
+    folder = Path(data) if data else cache_folder() / "datasets"
+    if (folder / kind.base_folder).is_dir():
+        return _unpacked(kind, folder)
+    archive = folder / kind.filename
+    if not archive.is_file():
+        _download_once(dataset, kind, archive)
+    _check_archive(kind, archive)
+    scratch = cache_folder()
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpack-") as temporary:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+        return _unpacked(kind, Path(temporary))
+
+
+def _unpacked(kind: Any, root: Path) -> dict[str, Any]:
+    """Read the batches below `root`, each checked first (they are pickles: only known bytes may be loaded)."""
+    for name, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
+        path = root / kind.base_folder / name
+        if not check_integrity(path, md5):
+            found = f"its md5 is {_md5(path)}" if path.is_file() else "it is missing"
+            hint = f"{found}; unpack {kind.filename} again, or fetch it from {kind.url}"
+            raise ConfigError("data", path, f"a file with md5 {md5}", hint)
+    arrays: dict[str, Any] = {}
+    for part, train in (("train", True), ("test", False)):
+        official = kind(root, train=train, download=False)
+        arrays[f"{part}_images"] = np.ascontiguousarray(official.data.transpose(0, 3, 1, 2))
+        arrays[f"{part}_labels"] = np.asarray(official.targets, dtype=np.int64)
+    return arrays
+
+
+def _check_archive(kind: Any, archive: Path) -> None:
+    found = _md5(archive)
+    if found != kind.tgz_md5:
+        hint = f"it has {archive.stat().st_size} bytes and md5 {found}; delete it, or put the one from {kind.url} there"
+        raise ConfigError("data", archive, f"an archive with md5 {kind.tgz_md5}", hint)
+
+
+def _download_once(dataset: str, kind: Any, archive: Path) -> None:
+    where = f"put {kind.filename} (md5 {kind.tgz_md5}, from {kind.url}) into {archive.parent}, or give data=FOLDER"
+    try:
+        with locked(archive.with_name(f".{archive.name}.lock")):
+            if not archive.is_file():
+                _download(kind, archive)
+    except (OSError, HTTPException, ValueError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError("dataset", dataset, "a data set that can be had", f"{first}; {where}") from error
+
+
+def _download(kind: Any, archive: Path) -> None:
+    """One attempt; raises OSError or HTTPException (the network), ValueError (what came is not the archive)."""
+    partial = archive.with_name(f".{archive.name}.{os.getpid()}")
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        with urllib.request.urlopen(kind.url, timeout=TIMEOUT_S) as answer, partial.open("wb") as file:
+            while block := answer.read(1 << 20):
+                md5.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if md5.hexdigest() != kind.tgz_md5:
+            size = partial.stat().st_size
+            raise ValueError(f"the download from {kind.url} is damaged ({size} bytes, md5 {md5.hexdigest()})")
+        partial.rename(archive)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

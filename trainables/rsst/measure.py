@@ -1,0 +1,111 @@
+"""Time and memory of a trial's real training steps.
+
+In: a config. Out: `Measured`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainables.rsst.config import RSSTConfig
+
+MEASURE_S = 1.0  # per model size, warm-up not counted
+VALIDATION_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trial's step. Times in s per image; `peak_mib` of the process (RSS), `gpu_mib` of what torch had reserved."""
+
+    device: str
+    train_s: float
+    train_small_s: float
+    eval_s: float
+    peak_mib: float
+    gpu_mib: float = 0.0
+    gpu_total_mib: float = 0.0
+
+
+def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
+    """Train and evaluate here, the dense model and the one that a trial ends with. Changes torch's threads.
+
+    Raises:
+        ConfigError: the model or the device can't be had.
+        torch.OutOfMemoryError: one step does not fit the device.
+    """
+    import resource
+
+    import torch
+
+    from trainables.rsst.data.sources import describe
+    from trainables.rsst.model.vit import architecture, build
+    from trainables.rsst.training.device import choose_device
+    from trainables.rsst.training.evaluation import evaluate
+
+    torch.set_num_threads(config.num_threads)
+    device = choose_device(config)
+    about = describe(config.dataset, config.data)
+    full = architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
+    share = config.kept_share_after(config.rounds - 1) if config.granularity != "element" else 1.0
+    small = full.with_counts(*([_kept(n, share) for n in full.counts(kind)] for kind in ("head", "neuron")))
+    images = _random_images(config, full.input_shape(), about.num_classes, device)
+    model = build(full).to(device)
+    rewind = {name: tensor.clone() for name, tensor in model.state_dict().items()} if config.rewind != "none" else {}
+    train_s = _seconds_per_image(config, model, images, about.num_classes, seconds)
+    began = time.perf_counter()
+    evaluate(model, images)
+    eval_s = (time.perf_counter() - began) / len(images.labels)
+    gpu = _gpu_mib(device)
+    del model, rewind
+    small_s = _seconds_per_image(config, build(small).to(device), images, about.num_classes, seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Measured(device.type, train_s, small_s, eval_s, peak, *gpu)
+
+
+def _kept(units: int, share: float) -> int:
+    return max(math.floor(share * units + 0.5), 1)
+
+
+def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes: int, device: Any) -> Any:
+    import torch
+
+    from trainables.rsst.data.batches import Split
+
+    count = max(config.batch_size * 2, VALIDATION_IMAGES)
+    ones = torch.ones(shape[0], 1, 1, device=device)
+    pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8).to(device)
+    return Split(pixels, torch.randint(num_classes, (count,)).to(device), ones / 2, ones / 4)
+
+
+def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, num_classes: int, seconds: float) -> float:
+    """Time of the core's own training loop over a few batches, after one untimed pass."""
+    from trainables.rsst.pruning.penalty import Penalty
+    from trainables.rsst.training.epoch import make_optimizer, train_epoch
+    from trainables.rsst.training.schedule import clock_for
+
+    optimizer, penalty, clock = make_optimizer(config, model), Penalty(config, {}, {}, {}), clock_for(config, 10**6)
+
+    def train(count: int) -> float:
+        part = replace(images, images=images.images[:count], labels=images.labels[:count])
+        began = time.perf_counter()
+        train_epoch(model, part, optimizer, penalty, config, clock, num_classes=num_classes, round=0, epoch=0)
+        return time.perf_counter() - began
+
+    train(config.batch_size)
+    spent, done = 0.0, 0
+    while spent < seconds and done < 200 * config.batch_size:
+        spent, done = spent + train(2 * config.batch_size), done + 2 * config.batch_size
+    return spent / done
+
+
+def _gpu_mib(device: Any) -> tuple[float, float]:
+    """Peak that torch reserved, and the device's memory (MiB); zeros on a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return 0.0, 0.0
+    total = torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.max_memory_reserved(device) / 2**20, total / 2**20

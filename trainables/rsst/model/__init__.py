@@ -1,0 +1,1 @@
+"""The network: its architecture, the weights it starts from, what it costs, and how it is saved."""

@@ -1,0 +1,67 @@
+"""What a model costs: parameters, MACs, latency.
+
+In: a model. Out: counts, and measured times.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.rsst.model.vit import Architecture, build
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def gmacs(arch: Architecture) -> float:
+    """Multiply-accumulates of one image's forward pass (10⁹), by torch's FLOP counter on the meta device."""
+    model = build(arch, "meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, *arch.input_shape(), device="meta"))
+    return float(counter.get_total_flops()) / 2e9
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Forward pass of one batch: median and interquartile range (ms) over the repetitions."""
+
+    median_ms: float
+    iqr_ms: float
+
+
+@torch.no_grad()
+def latency(
+    model: nn.Module, shape: tuple[int, int, int], batch: int, *, budget_s: float = 0.15, warmups: int = 2
+) -> Latency:
+    """Measured latency of a forward pass over `batch` images of `shape` (C, H, W).
+
+    At least 5 repetitions after `warmups` untimed ones, at most 50, stopping when `budget_s` is used up.
+    """
+    device = next(model.parameters()).device
+    images = torch.zeros(batch, *shape, device=device)
+    was_training = model.training
+    model.eval()
+    times: list[float] = []
+    spent = 0.0
+    for repetition in range(warmups + 50):
+        began = time.perf_counter()
+        model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took = time.perf_counter() - began
+        if repetition >= warmups:
+            times.append(took * 1e3)
+        spent += took
+        if len(times) >= 5 and spent > budget_s:
+            break
+    model.train(was_training)
+    quartiles = statistics.quantiles(times, n=4)
+    return Latency(statistics.median(times), quartiles[2] - quartiles[0])

@@ -1,0 +1,140 @@
+"""State on disk: atomic, hashed, addressed by the trial's fingerprint and by round and epoch.
+
+Comes in: a `TrialState`. Goes out: the newest one that is whole. A checkpoint is a folder `r003-e012-n00055` (12 epochs
+of round 3, 55 events) of `tensors.safetensors`, `state.json` and `manifest.json`, which holds their sha256 and is
+written last. It is written under a temporary name, flushed and renamed; the last two whole ones are kept. Nothing is a
+pickle.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from trainables.rsst.state import TrialState
+from trainables.storage.files import _flush, _moved_aside, read_json, sha256_of, write_json
+
+_NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # other errors (no file handles, no rights) say nothing
+KEEP = 2
+
+
+class StoreBusy(RuntimeError):
+    """Another process has this trial's store open."""
+
+
+class Damaged(ValueError):
+    """A checkpoint that is not what was written; says what is wrong with it."""
+
+
+class CheckpointStore:
+    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets a line for each damaged one."""
+
+    def __init__(self, root: Path, fingerprint: str, say: Callable[[str], None]) -> None:
+        self.folder = root / fingerprint
+        self._fingerprint, self._say = fingerprint, say
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the trial's lock; it goes with the process, however that ends.
+
+        Raises:
+            StoreBusy: another process still holds it after `wait_s` seconds.
+        """
+        path = self.folder / "lock"
+        with path.open("a+") as file:
+            deadline = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise StoreBusy(f"{self.folder} is in use by another process") from None
+                    time.sleep(0.2)
+            self._remove_orphans()
+            yield
+
+    def save(self, state: TrialState) -> Path:
+        """Write `state`; after the return it is on disk. Older checkpoints beyond the last two are removed.
+
+        Raises:
+            OSError: the disk is full or cannot be written; earlier checkpoints are as they were.
+        """
+        events = len(state.meta["history"])
+        final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}-n{events:05d}"
+        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        try:
+            temporary.mkdir()
+            save_file(dict(state.tensors), temporary / "tensors.safetensors")
+            write_json(temporary / "state.json", dict(state.meta))
+            names = ("tensors.safetensors", "state.json")
+            _flush(temporary / names[0])
+            write_json(temporary / "manifest.json", {name: sha256_of(temporary / name) for name in names})
+            _flush(temporary)
+            if final.exists():  # the same point of the same trial, written again
+                shutil.rmtree(_moved_aside(final))
+            temporary.rename(final)
+            _flush(self.folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in self._names()[KEEP:]:
+            shutil.rmtree(_moved_aside(self.folder / old), ignore_errors=True)
+        return final
+
+    def newest(self) -> TrialState | None:
+        """The newest checkpoint that is whole, or None. Damaged ones are renamed: they no longer count as kept.
+
+        Raises:
+            OSError: one cannot be read now, for a reason that does not mean that it is damaged.
+        """
+        for name in self._names():
+            try:
+                return self._load(self.folder / name)
+            except Damaged as reason:
+                self._say(f"checkpoint {name} is damaged ({reason}); falling back to the one before it")
+                (self.folder / name).rename(self.folder / f"damaged-{name}-{time.time_ns()}")
+        return None
+
+    def _load(self, folder: Path) -> TrialState:
+        try:
+            for name, expected in read_json(folder / "manifest.json").items():
+                if sha256_of(folder / name) != expected:
+                    raise Damaged(f"{name} has another sha256 than its manifest says")
+            meta = read_json(folder / "state.json")
+            tensors: dict[str, torch.Tensor] = load_file(folder / "tensors.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno not in _LOST):
+                raise
+            raise Damaged(str(error).splitlines()[0]) from error
+        if meta["fingerprint"] != self._fingerprint:
+            raise Damaged(f"it belongs to the trial {meta['fingerprint']}")
+        return TrialState(meta, tensors)
+
+    def _names(self) -> list[str]:
+        """Names of the checkpoints, newest first."""
+        return checkpoint_names(entry.name for entry in self.folder.iterdir())
+
+    def _remove_orphans(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def checkpoint_names(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are names of checkpoints, newest first."""
+    found = [match for name in names if (match := _NAME.fullmatch(name))]
+    return [m.group() for m in sorted(found, key=lambda m: [int(part) for part in m.groups()], reverse=True)]

@@ -1,0 +1,1 @@
+"""One epoch of training and one evaluation, on the device at hand."""

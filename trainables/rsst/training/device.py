@@ -1,0 +1,61 @@
+"""Where a trial computes, and what its bits depend on besides the config.
+
+Comes in: a config. Goes out: a torch device, and its description for reports.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+from typing import Any
+
+import torch
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+
+OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",  # from the driver itself: no room for the context, beside other trials
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+
+
+def choose_device(config: RSSTConfig) -> torch.device:
+    """The device that `config.device` names; auto takes CUDA where there is one.
+
+    Raises:
+        ConfigError: cuda is asked for and torch finds none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", "cuda", "cpu or auto on this machine", "torch finds no CUDA device")
+    wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, the device's cached blocks included."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:
+    """What the bits of a result depend on besides the config."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "torch_version": torch.__version__,
+        "num_threads": config.num_threads,
+        "device": device.type,
+        "device_name": name,
+    }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device or the machine could not give the memory that a step needs."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(word in text for word in OUT_OF_MEMORY)

@@ -1,0 +1,1 @@
+"""Bytes that survive a crash: files, locks, buckets, actions that are tried again, addresses without passwords."""

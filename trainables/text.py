@@ -1,0 +1,32 @@
+"""Words that both packages print: durations, counted nouns, framed warnings."""
+
+from __future__ import annotations
+
+import textwrap
+
+_WRAPPER = textwrap.TextWrapper(114, break_long_words=False, break_on_hyphens=False)  # paths stay whole
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min 20 s, 2 h 05 min, 9 d 04 h"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def framed(warning: str) -> str:
+    """`warning` in a frame that is as wide as its longest line; lines are broken to fit a terminal."""
+    lines = [part for line in warning.splitlines() for part in _WRAPPER.wrap(line)]
+    width = max(len(line) for line in lines)
+    bar = "!" * (width + 4)
+    return "\n".join([bar, *(f"! {line:{width}} !" for line in lines), bar])
+
+
+def counted(number: int, noun: str) -> str:
+    """1 round, 2 rounds."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,183 @@
+"""`tune-rsst`: the commands. Bad input is one line and exit code 2.
+
+Comes in: the command line. Goes out: text, an exit code. Ray, Optuna and MLflow are imported only where they are used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from trainables.rsst.config import ConfigError
+from trainables.storage.bucket import StorageError
+from tune_rsst.cli import results
+from tune_rsst.cli.results import fail
+from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lock import SweepBusy
+
+if TYPE_CHECKING:
+    from tune_rsst.planning.plan import Plan
+
+
+app = typer.Typer(
+    help="Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def sweep(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="Settings: a file, then overrides.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on: with the sweep of that --name (which must be there), else with the newest interrupted one, "
+            "where there is one. resume=auto, must or never says it exactly.",
+        ),
+    ] = False,
+    name: Annotated[str | None, typer.Option("--name", help="The sweep's name, which is its folder.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="SPACE", help="What is searched: NAME, FILE.py:function, as space=…"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (epochs, hours, memory, disk) and write nothing.")
+    ] = False,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option("--warm-start", metavar="SWEEP", help="Former sweep whose trials guide the search; repeatable."),
+    ] = None,
+) -> None:
+    """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes.
+
+    `tune-rsst settings` lists what key=value may be.
+    """
+    from tune_rsst.planning.begin import make_plan
+    from tune_rsst.settings.written import written_in
+
+    plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
+    if dry_run and plan.finished:
+        print(f"{plan.folder.name} is finished: nothing to go on with")
+        return
+    if dry_run:
+        from tune_rsst.planning import preflight
+        from tune_rsst.planning.estimate import estimate, lines
+
+        preflight.check(plan, print)
+        print("\n".join(lines(plan, estimate(plan))))
+        return
+    _run(plan)
+
+
+def _run(plan: Plan) -> NoReturn:
+    """Run a plan; its exit code is the program's."""
+    from tune_rsst.conduct import run
+    from tune_rsst.results.table import make_console
+
+    console = make_console()
+    for line in filter(None, (plan.note, plan.warm.line)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    raise typer.Exit(run(plan, console))
+
+
+@app.command()
+def extend(
+    sweep: Annotated[str, typer.Argument(help="A finished or interrupted sweep.")],
+    trials: Annotated[int, typer.Argument(min=1, metavar="N", help="How many trials more.")],
+) -> None:
+    """Go on with a sweep by N trials more than it was to have; what it knows already guides them."""
+    from tune_rsst.planning.resume import extension
+
+    _run(extension(sweep, trials))
+
+
+@app.command()
+def retry(
+    sweep: Annotated[str, typer.Argument(help="A sweep with failed trials.")],
+    trials: Annotated[list[str] | None, typer.Argument(metavar="[TRIAL …]", help="Some of them; else all.")] = None,
+) -> None:
+    """Run failed trials again, from their checkpoints: nodes went away, or what was wrong is put right."""
+    from tune_rsst.planning.resume import second_try
+
+    _run(second_try(sweep, trials or []))
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="A space: its name, FILE.py:function or module:function.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Settings to show it with: dataset=digits …")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many trials to draw.")] = 3,
+) -> None:
+    """List the search spaces, or show one: its ranges, and trials drawn from it with rounds, epochs, size and MACs."""
+    from tune_rsst.cli.spaces import print_space, print_spaces
+    from tune_rsst.results.table import make_console
+    from tune_rsst.settings import written
+
+    if name is None:
+        print_spaces(make_console())
+    else:
+        print_space(make_console(), name, samples, written.given(None, list(words or [])))
+
+
+@app.command()
+def doctor(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="The settings of the sweep to be.")
+    ] = None,
+) -> None:
+    """Would this sweep run here? Versions, cluster, GPUs, storage, data, MLflow: a line each; exit code 1 if not."""
+    from tune_rsst.planning.doctor import examine
+    from tune_rsst.settings.written import written_in
+
+    fine = True
+    for finding in examine(written_in(words)):
+        print(finding.line(), flush=True)
+        fine = fine and finding.fine
+    raise typer.Exit(0 if fine else 1)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting of a sweep and every knob of a trial: type, default, what it does."""
+    from tune_rsst.cli.spaces import setting_lines
+
+    print("\n".join(setting_lines()))
+
+
+app.add_typer(results.app)
+
+
+def main() -> None:
+    """Run the command line; errors of the user's are one line."""
+    try:
+        code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
+    except (ConfigError, SweepBusy) as error:
+        fail(str(error), 2)
+    except (LedgerError, StorageError) as error:
+        fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("interrupted before the sweep began", 130)
+    except Exception as error:
+        _refuse_usage(error)
+        raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _refuse_usage(error: Exception) -> None:
+    """End with one line where `error` is of the command line's own (click's, which typer brings in its own copy)."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        raise SystemExit(2)
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        fail(" ".join(error.format_message().split()) + hint, 2)

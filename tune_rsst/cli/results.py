@@ -1,0 +1,184 @@
+"""What a sweep has found: the commands that show it, draw it, take it away and put it into MLflow again.
+
+Part of the command line (cli.py). Comes in: arguments. Goes out: text, files, an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from trainables.rsst.config import ConfigError
+
+app = typer.Typer()
+Sweep = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
+
+
+def fail(line: str, code: int) -> NoReturn:
+    """End with one line on stderr."""
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+@app.command()
+def show(
+    sweep: Sweep = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The ranking as CSV instead of the table.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Only trials such as 'val_top1>=0.9' or state=stopped; repeatable."),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Follow a sweep that is running, from any terminal.")] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Only the front: finished trials that no other beats in both.")
+    ] = False,
+) -> None:
+    """State, ranking, best trial, where everything lies, and what to type next."""
+    from tune_rsst.results import as_json as results
+    from tune_rsst.results import query, ranking
+    from tune_rsst.results.live import watch
+    from tune_rsst.results.table import make_console, print_table
+    from tune_rsst.storage import home
+    from tune_rsst.storage.folder import load
+    from tune_rsst.tracking.cursor import known_parent_run
+
+    if as_json and as_csv:
+        raise ConfigError("csv", True, "--json or --csv, not both")
+    folder = home.find(sweep)
+    if live:
+        watch(make_console(), folder)
+    view, state = load(folder)
+    met, front = query.conditions(view, where or []), set(ranking.pareto_front(view))
+    keep = (lambda trial: met(trial) and trial.trial in front) if pareto else met
+    if as_json:
+        found = results.as_json(folder, view, state, known_parent_run(folder.cursor))
+        found["trials"] = [results.trial_json(trial) for trial in view.trials.values() if keep(trial)]
+        print(json.dumps(found, ensure_ascii=False))
+    elif as_csv:
+        query.print_csv(view, keep)
+    else:
+        print_table(make_console(), folder, view, state, keep)
+
+
+@app.command()
+def fetch(
+    storage: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where sweeps lie.")],
+    sweep: Annotated[str | None, typer.Argument(help="One of them; else all.")] = None,
+) -> None:
+    """Bring sweeps from a bucket into TUNE_RSST_HOME: `show`, `report` and `export` then know them here."""
+    from tune_rsst.storage.bucket import bring
+
+    found = bring(storage, sweep, print)
+    if not found:
+        raise ConfigError("storage", storage, f"a place with {sweep or 'a sweep'} in it")
+    print("\n".join(f"{folder.name}: {folder.path}" for folder in found))
+
+
+@app.command()
+def sync(sweep: Sweep = None) -> None:
+    """Upload to MLflow what is missing there, for example after the server was down."""
+    from tune_rsst.settings import addresses
+    from tune_rsst.storage import home
+    from tune_rsst.storage.folder import load
+    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.tracking.uploader import Uploader
+
+    folder = home.find(sweep)
+    view, _ = load(folder)
+    recorded, experiment = view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"]
+    uri = addresses.with_passwords(view.settings).get("mlflow_tracking_uri", recorded)
+    uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
+    missing = uploader.sync_once()
+    if missing:
+        fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
+    if uploader.refused:
+        fail(f"{folder.name}: MLflow refused a part of what it was sent: {'; '.join(uploader.refused)}", 1)
+    print(f"{folder.name}: everything is in {recorded}, parent run {uploader.parent_run_id}")
+
+
+@app.command()
+def report(
+    sweep: Sweep = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The file; else report.html in the sweep's folder.")] = None,
+) -> None:
+    """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
+    from tune_rsst.report.page import write_report
+    from tune_rsst.report.sweep_figures import save_interactive, save_still
+    from tune_rsst.report.trial_figures import save_trial
+    from tune_rsst.storage import home
+    from tune_rsst.storage.folder import load
+
+    folder = home.find(sweep)
+    view, state = load(folder)
+    target = (to or folder.report).absolute()
+    if not target.parent.is_dir():
+        raise ConfigError("to", to, "a file in a folder that exists")
+    for trial in view.trials.values():
+        save_trial(trial, folder.pictures / trial.trial)
+    save_still(view, folder.pictures)
+    save_interactive(view, folder.pictures)
+    print(f"report: {write_report(folder, view, state, target)}\npictures: {folder.pictures}")
+
+
+@app.command()
+def export(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP | TRIAL | SWEEP/TRIAL]", help="A sweep's best trial, or a trial.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; else SWEEP/exports/TRIAL.")] = None,
+    formats: Annotated[str, typer.Option(help="Any of safetensors, pt2, onnx; by commas.")] = "safetensors,pt2,onnx",
+    register: Annotated[str | None, typer.Option(metavar="NAME", help="Also put it into MLflow's registry.")] = None,
+    alias: Annotated[str, typer.Option(help="Alias of the registered version.")] = "champion",
+) -> None:
+    """Take a finished trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry."""
+    from tune_rsst.results import export as exporting
+    from tune_rsst.tracking import registry
+
+    wanted = [word.strip() for word in formats.split(",") if word.strip()]
+    exporting.check_formats(wanted)
+    registry.check_names("model" if register is None else register, alias)
+    chosen = exporting.choose(what)
+    folder = (to or chosen.folder.path / "exports" / chosen.trial.trial).absolute()
+    m = chosen.trial.metrics
+    print(f"{chosen.folder.name}/{chosen.trial.trial}: test_top1 {m['test_top1']:.4f}, {m['params']:,} parameters")
+    try:
+        for path, worst in exporting.export(chosen, folder, wanted):
+            print(f"{path}" + ("" if worst is None else f": largest difference of a logit {worst:.1e}"))
+        print(f"{folder / 'preprocessing.json'}: how pixels become what the files above take")
+        if register is not None:
+            address = registry.register(chosen, register, alias)
+            print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
+    except (RuntimeError, ConnectionError) as error:
+        fail(str(error), 1)
+
+
+@app.command()
+def track(
+    save_dir: Annotated[Path, typer.Argument(help="Where a python -m trainables run keeps its report.")],
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Put it below this sweep's run.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for the run to begin, go on until it has finished or is interrupted.")
+    ] = False,
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="MLflow; else MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "tune-rsst",
+) -> None:
+    """Put a single run into MLflow from its folder; a second time adds what is new."""
+    from tune_rsst.settings.addresses import check_tracking_uri
+    from tune_rsst.storage import home
+    from tune_rsst.tracking.following import keep_level
+
+    address = check_tracking_uri(uri or home.default_tracking_uri())
+    try:
+        keep_level(save_dir, address, experiment, sweep, follow)
+    except ConnectionError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        print(f"{save_dir}: no longer followed; the same command goes on")
+        raise SystemExit(130) from None

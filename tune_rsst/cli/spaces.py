@@ -1,0 +1,181 @@
+"""`tune-rsst spaces`: what spaces there are, what one searches, trials drawn from it. `tune-rsst settings`: every key.
+
+Comes in: a space's name or address, and the settings that it should be shown with. Goes out: text.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from search_spaces import SPACES
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.size import cost
+from tune_rsst.results import columns as columns_module
+from tune_rsst.results import table
+from tune_rsst.search import spaces
+from tune_rsst.search.spaces import Draw, RandomSuggest, Space, find, samples
+from tune_rsst.settings import rules
+from tune_rsst.settings import settings as config
+
+LEGEND: Mapping[str, str] = {
+    "epochs": "epochs = at most, without early stopping",
+    "params": "params = parameters at the end",
+    "gmacs": "gmacs = 1e9 MACs of an image at the end",
+    "knob.reg_granularity_prune": columns_module.LEGEND["knob.reg_granularity_prune"],
+}
+
+
+def print_spaces(console: Console) -> None:
+    """One line for each published space."""
+    for name, function in SPACES.items():
+        first = (inspect.getdoc(function) or "").splitlines()[0]
+        console.print(f"{name:14}{first}", highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        "\nYour own: space=path/to/file.py:function or space=module:function", highlight=False, soft_wrap=True
+    )
+
+
+def print_space(console: Console, address: str, count: int, given: Mapping[str, Any]) -> None:
+    """The space's own words, its ranges, and `count` trials as a sweep with the settings `given` would draw them.
+
+    Cost: rounds and epochs without early stopping; parameters and GMACs (of one image) of the model at the end.
+
+    Raises:
+        ConfigError: there is no such space, or it gives trials that are not valid.
+    """
+    space = find(address)
+    settings = config.resolve({**given, "space": address})
+    rules.check(settings)
+    space, fixed = spaces.sized(space, settings), settings.fixed_in_trials
+    drawn = list(samples(space, fixed, count))
+    words = inspect.getdoc(find(address).function) or "(no description)"
+    console.print(words, highlight=False, soft_wrap=True, markup=False)
+    console.print()
+    for name, shown in _ranges(space, fixed).items():
+        console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"\n[i]{count} trials drawn at random[/i]", highlight=False)
+    _print_draws(console, drawn)
+
+
+def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None:
+    """A line for each draw, with as many columns as a terminal is wide."""
+    costs = [cost(trial) for _, trial in drawn]
+    searched = sorted({name for draw, _ in drawn for name in draw.params})
+    cells = {
+        columns_module.KNOB + name: [escape(_short(draw.params.get(name, ""))) for draw, _ in drawn]
+        for name in searched
+    }
+    cells |= {
+        "rounds": [str(paid.rounds) for paid in costs],
+        "epochs": [f"{paid.epochs_at_most:,}" for paid in costs],
+        "params": [f"{paid.params:,}" for paid in costs],
+        "gmacs": [f"{paid.gmacs:.3g}" for paid in costs],
+        "arch": [trial.arch for _, trial in drawn],
+        "dataset": [trial.dataset for _, trial in drawn],
+    }
+
+    def draw(columns: list[str]) -> Table:
+        drawn_table = table.plain_table(columns)
+        for row in zip(*(cells[column] for column in columns), strict=True):
+            drawn_table.add_row(*row)
+        return drawn_table
+
+    columns = list(cells)
+    fitted, shown = table.fitting(console, columns, reversed(columns[1:]), draw)
+    said = columns_module.legend(LEGEND, shown)
+    if left_out := [column.removeprefix(columns_module.KNOB) for column in columns if column not in shown]:
+        said += f"; too narrow for {', '.join(left_out)}"
+    table.print_fitting(console, fitted, said)
+
+
+def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
+    """Parameter → its range in words, over several draws, so that dependent parameters show too."""
+    found: dict[str, str] = {}
+    for seed in range(20):
+        suggest = RandomSuggest(seed)
+        space.draw(suggest, fixed)
+        for name, (kind, *values) in suggest.ranges.items():
+            if kind == "categorical":
+                found[name] = "one of " + ", ".join(map(str, values))
+            else:
+                low, high, step, log = values
+                scale = ", log scale" if log else f", step {step:g}" if step not in (None, 1) else ""
+                found[name] = f"{'whole number ' if kind == 'int' else ''}{low:g} to {high:g}{scale}"
+    return found
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def setting_lines() -> list[str]:
+    """Every setting of a sweep, then every knob of a trial: name, type or choices, default, meaning."""
+    from pydantic_core import PydanticUndefined
+
+    from trainables.rsst.config import KNOBS
+    from tune_rsst.settings.settings import SweepSettings
+    from tune_rsst.settings.written import NOT_IN_A_SWEEP
+
+    sweeps_own = config.resolve({}).fixed
+    lines = ["Settings of a sweep (key=value, or in a YAML file):"]
+    for name, field in SweepSettings.model_fields.items():
+        if name != "fixed":
+            default = None if field.default is PydanticUndefined else field.default
+            lines.append(_setting(name, _type_of(field.annotation), _default(default), field.description or ""))
+    lines.append(f"\n{_knobs_heading(str(SweepSettings.model_fields['space'].default))}")
+    for knob in KNOBS.values():
+        if knob.name not in NOT_IN_A_SWEEP and knob.name != "seed":
+            kind = " | ".join(knob.choices) or knob.type.__name__
+            valid = f" ({knob.check[0]})" if knob.check else ""
+            asked = knob.default is None and not knob.optional
+            default = "what arch and dataset ask for" if asked else _default(knob.default)
+            if knob.name in sweeps_own:
+                default += f" (in a sweep {_default(sweeps_own[knob.name])})"
+            lines.append(_setting(knob.name, kind, default, knob.help + valid))
+    return lines
+
+
+def _knobs_heading(space: str) -> str:
+    """What is true of all knobs, and what the default space makes of them."""
+    draw = find(space).draw(RandomSuggest(0), {})
+    own = ", ".join(f"{name}={value}" for name, value in draw.knobs.items() if name not in draw.params)
+    return (
+        "Knobs of a trial. Given here they are fixed, and leave the search. Else the space fixes or searches some\n"
+        f"(the default space, {space}, fixes {own},\nand searches {', '.join(draw.params)}), and a default "
+        "holds for the others:"
+    )
+
+
+def _setting(name: str, kind: str, default: str, text: str) -> str:
+    return f"  {name}: {kind}, default {default}\n      {text}"
+
+
+def _default(value: object) -> str:
+    """A default as one would write it: none, 0.15, [0.3,0.6]."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value)
+
+
+def _type_of(annotation: object) -> str:
+    """`float | auto` and the like, as a person would write it."""
+    import typing
+
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " | ".join(str(value) for value in inner)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _type_of(inner[0])
+    if typing.get_origin(annotation) is tuple:
+        return "list of names" if inner[0] is str else "list of numbers"
+    if inner:
+        return " | ".join(_type_of(one) for one in inner if one is not type(None))
+    return getattr(annotation, "__name__", str(annotation))

@@ -1,0 +1,241 @@
+"""Runs a planned sweep on Ray Tune, from the folder's lock to the final table; new or resumed, the way is the same.
+
+Comes in: a `Plan`. Goes out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted
+and resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
+from tune_rsst.ledger import provenance
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.provenance import origin
+from tune_rsst.planning import preflight
+from tune_rsst.planning.plan import Plan
+from tune_rsst.results.live import LiveTable
+from tune_rsst.runners import capacity, local_ray, ray_cluster
+from tune_rsst.settings.addresses import without_secrets
+from tune_rsst.settings.settings import RUN_ONLY
+from tune_rsst.storage import home
+from tune_rsst.storage.bucket import SweepStorage, held
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+    from tune_rsst.tracking.uploader import Uploader
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Run `plan` to its end or to an interruption; print the table and say what to do next.
+
+    Raises:
+        ConfigError: the folder can't be made.
+        SweepBusy: another driver runs this sweep.
+        LedgerError: its ledger is damaged.
+    """
+    folder = plan.folder
+    if plan.finished:
+        return finish_again(plan, console)
+    _check_local_cpus(plan)
+    preflight.check(plan, partial(say, console))
+    home.make(folder.path)
+    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
+        ledger = _reopened(plan, Ledger(folder.ledger))
+        _write_settings(plan)
+        plan.weights.copy_into(folder.path / "weights")
+        if storage is not None:
+            storage.start()
+        driver, uploader = _assemble(plan, ledger, storage)
+        try:
+            problem = _train(plan, driver, console)
+        except ConfigError as error:
+            driver.record("interrupted", reason=str(error))
+            if storage is not None:
+                storage.close(STORE_AT_INTERRUPT_S)
+            uploader.close(UPLOAD_AT_INTERRUPT_S)
+            ledger.close()
+            raise
+        try:
+            return conclude(plan, driver, uploader, storage, console, problem)
+        finally:
+            ledger.close()
+            shutil.rmtree(folder.tune, ignore_errors=True)
+
+
+def _reopened(plan: Plan, ledger: Ledger) -> Ledger:
+    """The ledger, in which the trials that are to be tried again are open again."""
+    if not plan.again:
+        return ledger
+    for trial in plan.again:
+        ledger.append("reopened", trial=trial)
+    ledger.close()
+    return Ledger(plan.folder.ledger)
+
+
+def _write_settings(plan: Plan) -> None:
+    kept = {name: value for name, value in plan.settings.flat().items() if name not in _its_own_addresses(plan)}
+    text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
+    head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
+    plan.folder.settings.write_text(head + text, encoding="utf-8")
+
+
+def _its_own_addresses(plan: Plan) -> set[str]:
+    """Settings that were not said and would lead a sweep that is started from this file into this one's folder."""
+    study, runs = plan.settings.optuna_storage, plan.settings.mlflow_tracking_uri
+    own = {"optuna_storage": study == plan.folder.study, "mlflow_tracking_uri": runs == home.default_tracking_uri()}
+    return {name for name, default in own.items() if default}
+
+
+def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple[Driver, Uploader]:
+    from tune_rsst.driver import Driver
+    from tune_rsst.search.study import StudySearcher
+    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.tracking.uploader import Uploader
+
+    settings, folder = plan.settings, plan.folder
+    database = None if settings.optuna_storage == "memory" else settings.optuna_storage
+    searcher = StudySearcher(
+        settings,
+        plan.space,
+        plan.weights,
+        storage=database,
+        own_file=database == folder.study,
+        conditional=plan.conditional,
+    )
+    uri = str(settings.mlflow_tracking_uri)
+    uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
+    listeners: list[Uploader | SweepStorage] = [uploader, storage] if storage else [uploader]
+    driver = Driver(
+        ledger,
+        settings,
+        searcher,
+        notify=lambda: [listener.notify() for listener in listeners],
+        hurry=lambda: [listener.hurry() for listener in listeners],
+    )
+    if storage is not None:
+        storage.guard(driver)
+    started = {
+        "name": folder.name,
+        "settings": without_secrets(settings.flat()),
+        "space": settings.space,
+        "space_digest": plan.space_digest,
+        "home": str(folder.path.parent),
+        "weights": plan.weights.record(),
+        "starts": list(plan.starts),
+        "seed": settings.seed,
+        **plan.warm.record(),
+        "versions": provenance.versions(),
+        **origin(),
+    }
+    if driver.view.name:
+        if plan.more_trials:
+            driver.record("extended", trials=settings.trials, by=plan.more_trials)
+        own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
+        driver.record("resumed", versions=provenance.versions(), settings=own)
+    else:
+        driver.record("sweep_started", **started)
+    uploader.start()
+    return driver, uploader
+
+
+def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
+    """Let Tune run what the driver gives out. Returns what went wrong, in one line, if something did."""
+    if driver.complete:
+        return None
+    where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
+    console.print(
+        f"Sweep {plan.folder.name}: {driver.remaining} of {plan.settings.trials} trials to run; starting {where} …\n"
+        f"Folder: {plan.folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        with (
+            local_ray.ray_folder() as ray_folder,
+            ray_cluster.connected(plan.settings, str(ray_folder), driver.leave_soon),
+            LiveTable(driver.view, plan.settings.trials, console) as table,
+        ):
+            _fit(plan, driver, table, partial(say, console))
+            table.tick(force=True)
+    except KeyboardInterrupt:
+        return None
+    except ConfigError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    finally:
+        local_ray.forget_sessions()
+    return driver.broken
+
+
+def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str], None]) -> None:
+    from tune_rsst.runners.ray_tune import fit
+
+    on_cluster = ray_cluster.address(plan.settings) is not None
+    cpus, gpus, nodes = _room(plan, driver, say_here, on_cluster)
+    at_once = capacity.trials_at_once(plan.settings, cpus, gpus, nodes, cluster=on_cluster)
+    if on_cluster:
+        preflight.check_a_worker(plan, cpus, gpus, say_here)
+    fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, table.tick)
+
+
+def _check_local_cpus(plan: Plan) -> None:
+    """Refuse before anything is written what a local Ray can never run.
+
+    Raises:
+        ConfigError: a trial asks for more CPUs than this machine has.
+    """
+    here = os.cpu_count() or 1
+    wanted = plan.settings.cpus_per_trial
+    if not ray_cluster.address(plan.settings) and wanted != "auto" and float(wanted) > here:
+        raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
+
+
+def _room(
+    plan: Plan, driver: Driver, say_here: Callable[[str], None], on_cluster: bool
+) -> tuple[float, float, list[capacity.Node]]:
+    """CPUs and GPUs of a trial, and the nodes, of which one at least has room for it."""
+    nodes = capacity.alive_nodes()
+    cpus, gpus = _resources(plan, driver, nodes, say_here)
+    if on_cluster:
+        nodes = capacity.wait_for_room(cpus, gpus, say_here)
+    return cpus, gpus, nodes
+
+
+def _resources(
+    plan: Plan, driver: Driver, nodes: Sequence[capacity.Node], say_here: Callable[[str], None]
+) -> tuple[float, float]:
+    """CPUs and GPUs of a trial; auto is measured on a worker with a GPU where there is one, and written down."""
+    cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial
+    if cpus != "auto" and gpus != "auto":
+        return float(cpus), float(gpus)
+    import ray
+
+    from tune_rsst.planning.estimate import largest_trial
+    from tune_rsst.runners import resources
+
+    config, node = largest_trial(plan), capacity.roomiest(nodes)
+    on_gpu = gpus != 0 and node.get("GPU", 0) >= 1
+    task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_calls=1)(resources.measure_in_child)
+    try:
+        found = ray.get(task.remote(config), timeout=resources.CHILD_LIMIT_S + 60)
+    except ray.exceptions.RayTaskError as error:  # it is the task's own error too, but prints the worker's stack
+        raise error.cause from None
+    decided = resources.resolve(cpus, gpus, found, config.num_threads, node)
+    driver.record("measured", cpus_per_trial=decided[0], gpus_per_trial=decided[1], measured=asdict(found))
+    memory = f"{found.peak_mib:,.0f} MiB" + (f", {found.gpu_mib:,.0f} MiB on the GPU" if on_gpu else "")
+    say_here(f"Measured: a trial's step takes {memory}; each trial gets {decided[0]:g} CPU and {decided[1]:g} GPU")
+    return decided

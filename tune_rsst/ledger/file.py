@@ -1,0 +1,111 @@
+"""The ledger: an append-only file of what happened in a sweep, the one truth that everything else is a view of.
+
+Comes in: events (dicts with an "event" name). Goes out: the same events, in order, with the time they were written.
+One JSON object a line, flushed and fsynced, each closed by a checksum of itself, because a flipped bit in a number
+still parses. A torn last line (a crash while writing) is dropped; damage anywhere else is refused with its line
+number. Only the driver writes, and it holds `driver.lock` while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LEDGER_NAME = "ledger.jsonl"
+
+
+class LedgerError(RuntimeError):
+    """The ledger is damaged in a place that no crash explains. One line."""
+
+
+def encode(event: dict[str, Any]) -> bytes:
+    """One line: the event, then the crc32 of its text as the last key."""
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return f'{text[:-1]},"crc":"{zlib.crc32(text.encode()):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The event of one line, or None where the line is not what `encode` wrote."""
+    body, mark, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
+    if not mark or tail != f'{zlib.crc32(body + b"}"):08x}"}}'.encode():
+        return None
+    event = json.loads(body + b"}")
+    return event if isinstance(event, dict) else None
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All events of the ledger at `path`, without the torn line at its end if there is one.
+
+    Raises:
+        LedgerError: a line in the middle is damaged, or the file can't be read.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Events, and the number of bytes that they take (what follows is a torn line)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"ledger = {path}: can't be read ({error.strerror})") from None
+    lines = data.splitlines(keepends=True)
+    events: list[dict[str, Any]] = []
+    good = 0
+    for number, line in enumerate(lines, start=1):
+        event = decode(line) if line.endswith(b"\n") else None
+        if event is None:
+            if number == len(lines):
+                break
+            raise LedgerError(
+                f"ledger = {path}: line {number} is damaged; take it out and resume (the trials' own checkpoints "
+                "are whole), or start a new sweep"
+            )
+        events.append(event)
+        good += len(line)
+    return events, good
+
+
+class Ledger:
+    """Writer of one ledger. Opening it drops a torn last line; `append` returns once the line is on the disk.
+
+    `events` is what the file held when it was opened.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self.events: list[dict[str, Any]] = []
+        if path.exists():
+            self.events, good = _read(path)
+            if good < path.stat().st_size:
+                os.truncate(path, good)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def append(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Write one event with the present time and return it.
+
+        Raises:
+            OSError: the disk is full or gone; the file is left without the half-written line.
+        """
+        record = {"event": event, "time": round(self._clock(), 3), **fields}
+        line = encode(record)
+        try:
+            written = os.write(self._fd, line)
+            if written < len(line):
+                raise OSError(28, f"only {written} of {len(line)} bytes of a ledger line were written")
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(line)
+        return record
+
+    def close(self) -> None:
+        """Close the file; nothing is pending, every append is on the disk already."""
+        os.close(self._fd)

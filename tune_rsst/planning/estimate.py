@@ -1,0 +1,241 @@
+"""The plan before the bill (`--dry-run`): trials, rounds, epochs, hours, memory and disk of a sweep.
+
+Comes in: a `Plan`. Goes out: an `Estimate` and its lines. Epochs are counted on seeded draws of the space; hours come
+from real training steps of the largest of them on this machine. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data.sources import train_images
+from trainables.rsst.measure import Measured
+from trainables.rsst.size import disk_mib
+from tune_rsst.planning.plan import Plan
+from tune_rsst.runners import capacity, resources
+from tune_rsst.runners.ray_cluster import address, connected_nodes
+from tune_rsst.search import spaces
+from tune_rsst.search.halving import EqualShareHalving
+from tune_rsst.settings.settings import SweepSettings
+from tune_rsst.storage import folder
+
+MOST_DRAWS = 200
+IMAGINED_SWEEPS = 20
+SPLIT_OFF = {"digits": 0.7, "folder": 0.7}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One drawn trial: asked kept share, epochs and seconds of each round; disk (MiB)."""
+
+    shares: tuple[float, ...]
+    epochs: int
+    seconds: tuple[float, ...]
+    disk_mib: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will take; epochs and seconds are sums over all of its trials, one trial at a time."""
+
+    trials: int
+    rounds: tuple[int, int]
+    epochs_most: int
+    epochs_expected: int
+    seconds_most: float
+    seconds_expected: float
+    disk_mib: float
+    at_once: int
+    cpus: float
+    gpus: float
+    cluster: dict[str, float]
+    measured: Measured
+
+
+def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
+    """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other.
+
+    Raises:
+        ConfigError: the model can't be trained here, the cluster can't be reached, or not one trial fits it.
+    """
+    settings = plan.settings
+    drawn, macs = _drawn(plan), _Macs()
+    largest = max(drawn, key=lambda c: macs.of(c) * c.batch_size)
+    nodes = cluster_nodes(settings)
+    found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
+    costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
+    each_most = [c.epochs * len(c.shares) for c in costs]
+    share_left = expected_share(settings, costs)
+    trials = settings.trials - _ended(plan)
+    scale = trials / len(costs)
+    most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in costs) * scale
+    return Estimate(
+        trials=trials,
+        rounds=(min(len(c.shares) for c in costs), max(len(c.shares) for c in costs)),
+        epochs_most=round(most),
+        epochs_expected=round(most * share_left[0]),
+        seconds_most=seconds,
+        seconds_expected=seconds * share_left[1],
+        disk_mib=max(c.disk_mib for c in costs),
+        at_once=at_once,
+        cpus=cpus,
+        gpus=gpus,
+        cluster=capacity.total(nodes),
+        measured=found,
+    )
+
+
+def _ended(plan: Plan) -> int:
+    """Trials of a sweep to go on with that need nothing more; what the others have done is not taken off."""
+    if not plan.resumes:
+        return 0
+    view = folder.load(plan.folder)[0]
+    return len(view.trials) - len(view.unfinished) - len(plan.again)
+
+
+def _measured(
+    settings: SweepSettings,
+    largest: RSSTConfig,
+    nodes: Sequence[capacity.Node],
+    measure: Callable[[RSSTConfig, int], Measured],
+) -> tuple[Measured, float, float, int]:
+    """A step with as many beside it as will be on this machine; CPUs and GPUs of a trial, trials at once."""
+    wanted = settings.cpus_per_trial, settings.gpus_per_trial
+    found = measure(largest, 1) if "auto" in wanted else None
+    cpus, gpus = resources.resolve(*wanted, found, largest.num_threads, capacity.roomiest(nodes))
+    on_cluster = address(settings) is not None
+    at_once = min(capacity.trials_at_once(settings, cpus, gpus, nodes, cluster=on_cluster), settings.trials)
+    beside = 1
+    if not on_cluster:
+        beside = min(at_once, int(1 / gpus + 1e-9) if gpus else os.cpu_count() or 1)
+    if found is None or beside > 1:
+        found = measure(largest, max(beside, 1))
+    return found, cpus, gpus, at_once
+
+
+def _drawn(plan: Plan) -> list[RSSTConfig]:
+    count = min(plan.settings.trials, MOST_DRAWS)
+    return [config for _, config in spaces.samples(plan.space, plan.settings.fixed_in_trials, count)]
+
+
+def largest_trial(plan: Plan) -> RSSTConfig:
+    """The drawn trial whose step takes most."""
+    macs = _Macs()
+    return max(_drawn(plan), key=lambda c: macs.of(c) * c.batch_size)
+
+
+class _Macs:
+    """GMACs and parameters of a config's dense model, counted once for each architecture."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[float, int]] = {}
+
+    def of(self, config: RSSTConfig) -> float:
+        return self._size(config)[0]
+
+    def parameters(self, config: RSSTConfig) -> int:
+        """Parameters of the dense model."""
+        return self._size(config)[1]
+
+    def _size(self, config: RSSTConfig) -> tuple[float, int]:
+        from trainables.rsst.data.sources import describe
+        from trainables.rsst.model.cost import gmacs, parameters
+        from trainables.rsst.model.vit import architecture, build
+
+        key = (config.arch, config.img_size, config.patch_size, config.dataset, config.data)
+        if key not in self._known:
+            about = describe(config.dataset, config.data)
+            arch = architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
+            self._known[key] = gmacs(arch), parameters(build(arch, "meta"))
+        return self._known[key]
+
+
+def _cost(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Cost:
+    """The cost of one trial at full length; a round's images cost between the dense and the smallest model's."""
+    shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
+    last = shares[-1]
+    train, val = train_images(config)
+    seconds = []
+    for position in range(config.rounds):
+        alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
+        part = 1.0 if last >= 1 else (alive - last) / (1 - last)
+        image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
+        seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
+    return Cost(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
+
+
+def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[float, float]:
+    """Shares of all epochs and of all seconds that early stopping leaves, when nothing is known of the trials' order.
+
+    Trials of random merit pass the sweep's own rungs, in `IMAGINED_SWEEPS` imagined sweeps.
+    """
+    if settings.stopping == "none" or settings.target_density is None:
+        return 1.0, 1.0
+    epochs, seconds = [], []
+    for seed in range(IMAGINED_SWEEPS):
+        merit = random.Random(seed)
+        halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
+        spent_epochs = spent_s = 0.0
+        for number in range(settings.trials):
+            cost, value = costs[number % len(costs)], merit.random()
+            for position, share in enumerate(cost.shares):
+                spent_epochs, spent_s = spent_epochs + cost.epochs, spent_s + cost.seconds[position]
+                last = position == len(cost.shares) - 1
+                decision = halving.enter(str(number), share, value, last_round=last)
+                if decision and decision.stop:
+                    break
+        whole = [costs[n % len(costs)] for n in range(settings.trials)]
+        epochs.append(spent_epochs / sum(c.epochs * len(c.shares) for c in whole))
+        seconds.append(spent_s / sum(sum(c.seconds) for c in whole))
+    return statistics.fmean(epochs), statistics.fmean(seconds)
+
+
+def cluster_nodes(settings: SweepSettings) -> list[capacity.Node]:
+    """What each node of the cluster that ray_address names has, else this machine, without starting Ray."""
+    if cluster := address(settings):
+        return connected_nodes(cluster)
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}]
+
+
+def _size(mib: float) -> str:
+    return f"{mib / 1024:,.1f} GiB" if mib >= 10 * 1024 else f"{mib:,.1f} MiB" if mib < 100 else f"{mib:,.0f} MiB"
+
+
+def lines(plan: Plan, found: Estimate) -> list[str]:
+    """The estimate as a person reads it."""
+    from trainables.text import duration
+
+    low, high = found.rounds
+    m, at_once = found.measured, found.at_once
+    gpu = f", {found.gpus:g} GPU" if found.gpus else ""
+    there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
+    memory = f"{_size(m.peak_mib)} (process, images not counted)"
+    if m.gpu_total_mib:
+        memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
+    hours = [seconds / at_once for seconds in (found.seconds_most, found.seconds_expected)]
+    rounds = str(low) if low == high else f"{low} to {high}"
+    stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
+    return [
+        f"Plan of the sweep {plan.folder.name} (nothing has been written)",
+        f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each",
+        f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
+        f"(stopping = {plan.settings.stopping}{stopping})",
+        f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "
+        "at once",
+        f"  measured        {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at "
+        f"the end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
+        f"  memory a trial  {memory}",
+        f"  disk a trial    {_size(found.disk_mib)} at most; the sweep {_size(found.disk_mib * found.trials)}",
+        f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
+        f"  folder          {plan.folder.path}",
+        *([f"  {plan.warm.line}"] if plan.warm.line else []),
+    ]

@@ -1,0 +1,142 @@
+"""What a new sweep takes over from former ones: finished trials that are points of its own search.
+
+Comes in: the new sweep's settings and space, names or folders of former sweeps. Goes out: records for the new ledger's
+first line, which hold all that the study needs (the former ledgers are not read again), and what was left out, by
+reason. A former trial is compatible when this space, given its parameters and knobs, makes the same trial, apart from
+the seed and from where it ran; when its images were those that this sweep has; and when it reported what this
+objective asks for. Former trials guide the search. They are not trials of the new sweep: not in its ranking, rungs or
+MLflow runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data.load import load as load_images
+from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.view import TrialView, data_key
+from tune_rsst.search.pretrained import SweepWeights
+from tune_rsst.search.spaces import Space
+from tune_rsst.settings.settings import HERE, SweepSettings
+from tune_rsst.storage import home
+from tune_rsst.storage.folder import SweepFolder, load
+
+NOT_COMPARED = {"seed", "weights", "on_missing_weights", *HERE}  # weights_digest says which weights
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """`trials`: records for the ledger. `left_out`: reason → how many."""
+
+    trials: tuple[dict[str, Any], ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Fields of the ledger's first line; none without former trials."""
+        return {"warm_start": list(self.trials), "warm_start_left_out": dict(self.left_out)} if self.trials else {}
+
+    @property
+    def line(self) -> str | None:
+        """For people; None without former trials."""
+        if not self.trials and not self.left_out:
+            return None
+        left = ", ".join(f"{count} {reason}" for reason, count in self.left_out)
+        return f"warm start: {len(self.trials)} former trials guide the search" + (
+            f"; left out: {left}" if left else ""
+        )
+
+
+def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> WarmStart:
+    """The compatible trials of the sweeps in `settings.warm_start`, in the order of these.
+
+    Raises:
+        ConfigError: there is no such sweep, or none of its trials is compatible (the line says why).
+        LedgerError: a former ledger is damaged.
+    """
+    taken: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    known: set[str] = set()
+    images: dict[tuple[Any, ...], str | None] = {}
+    for name in settings.warm_start:
+        folder = _find(name)
+        for trial in load(folder)[0].trials.values():
+            found = _taken_over(trial, settings, space, weights, images)
+            if isinstance(found, str):
+                left_out[found] += 1
+            elif found["fingerprint"] in known:
+                left_out["there twice"] += 1
+            else:
+                known.add(found["fingerprint"])
+                taken.append({**found, "trial": f"{folder.name}/{trial.trial}", "number": len(taken)})
+    if settings.warm_start and not taken:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "they have no trials"
+        valid = "sweeps with finished trials that this space, objective and data could have given"
+        raise ConfigError("warm_start", " ".join(settings.warm_start), valid, f"left out: {why}")
+    return WarmStart(tuple(taken), tuple(left_out.most_common()))
+
+
+def _find(name: str) -> SweepFolder:
+    folder = SweepFolder(Path(name).expanduser().absolute())
+    return folder if "/" in name and folder.ledger.is_file() else home.find(name)
+
+
+def _taken_over(
+    trial: TrialView,
+    settings: SweepSettings,
+    space: Space,
+    weights: SweepWeights,
+    images: dict[tuple[Any, ...], str | None],
+) -> dict[str, Any] | str:
+    """The record of a compatible trial, or the reason why it is none."""
+    from optuna.distributions import distribution_to_json
+    from optuna.trial import FixedTrial
+
+    if trial.state != "finished":
+        return trial.state
+    objective = Objective.of(settings.flat())
+    metrics = trial.metrics
+    if objective.values(metrics) is None or not objective.limits.keys() <= metrics.keys():
+        return "without a number that the objective asks for"
+    point = FixedTrial({**trial.knobs, **trial.params})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # all that Optuna does about a value out of its range
+            draw = space.draw(point, settings.fixed_in_trials)
+        config = weights.complete(RSSTConfig.from_knobs(draw.knobs))
+    except ConfigError:
+        return "outside this space's ranges"
+    here, there = config.knobs(), RSSTConfig.from_knobs(trial.knobs).knobs()
+    if other := [name for name in here if name not in NOT_COMPARED and here[name] != there[name]]:
+        return f"with another {other[0]}"
+    if not _same_images(trial, config, images):
+        return "with other images"
+    return {
+        "params": dict(point.params),
+        "distributions": {name: distribution_to_json(d) for name, d in point.distributions.items()},
+        "fingerprint": trial.fingerprint,
+        "metrics": {name: metrics[name] for name in _used(objective, metrics)},
+    }
+
+
+def _used(objective: Objective, metrics: dict[str, Any]) -> list[str]:
+    """What values and constraints are made of, and what says that the model is at the target."""
+    names = ["val_top1", "test_top1", "params", "kept_share", "kept_share_asked", objective.against, *objective.limits]
+    return [name for name in dict.fromkeys(names) if name in metrics]
+
+
+def _same_images(trial: TrialView, config: RSSTConfig, images: dict[tuple[Any, ...], str | None]) -> bool:
+    """Whether this sweep's images, split by the former trial's seed, are those it had; yes where that can't be seen."""
+    if not trial.data_digest:
+        return True
+    place = data_key(trial.knobs)
+    if place not in images:
+        try:
+            images[place] = load_images(RSSTConfig.from_knobs({**config.knobs(), "seed": trial.knobs["seed"]})).digest
+        except ConfigError:  # the driver of a cluster need not have them: the workers look
+            images[place] = None
+    return images[place] in (None, trial.data_digest)

@@ -1,0 +1,1 @@
+"""Pictures of trials and sweeps, and the HTML page that holds them."""

@@ -1,0 +1,145 @@
+"""One HTML page with everything a sweep found; it opens without a network.
+
+Comes in: the ledger's view and the sweep's folder. Goes out: report.html, with plotly and every picture inside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.report import sweep_figures, trial_figures
+from tune_rsst.results.columns import counts, reasons, short_number, state_words
+from tune_rsst.results.commands import next_commands
+from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
+from tune_rsst.storage.folder import SweepFolder
+
+MOST_TRIALS_WITH_PICTURES = 12
+COLUMNS = {
+    "val_top1": ("val_top1 (share)", "{:.4f}"),
+    "test_top1": ("test_top1 (share)", "{:.4f}"),
+    "kept_share": ("kept units (share)", "{:.3f}"),
+    "density": ("density (share)", "{:.3f}"),
+    "params": ("parameters", "{:,}"),
+    "gmacs": ("GMACs", "{:.4g}"),
+    "latency_ms": ("latency (ms)", "{:.3f}"),
+    "hardening_gap": ("hardening gap (share)", "{:.4f}"),
+    "epochs_trained": ("epochs", "{}"),
+    "init_effective": ("started from", "{}"),
+}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; max-width: 1200px; margin: 2em auto; padding: 0 1em }
+h1, h2 { line-height: 1.2 } h2 { margin-top: 2em; border-bottom: 1px solid #e2e8f0 }
+table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
+th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #e2e8f0; white-space: nowrap }
+tr.best { background: #dcfce7; font-weight: 600 } pre { background: #f1f5f9; padding: 8px; overflow-x: auto }
+img { max-width: 100%; display: block; margin: 8px 0 } .note { color: #64748b } summary { cursor: pointer }
+"""
+
+
+def write_report(folder: SweepFolder, view: SweepView, state: str, path: Path) -> Path:
+    """Write the page to `path` and return it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for part in _page(folder, view, state):
+            file.write(part + "\n")
+    temporary.replace(path)
+    return path
+
+
+def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
+    from plotly.offline import get_plotlyjs
+
+    title = f"Sweep {escape(view.name)}"
+    yield "<!doctype html>"
+    yield f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">'
+    yield f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
+    yield f"<h1>{title}</h1>"
+    yield from _head(view, state)
+    yield "<h2>Trials</h2>"
+    yield from _table(view)
+    for name, figure in sweep_figures.interactive(view):
+        yield f"<h2>{name.replace('_', ' ').capitalize()}</h2>"
+        yield f'<p class="note">{escape(sweep_figures.CAPTIONS[name])}.</p>'
+        if isinstance(figure, str):
+            yield f"<p>No figure: {escape(figure)}.</p>"
+        else:
+            yield figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
+    yield from _trials(folder, view)
+    yield "<h2>Commands</h2>"
+    for what, command in next_commands(folder, view, state):
+        yield f"<p>{escape(what)}:</p><pre>{escape(command)}</pre>"
+    yield "</body></html>"
+
+
+def _head(view: SweepView, state: str) -> Iterator[str]:
+    began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
+    yield f"<p>{escape(state)}: {counts(view) or 'no trials yet'}; begun {began}."
+    yield f" Objective: {escape(Objective.of(view.settings).words)}."
+    best = best_of(view)
+    if best is None:
+        yield " No trial that the objective allows has finished yet.</p>"
+        return
+    m = best.metrics
+    yield (
+        f" Best: <b>{best.trial}</b>, val_top1 {m['val_top1']:.4f}, test_top1 {m.get('test_top1', float('nan')):.4f}"
+        f" at kept share {m['kept_share']:.3f}, started from {escape(str(m.get('init_effective')))}.</p>"
+    )
+    versions = view.start.get("versions") or {}
+    about = {name: view.start[name] for name in ("host", "git", "seed", "space") if view.start.get(name) is not None}
+    yield f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in {**about, **versions}.items()))}</p>'
+
+
+def _table(view: SweepView) -> Iterator[str]:
+    best, front, numbers, places = best_of(view), pareto_front(view), ranks(view), standing(view)
+    searched = sorted({name for trial in view.trials.values() for name in trial.params})
+    heads = [
+        "",
+        "trial",
+        "state",
+        "front",
+        *(head for head, _ in COLUMNS.values()),
+        *map(sweep_figures.with_unit, searched),
+    ]
+    yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
+    for trial in [*rank(view), *view.unfinished]:
+        m = trial.metrics
+        cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
+        cells.append("yes" if trial.trial in front else "")
+        cells += [form.format(m[n]) if m.get(n) is not None else "" for n, (_, form) in COLUMNS.items()]
+        cells += [short_number(trial.params.get(name, "")) for name in searched]
+        mark = ' class="best"' if best and best.trial == trial.trial else ""
+        yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table>"
+    for line in reasons(trial for trial in view.trials.values() if trial.reason):
+        yield f'<p class="note">{escape(line)}</p>'
+
+
+def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
+    """Pictures of the best-ranked trials, from their files where they are drawn already; the first is open."""
+    yield "<h2>The trials one by one</h2>"
+    shown = [trial for trial in rank(view) if trial.round_events][:MOST_TRIALS_WITH_PICTURES]
+    left_out = len(view.trials) - len(shown)
+    if left_out:
+        yield f'<p class="note">The {len(shown)} that rank highest; {left_out} without pictures here.</p>'
+    for place, trial in enumerate(shown):
+        yield f"<details{' open' if place == 0 else ''}><summary>{trial.trial}, {trial.state}</summary>"
+        files = sorted((folder.pictures / trial.trial).glob("*.png")) if trial.ended_at else []
+        for file in files or trial_figures.save_trial(trial, folder.pictures / trial.trial):
+            alt = f"{trial.trial}: {trial_figures.CAPTIONS[file.stem]}"
+            png = base64.b64encode(file.read_bytes()).decode()
+            yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
+        yield f"{_knobs(trial)}</details>"
+
+
+def _knobs(trial: TrialView) -> str:
+    return "<pre>" + escape("\n".join(f"{k}: {v}" for k, v in trial.knobs.items() if v is not None)) + "</pre>"

@@ -1,0 +1,140 @@
+"""A trial's pictures: its rounds, its penalty, its layers; drawn from the ledger's view, as PNG.
+
+Comes in: a `TrialView`. Goes out: matplotlib figures by name, and files. Nothing here uses pyplot, so no state is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
+from tune_rsst.ledger.view import TrialView
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+DPI = 100
+POINTS = 200
+MANY_CELLS = 200  # a map of more cells has no numbers in them
+AFTER, BEFORE, SIZE = "#1d4ed8", "#94a3b8", "#c2410c"
+CAPTIONS = {
+    "rounds": "Accuracy and density over the rounds, before and after hardening",
+    "penalty": "The penalty over one round",
+    "layers": "Kept heads and neurons per layer",
+}
+
+
+def trial_figures(trial: TrialView) -> Iterator[tuple[str, Figure]]:
+    """(name, figure) of what `trial` has data for; a trial that never finished a round has only its penalty."""
+    if trial.round_events:
+        yield "rounds", rounds_figure(trial)
+    if trial.knobs.get("struct", "rsst") == "rsst" and {"RST_schedule", "epochs"} <= trial.knobs.keys():
+        yield "penalty", penalty_figure(trial)
+    if any("heads_kept_per_layer" in event for event in trial.round_events):
+        yield "layers", layers_figure(trial)
+
+
+def save_trial(trial: TrialView, folder: Path) -> list[Path]:
+    """Write the pictures of `trial` into `folder` (made if missing) and return their paths.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in trial_figures(trial):
+        paths.append(folder / f"{name}.png")
+        save(figure, paths[-1])
+    return paths
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG; a reader finds the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png", dpi=DPI)
+    temporary.replace(path)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def rounds_figure(trial: TrialView) -> Figure:
+    """Left axis: validation accuracy before and after hardening; right axis: density; against the round."""
+    figure = new_figure(8, 4.5)
+    axes = figure.subplots()
+    events = trial.round_events
+    rounds = [event["round"] for event in events]
+    before = [e.get("val_top1_before_hardening", float("nan")) for e in events]
+    axes.plot(rounds, before, "D--", mfc="none", ms=10, color=BEFORE,
+              label="val_top1 before hardening")  # fmt: skip
+    axes.plot(rounds, [e["val_top1"] for e in events], "o-", color=AFTER, label="val_top1 after hardening")
+    size = axes.twinx()
+    size.step(rounds, [e["density"] for e in events], "s:", where="mid", color=SIZE, label="density")
+    size.set_ylim(0, 1.05)
+    size.set_ylabel("density (share of prunable parameters)", color=SIZE)
+    axes.set_xlabel("round (number)")
+    axes.set_ylabel("validation accuracy (share)")
+    axes.set_xticks(rounds[:: max(1, len(rounds) // 15)])
+    axes.grid(alpha=0.3)
+    axes.set_title(f"{trial.trial}: accuracy and density over the rounds")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def penalty_figure(trial: TrialView) -> Figure:
+    """Left: λ over the epochs of a round; right: what is left of the doomed norm by the penalty's formula."""
+    k = trial.knobs
+    name, g, p, epochs = str(k["RST_schedule"]), float(k["reg_granularity_prune"]), float(k["exponents"]), k["epochs"]
+    progress = [i / POINTS for i in range(POINTS + 1)]
+    figure = new_figure(8, 4)
+    axes = figure.subplots()
+    at = [t * epochs for t in progress]
+    axes.plot(at, [ramp(name, t, g, p) for t in progress], color=AFTER, label="λ")
+    axes.set_xlabel("epochs of the round (epochs)")
+    axes.set_ylabel("penalty coefficient λ (no unit)", color=AFTER)
+    axes.grid(alpha=0.3)
+    if k.get("penalty_form", "normalized") == "normalized":
+        import math
+
+        left = axes.twinx()
+        shares = [math.exp(-DEPTH * g * pressed(name, t, g, p)) for t in progress]
+        left.plot(at, shares, "--", color=SIZE)
+        left.set_ylim(0, 1.05)
+        left.set_ylabel("doomed norm left by the penalty alone (share)", color=SIZE)
+    ramp_name = f"{name}, g = {g:.3g}" + (f", p = {p:.3g}" if name == "exp_custom_exponents" else "")
+    axes.set_title(f"{trial.trial}: λ over a round ({ramp_name})")
+    return figure
+
+
+def layers_figure(trial: TrialView) -> Figure:
+    """Two maps, layers by rounds: heads kept and neurons kept."""
+    events = [event for event in trial.round_events if "heads_kept_per_layer" in event]
+    kinds = [kind for kind in ("heads", "neurons") if f"{kind}_kept_per_layer" in events[0]]
+    layers = len(events[0]["heads_kept_per_layer"])
+    figure = new_figure(5 * len(kinds), 2.2 + 0.3 * layers)
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        _map(figure, axes, [e["round"] for e in events], [e[f"{kind}_kept_per_layer"] for e in events], kind)
+    figure.suptitle(f"{trial.trial}: kept heads and neurons per layer")
+    return figure
+
+
+def _map(figure: Figure, axes: Any, rounds: list[int], counts: list[list[int]], kind: str) -> None:
+    cells = [list(row) for row in zip(*counts, strict=True)]
+    image = axes.imshow(cells, aspect="auto", cmap="Blues", vmin=0, origin="lower")
+    axes.set_xticks(range(len(rounds)), [str(r) for r in rounds])
+    axes.set_yticks(range(len(cells)))
+    axes.set_xlabel("round (number)")
+    axes.set_ylabel("layer (number)")
+    figure.colorbar(image, ax=axes, label=f"{kind} kept (number)")
+    if len(cells) * len(rounds) <= MANY_CELLS:
+        most = max(map(max, cells))
+        for y, row in enumerate(cells):
+            for x, value in enumerate(row):
+                axes.text(x, y, str(value), ha="center", va="center", color="white" if value > most / 2 else "black")

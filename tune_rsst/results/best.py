@@ -1,0 +1,57 @@
+"""The best trial's knobs and model as files: best.yaml and best_model.
+
+In: a sweep's folder and view. Out: files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results.ranking import best_of
+from tune_rsst.storage.bucket import fetch_model
+from tune_rsst.storage.folder import SweepFolder
+
+MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
+RERUN_LEAVES_OUT = ("save_dir", "on_missing_weights")
+
+
+def best_is_written(folder: SweepFolder, view: SweepView) -> bool:
+    """Whether best.yaml and the best model are there, as far as there is a best trial."""
+    return best_of(view) is None or (
+        folder.best.exists() and all((folder.best_model / n).exists() for n in MODEL_FILES)
+    )
+
+
+def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
+    """Write best.yaml and best_model/ of the best trial there is; each file under a temporary name first."""
+    best = best_of(view)
+    if best is None:
+        return None
+    m = best.metrics
+    lines = [
+        f"# Sweep {folder.name}, trial {best.trial}: val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
+        f"kept share {m['kept_share']:.4f}, init_effective {m.get('init_effective')}",
+        f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
+        "# python -m trainables --config best.yaml --save_dir FOLDER",
+    ]
+    kept = {name: value for name, value in best.knobs.items() if name not in RERUN_LEAVES_OUT and value is not None}
+    lines += [f"{name}: {json.dumps(value)}" for name, value in kept.items()]
+    temporary = folder.path / ".best.yaml.tmp"
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(folder.best)
+    fetch_model(folder, view.settings.get("storage"), best.fingerprint)
+    _copy_model(folder.store(best.fingerprint), folder.best_model)
+    return best
+
+
+def _copy_model(store: Path, target: Path) -> None:
+    new = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    for name in MODEL_FILES:
+        shutil.copy2(store / name, new / name)
+    shutil.rmtree(target, ignore_errors=True)
+    new.rename(target)

@@ -1,0 +1,95 @@
+"""Looking at a sweep from any terminal: conditions on trials, the ranking as CSV, the table while a driver writes.
+
+Comes in: a sweep's folder, conditions such as state=finished or val_top1>=0.9. Goes out: text.
+"""
+
+from __future__ import annotations
+
+import csv
+import operator
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results.ranking import rank, ranks
+
+Condition = Callable[[TrialView], bool]
+COMPARE = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+NOT_IN_CSV = ("lines", "listing", "source", "warning")
+
+
+def value_of(trial: TrialView, name: str) -> Any:
+    """A trial's state, metric, searched parameter or knob; None where it has none of that name."""
+    if name in ("trial", "state", "reason"):
+        return getattr(trial, name)
+    return next((d[name] for d in (trial.metrics, trial.params, trial.knobs) if d.get(name) is not None), None)
+
+
+def conditions(view: SweepView, texts: Sequence[str]) -> Condition:
+    """One condition of all `texts`, each NAME OP VALUE.
+
+    Raises:
+        ConfigError: it is no condition, or no trial has anything of that name.
+    """
+    tests: list[Condition] = []
+    for text in texts:
+        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*", text)
+        if match is None:
+            raise ConfigError(
+                "where", text, "NAME OP VALUE with one of " + " ".join(COMPARE), "such as 'val_top1>=0.9'"
+            )
+        name, sign, wanted = match.groups()
+        if view.trials and all(value_of(trial, name) is None for trial in view.trials.values()) and name != "reason":
+            raise ConfigError("where", text, "a metric, knob or state that a trial has", f"none has {name}")
+        tests.append(_test(text, name, sign, wanted))
+    keep: Condition = lambda trial: all(test(trial) for test in tests)  # noqa: E731
+    for trial in view.trials.values():
+        keep(trial)  # what can't be compared is said before anything is printed
+    return keep
+
+
+def _test(text: str, name: str, sign: str, wanted: str) -> Condition:
+    def test(trial: TrialView) -> bool:
+        value = value_of(trial, name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                return bool(COMPARE[sign](float(value), float(wanted)))
+            except ValueError:
+                raise ConfigError("where", text, f"a number after {sign}: {name} is one") from None
+        if value is None:
+            return False
+        if sign not in ("=", "!="):
+            raise ConfigError("where", text, f"{name}=TEXT or {name}!=TEXT: it is no number")
+        return bool(COMPARE[sign](str(value).lower(), wanted.lower()))
+
+    return test
+
+
+def print_csv(view: SweepView, keep: Condition) -> None:
+    """Ended trials by rank, then running ones; every metric that is a number or a text, then what was searched.
+
+    As in the table, only finished trials that the objective allows have a rank.
+    """
+    trials, places = [*rank(view), *view.unfinished], ranks(view)
+    metrics = [
+        n for t in trials for n, v in t.metrics.items() if not isinstance(v, list | dict) and n not in NOT_IN_CSV
+    ]
+    searched = [name for trial in trials for name in trial.params]
+    names, knobs = list(dict.fromkeys(metrics)), [f"knob.{name}" for name in dict.fromkeys(searched)]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["rank", "trial", "state", "reason", *names, *knobs])
+    for trial in trials:
+        if keep(trial):
+            row = [places.get(trial.trial), trial.trial, trial.state, trial.reason]
+            row += [trial.metrics.get(name) for name in names]
+            writer.writerow(row + [trial.params.get(name.removeprefix("knob.")) for name in knobs])

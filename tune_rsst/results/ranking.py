@@ -1,0 +1,80 @@
+"""Which trials are good by the objective. The one place that ranks trials and says what the front is.
+
+In: the view of a ledger. Out: trials in order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.view import SweepView, TrialView
+
+Standing = Literal["feasible", "infeasible", "stopped", "failed", "running"]
+
+
+def at_target(view: SweepView, trial: TrialView) -> bool:
+    """Whether the trial's newest model is one that the sweep is after; the trial may still run, or be stopped."""
+    return Objective.of(view.settings).allows(trial.metrics)
+
+
+def order(trial: TrialView) -> tuple[float, float, int]:
+    """Best first: val_top1, then fewer parameters, then the lower number."""
+    return -trial.metrics.get("val_top1", -1.0), trial.metrics.get("params", math.inf), trial.number
+
+
+def standing(view: SweepView) -> dict[str, Standing]:
+    """Every trial's place in plots and tables: finished ones are feasible or not, the others are what they are."""
+    objective = Objective.of(view.settings)
+    return {name: _standing(objective, trial) for name, trial in view.trials.items()}
+
+
+def _standing(objective: Objective, trial: TrialView) -> Standing:
+    if trial.state == "finished":
+        return "feasible" if objective.allows(trial.metrics) else "infeasible"
+    return {"stopped": "stopped", "failed": "failed"}.get(trial.state, "running")  # type: ignore[return-value]
+
+
+def ranking(view: SweepView) -> list[TrialView]:
+    """Finished trials that the objective allows, best first (`order`); their models are hardened."""
+    places = standing(view)
+    return sorted((t for t in view.trials.values() if places[t.trial] == "feasible"), key=order)
+
+
+def best_of(view: SweepView) -> TrialView | None:
+    """The first of the ranking (pareto: the most accurate of the front); None while there is none."""
+    return next(iter(ranking(view)), None)
+
+
+def pareto_front(view: SweepView) -> list[str]:
+    """Trials that no other feasible one beats in val_top1 and `against` both, smallest first.
+
+    Only finished trials, whose model is hardened, and within the limits. Sweeps with another objective than pareto have
+    a front too, against density; equal trials are all on it.
+    """
+    objective = Objective.of(view.settings)
+    against = objective.against
+    done = [t for t in view.trials.values() if t.state == "finished" and {"val_top1", against} <= t.metrics.keys()]
+    done = [t for t in done if objective.within_limits(t.metrics)]
+    done.sort(key=lambda t: (t.metrics[against], -t.metrics["val_top1"], t.number))
+    front: list[str] = []
+    best, at = -math.inf, -math.inf
+    for trial in done:
+        value, size = trial.metrics["val_top1"], trial.metrics[against]
+        if value > best or (value == best and size == at):
+            front.append(trial.trial)
+            best, at = value, size
+    return front
+
+
+def rank(view: SweepView) -> list[TrialView]:
+    """Ended trials: finished ones that the objective allows, best first; other finished ones, stopped, failed."""
+    places, groups = standing(view), ("feasible", "infeasible", "stopped", "failed")
+    ended = [t for t in view.trials.values() if places[t.trial] in groups]
+    return sorted(ended, key=lambda t: (groups.index(places[t.trial]), *order(t)))
+
+
+def ranks(view: SweepView) -> dict[str, int]:
+    """Trial → its place from 1 on; only finished trials that the objective allows have one."""
+    return {trial.trial: place for place, trial in enumerate(ranking(view), start=1)}

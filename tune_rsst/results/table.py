@@ -1,0 +1,163 @@
+"""The ranking as text, for a terminal or a log: on a terminal as many columns as fit, the least telling ones go first.
+
+Comes in: the ledger's view and the sweep's folder. Goes out: printed lines, one a trial; `fitting`, `counts` and the
+other public names are what the live table, the listing of spaces, the CSV and the report have in common with it.
+A searched parameter's column is called knob.NAME until it is printed: metrics and knobs may have one name (epochs).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results.columns import (
+    COLUMNS,
+    KNOB,
+    LEGEND,
+    SHORT,
+    counts,
+    legend,
+    reasons,
+    searched,
+    searched_cell,
+    state_words,
+)
+from tune_rsst.results.commands import next_commands
+from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
+from tune_rsst.storage.folder import SweepFolder
+
+LOG_WIDTH = 220
+BETWEEN = 2
+GO_FIRST, GO_LAST = ("epochs", "params", "gmacs"), ("gap", "init_effective")  # the searched parameters in between
+TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
+
+
+def make_console() -> Console:
+    """Standard output; wider than rich would guess where it is no terminal, so that logs have whole lines."""
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def plain_table(columns: Iterable[str]) -> Table:
+    """An empty table whose cells keep to one line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        name = column.removeprefix(KNOB)
+        heading = column if name != column and name in COLUMNS else SHORT.get(name, name)
+        table.add_column(heading, justify="left" if name in TO_THE_LEFT else "right", no_wrap=True)
+    return table
+
+
+def fitting(
+    console: Console, columns: Sequence[str], go_first: Iterable[str], draw: Callable[[list[str]], Table]
+) -> tuple[Table, list[str]]:
+    """A table and those of `columns`, the last ones that `draw` draws, that are in it.
+
+    On a terminal it has as many as there is room for, and leaves those of `go_first` out in this order; in a file or a
+    pipe it has them all, however wide that is.
+    """
+    left = list(columns)
+    table = draw(left)
+    wide = [max(map(cell_len, (str(c.header), *map(str, c.cells)))) for c in table.columns]
+    total = sum(wide) + BETWEEN * (len(wide) - 1)
+    if not console.is_terminal:
+        table.width = total
+        return table, left
+    room = dict(zip(left, wide[len(wide) - len(left) :], strict=True))
+    for column in go_first:
+        if total <= console.width:
+            break
+        left.remove(column)
+        total -= room[column] + BETWEEN
+    return (table if len(left) == len(columns) else draw(left)), left
+
+
+def print_fitting(console: Console, table: Table, *lines: str) -> None:
+    """A table that `fitting` made, and lines that explain it; only a terminal breaks them, between words."""
+    console.print(table, soft_wrap=not console.is_terminal)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
+# --- the ranking -----------------------------------------------------------------------------------------------------
+
+
+def print_table(
+    console: Console,
+    folder: SweepFolder,
+    view: SweepView,
+    state: str,
+    keep: Callable[[TrialView], bool] = lambda trial: True,
+) -> None:
+    """The ranking (of the trials that `keep` keeps), what it means, where everything lies, what to type next."""
+    best = best_of(view)
+    _line(console, f"\nSweep {folder.name}: {state}; {counts(view) or 'no trials yet'}\n")
+    if view.trials:
+        columns, knobs = [*COLUMNS, *searched(view)], searched(view)
+        go_first = (*GO_FIRST, *reversed(knobs), *GO_LAST)
+        table, shown = fitting(console, columns, go_first, lambda names: _ranking(view, best, names, keep))
+        missing = [_left_out(view, [n for n in columns if n not in shown])] if len(shown) < len(columns) else []
+        print_fitting(console, table, legend(LEGEND, shown), *missing)
+        hidden = sum(not keep(trial) for trial in view.trials.values())
+        if hidden:
+            _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
+    for line in reasons(trial for trial in view.trials.values() if trial.state == "failed"):
+        _line(console, line)
+    for line in _summary(folder, view, best):
+        _line(console, line)
+    for title, command in next_commands(folder, view, state):
+        _line(console, f"\n{title}:\n  {command}")
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
+    places, front, numbers = standing(view), _front(view), ranks(view)
+    table = plain_table(["#", "trial", "state", *names])
+    for trial in filter(keep, [*rank(view), *view.unfinished]):
+        cells = [COLUMNS[n](trial) if n in COLUMNS else searched_cell(trial, n) for n in names]
+        style = "bold green" if best and trial.trial == best.trial else None
+        words = state_words(trial, places[trial.trial], trial.trial in front)
+        table.add_row(str(numbers.get(trial.trial, "")), trial.trial, words, *cells, style=style)
+    return table
+
+
+def _left_out(view: SweepView, names: list[str]) -> str:
+    """What the terminal had no room for. What the trials started from is said all the same."""
+    starts = sorted({str(t.metrics["init_effective"]) for t in view.trials.values() if "init_effective" in t.metrics})
+    said = [f"{n} ({' or '.join(starts)})" if n == "init_effective" else n.removeprefix(KNOB) for n in names]
+    return f"Too narrow for {', '.join(said)}; tune-rsst show has them in a wider terminal, or with --csv"
+
+
+def _front(view: SweepView) -> list[str]:
+    """Trials on the front of a sweep that looks for one."""
+    return pareto_front(view) if view.settings.get("objective") == "pareto" else []
+
+
+def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
+    after = Objective.of(view.settings).words
+    if best is None:
+        told = f"\nNo finished trial counts yet; the objective: {after}."
+    else:
+        m = best.metrics
+        told = (
+            f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
+            f"kept share {m['kept_share']:.3f} (objective: {after})"
+        )
+    if front := _front(view):
+        told += f"\nFront, smallest first: {', '.join(front)}"
+    former = sorted({name.rpartition("/")[0] for name in view.former})
+    guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
+    lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
+    if folder.best.exists():
+        lines.append(f"Best trial's knobs: {folder.best}")
+    if folder.best_model.exists():
+        lines.append(f"Best trial's model: {folder.best_model}")
+    return lines

@@ -1,0 +1,92 @@
+"""The connection to Ray: a cluster that runs, or a local Ray for as long as the sweep; and what ends a sweep early.
+
+Comes in: an address or none. Goes out: Ray, connected. SIGTERM (what `ray job stop` and a scheduler send) then ends the
+sweep as Ctrl-C does, but the driver hears of it first: `ray job stop` kills 3 s later, and Tune waits longer than that
+for its workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from trainables.rsst.config import ConfigError
+from tune_rsst.interrupt import deaf
+from tune_rsst.settings.settings import SweepSettings
+
+OBJECT_STORE_BYTES = 200 * 1024**2
+# Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new engine prints a box even when told to be silent
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
+}
+
+
+def address(settings: SweepSettings) -> str | None:
+    """The cluster to connect to; None for a local Ray."""
+    return settings.ray_address or os.environ.get("RAY_ADDRESS")
+
+
+@contextmanager
+def connected(settings: SweepSettings, local_folder: str, leaving: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Ray, connected. `leaving` is called, in the signal's handler, when SIGTERM came."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    before = signal.getsignal(signal.SIGTERM)
+
+    def as_interrupt(number: int, frame: object) -> None:
+        leaving()
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, as_interrupt)
+    running = address(settings)
+    if running:
+        ray.init(address=running, **common)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _temp_dir=local_folder,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **common,
+        )
+    try:
+        signal.signal(signal.SIGTERM, as_interrupt)  # again: ray.init installs its own
+        yield
+    finally:
+        with deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
+            ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def connected_nodes(cluster: str) -> list[Mapping[str, float]]:
+    """What each node of the cluster at the address `cluster` has.
+
+    Raises:
+        ConfigError: it can't be reached.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    try:
+        ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None
+    finally:
+        ray.shutdown()

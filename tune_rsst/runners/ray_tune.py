@@ -1,0 +1,173 @@
+"""Ray Tune's three doors to the driver: Searcher, TrialScheduler, Callback. None of them holds state, none ever raises.
+
+An exception here would end the whole sweep inside Tune, so what goes wrong is kept in `driver.broken` and the sweep is
+stopped in order (as by Ctrl-C). Tune pickles these objects into its own, disposable state; nothing is in the pickles.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from trainables.worker.ray_trainable import RSSTTrainable
+from tune_rsst.storage.folder import SweepFolder
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+
+
+MAX_WORKER_FAILURES = 2
+log = logging.getLogger(__name__)
+
+
+class _Door:
+    """What the doors share: the driver, a guard around it, an empty pickle."""
+
+    driver: Driver
+
+    def guarded(self, action: Callable[[], Any], otherwise: Any = None) -> Any:
+        """`action()`; where it raises, the sweep is stopped and `otherwise` returned."""
+        if self.driver.broken is not None:
+            return otherwise
+        try:
+            return action()
+        except Exception as error:
+            log.debug("the driver failed", exc_info=True)
+            self.driver.broken = f"{type(error).__name__}: {error}"
+            signal.raise_signal(signal.SIGINT)
+            return otherwise
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerSearcher(_Door, Searcher):
+    """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
+
+    def __init__(self, driver: Driver, folder: SweepFolder, resources: dict[str, float]) -> None:
+        super().__init__()
+        self.driver, self._folder, self._resources = driver, folder, resources
+        where = driver.settings.storage
+        self._storage = f"{where.rstrip('/')}/{folder.name}" if where else None
+        self._keys: dict[str, str] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self.guarded(lambda: self._suggest(trial_id), otherwise=Searcher.FINISHED)
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str:
+        trial = self.driver.next_trial()
+        if trial is None:
+            return Searcher.FINISHED
+        self._keys[trial_id] = trial.trial
+        return {
+            "trial_key": trial.trial,
+            "knobs": self._folder.with_own_weights(self.driver.knobs_of(trial)),
+            "store": str(self._folder.trials),
+            "storage": self._storage,
+            "reported": len(trial.seen),
+            "retried": trial.micro_batch_size is not None,
+            "resources": self._resources,
+            "system_metrics": self.driver.settings.system_metrics,
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self._keys.pop(trial_id, None)
+        if error and trial is not None:
+            self.guarded(lambda: self.driver.given_up(trial))
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        return None
+
+
+class LedgerScheduler(_Door, FIFOScheduler):
+    """Hands every result to the driver and passes its decision on."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        known = self._reports_of(result)
+        stop = self.guarded(lambda: self.driver.take(result), otherwise=True)
+        if self._reports_of(result) > known:  # losses count from here: a spot node that goes now and then is no fault
+            trial.run_metadata.num_failures = 0
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def _reports_of(self, result: dict[str, Any]) -> int:
+        found = self.driver.view.trials.get(result.get("trial_key", ""))
+        return len(found.seen) if found else 0
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if "trial_key" in result:  # results with done = True come here only
+            self.guarded(lambda: self.driver.take(result))
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.guarded(lambda: self.driver.worker_error(trial.config["trial_key"], _reason(trial)))
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of what the worker raised, or of what Tune wrote down where the worker could raise nothing."""
+    error = trial.get_pickled_error()
+    lines = [line.strip() for line in str(error or _written_down(trial)).splitlines() if line.strip()]
+    if error is None:
+        return f"the worker was lost: {lines[-1] if lines else 'its process or its node is gone'}"[:500]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
+
+
+def _written_down(trial: Trial) -> str:
+    file = trial.error_file
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).is_file() else ""
+
+
+class Ticker(_Door, Callback):
+    """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
+
+    def __init__(self, driver: Driver, tick: Callable[[], None]) -> None:
+        self.driver, self._tick = driver, tick
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.guarded(self.driver.leave)
+        try:
+            self._tick()
+        except Exception:
+            log.debug("the live table failed", exc_info=True)
+
+
+def fit(
+    driver: Driver, folder: SweepFolder, resources: dict[str, float], at_once: int, tick: Callable[[], None]
+) -> None:
+    """Let Tune run what the driver gives out, `at_once` trials at a time, each with `resources` (CPU, GPU)."""
+    tuner = tune.Tuner(
+        RSSTTrainable,
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearcher(driver, folder, resources),
+            scheduler=LedgerScheduler(driver),
+            num_samples=driver.remaining,
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="run",
+            storage_path=str(folder.tune),
+            callbacks=[Ticker(driver, tick)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_FAILURES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()

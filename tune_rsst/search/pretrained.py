@@ -1,0 +1,85 @@
+"""Pretrained weights of a sweep: looked for once, on the driver, and given to every trial as one verified copy.
+
+Comes in: the trials that a space may ask for. Goes out: the two knobs (weights, weights_digest) that make a trial take
+exactly these weights; so no worker asks a hub, and no two trials start from different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data.sources import describe
+from trainables.rsst.model.pretrained import ResolvedWeights, check_fit, copy_verified, intact, resolve
+from trainables.rsst.model.vit import architecture, build
+
+
+class SweepWeights:
+    """Answers by (arch, weights); what is not there is refused or falls back, as on_missing_weights says."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
+        self._folder: Path | None = None
+
+    def record(self) -> list[dict[str, Any]]:
+        """What was found, JSON-able, for the ledger; `recalled` reads it."""
+        return [
+            {"arch": arch, "weights": weights, "digest": found.digest, "source": found.source, "problem": found.problem}
+            for (arch, weights), found in self._found.items()
+        ]
+
+    @classmethod
+    def recalled(cls, record: Iterable[dict[str, Any]], folder: Path) -> SweepWeights:
+        """What a former driver found, with its copies in `folder`: the trials of a resume start from the same weights.
+
+        Raises:
+            ConfigError: a copy is gone or is not what it was.
+        """
+        known = cls()
+        for entry in record:
+            digest = entry["digest"]
+            path = folder / f"weights-{digest}.safetensors" if digest else None
+            if path is not None and not intact(path, digest):
+                raise ConfigError("weights", path, f"the sweep's own copy with digest {digest}", "put it back")
+            found = ResolvedWeights(path, digest, entry["source"], entry["problem"])
+            known._found[entry["arch"], entry["weights"]] = found
+        return known
+
+    def look_for(self, configs: Iterable[RSSTConfig]) -> None:
+        """Resolve the weights of all `configs` that ask for some.
+
+        Raises:
+            ConfigError: they can't be had, and on_missing_weights = error (the default of a sweep); or they do not fit
+                the model.
+        """
+        for config in configs:
+            if config.pretrained and (config.arch, config.weights) not in self._found:
+                found = resolve(config)
+                if found.path is not None:
+                    _check_fit(config)
+                self._found[config.arch, config.weights] = found
+
+    def copy_into(self, folder: Path) -> None:
+        """Keep what was found in `folder`, where every worker reads it."""
+        self._folder = folder
+        self._found = {name: copy_verified(found, folder) for name, found in self._found.items()}
+
+    def complete(self, config: RSSTConfig) -> RSSTConfig:
+        """`config` with the address and digest of its weights."""
+        if not config.pretrained or config.weights_digest is not None:
+            return config
+        if (config.arch, config.weights) not in self._found:
+            self.look_for([config])
+            if self._folder is not None:
+                self.copy_into(self._folder)
+        knobs: dict[str, Any] = config.knobs() | self._found[config.arch, config.weights].knobs()
+        return RSSTConfig.from_knobs(knobs)
+
+
+def _check_fit(config: RSSTConfig) -> None:
+    """Now and once, not in the first step of every trial."""
+    about = describe(config.dataset, config.data)
+    model = build(architecture(config, in_chans=about.in_chans, num_classes=about.num_classes), "meta")
+    check_fit(config, model)

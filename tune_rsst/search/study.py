@@ -1,0 +1,274 @@
+"""The Optuna study of a sweep: asked for trials, told how they ended. A view of the ledger, rebuilt where it disagrees.
+
+Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE (with constraints),
+stopped early → PRUNED (one objective: with the value of every rung it reached), failed → FAIL; a configuration that was
+given out before is not trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and
+another is asked for.
+Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws. What
+nsga2, nsga3 and qmc keep in the study is in the ledger as well (`Asked.sampler`), so that a study made anew has it.
+A study bears its sweep's uid: one that another sweep made in the same database is refused, never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.search.pretrained import SweepWeights
+from tune_rsst.search.spaces import Space
+from tune_rsst.search.study_database import opened, refuse_study_of_another
+from tune_rsst.settings.settings import SweepSettings
+
+MAX_ASKS = 100
+UID = "sweep_uid"
+GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
+STATES = {
+    "running": TrialState.RUNNING,
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class SpaceExhausted(RuntimeError):
+    """The study gave only known or invalid configurations `MAX_ASKS` times in a row."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial stands, in Optuna's terms. `rungs`: rung number → value."""
+
+    state: TrialState
+    values: tuple[float, ...] | None
+    rungs: dict[int, float]
+    constraints: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer of the study: a trial to train (`config`), a repeat (`repeat_of`), or why it is `invalid`."""
+
+    number: int
+    params: dict[str, Any]
+    distributions: dict[str, str]
+    config: RSSTConfig | None = None
+    repeat_of: str | None = None
+    invalid: str | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """For the ledger."""
+        said = {"number": self.number, "params": self.params, "distributions": self.distributions}
+        return said | ({"sampler": self.sampler} if self.sampler else {})
+
+
+def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> BaseSampler:
+    """The sampler of suggestion `number`."""
+    seed = int.from_bytes(hashlib.sha256(f"{settings.seed}:{number}".encode()).digest()[:4], "big")
+    if settings.sampler == "gp":
+        return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
+    if settings.sampler == "nsga2":
+        return NSGAIISampler(seed=seed)
+    if settings.sampler == "nsga3":
+        return NSGAIIISampler(seed=seed)
+    if settings.sampler == "random":
+        return RandomSampler(seed=seed)
+    if settings.sampler == "qmc":  # one sequence for the whole sweep; the study counts the points taken
+        return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
+    return TPESampler(
+        seed=seed,
+        n_startup_trials=settings.startup_trials,
+        multivariate=True if conditional else None,  # None: yes for one objective, no for several (Optuna's default)
+        group=conditional,
+        constant_liar=True,
+    )
+
+
+class StudySearcher:
+    """Ask and tell over one study. Every answer of `ask` must be written to the ledger before the next call."""
+
+    def __init__(
+        self,
+        settings: SweepSettings,
+        space: Space,
+        weights: SweepWeights | None = None,
+        *,
+        storage: str | None = None,
+        own_file: bool = False,
+        conditional: bool = False,
+    ) -> None:
+        """`storage`: a database URL, or None for a study in memory; `own_file`: it is sqlite in the sweep's own folder,
+        which nobody else uses. `conditional`: parameters depend on others.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._settings, self._space, self._conditional = settings, space, conditional
+        self.objective = Objective.of(settings.flat())
+        self._weights = weights or SweepWeights()
+        self._address, self._own_file, self._uid = storage, own_file or storage is None, ""
+        self._storage = opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
+        self.study = self._create()
+        self.rebuilt = False
+
+    def _create(self) -> Study:
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=str(self._settings.name),
+            directions=self.objective.directions,
+            load_if_exists=True,
+        )
+
+    def claim(self, uid: str) -> None:
+        """From now on the study is that of the sweep `uid`.
+
+        Raises:
+            ConfigError: it is another sweep's.
+        """
+        owner = self.study.user_attrs.get(UID)
+        foreign = owner not in (None, uid) or (owner is None and len(self.study.trials) > 0)
+        if foreign and not self._own_file:
+            refuse_study_of_another(str(self.study.study_name), str(self._address))
+        self._uid = uid
+        if owner != uid:
+            self.study.set_user_attr(UID, uid)
+
+    def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
+        """Make the study, which was claimed, say what the ledger says; `rungs`: each trial's values by rung number."""
+        records = _records(view)
+        wanted = [self._frozen(record, view, rungs) for record in records]
+        if [_essence(t) for t in self.study.get_trials(deepcopy=False)] == [_essence(t) for t in wanted]:
+            return
+        self.rebuilt = len(self.study.trials) > 0
+        optuna.delete_study(study_name=self.study.study_name, storage=self._storage)
+        self.study = self._create()
+        self.study.set_user_attr(UID, self._uid)
+        self.study.add_trials(wanted)
+        for name, value in _sampler_state(records).items():
+            self._storage.set_study_system_attr(self.study._study_id, name, value)
+
+    def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
+        original = view.known(record["of"])
+        failed = Outcome(TrialState.FAIL, None, {})
+        seen = outcome(original, rungs.get(record["of"], {}), self.objective) if original else failed
+        return create_trial(
+            state=seen.state,
+            values=seen.values,
+            params=record["params"],
+            distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
+            system_attrs=dict(record.get("sampler", {}).get("trial", {})),
+            intermediate_values=seen.rungs,
+            constraints=seen.constraints,
+        )
+
+    def ask(self, known: Mapping[str, str]) -> Asked:
+        """One suggestion. `known`: fingerprint → trial, for every configuration given out so far."""
+        number = len(self.study.get_trials(deepcopy=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.sampler = make_sampler(self._settings, number, self._conditional)
+            trial = self.study.ask()
+            invalid, config = None, None
+            try:
+                draw = self._space.draw(trial, self._settings.fixed_in_trials)
+                config = self._weights.complete(RSSTConfig.from_knobs(draw.knobs))
+            except ConfigError as error:
+                invalid = str(error)
+                self.study.tell(trial, state=TrialState.FAIL)
+        params = dict(trial.params)
+        distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
+        repeat_of = known.get(config.fingerprint) if config else None
+        return Asked(trial.number, params, distributions, config, repeat_of, invalid, self._state_after(trial))
+
+    def _state_after(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What the sampler left in the study for its next draws: the trial's generation, the sequence's position."""
+        if self._settings.sampler in ("nsga2", "nsga3"):
+            frozen = self.study.get_trials(deepcopy=False)[trial.number]
+            return {"trial": {k: v for k, v in frozen.system_attrs.items() if k.endswith(GENERATION)}}
+        if self._settings.sampler == "qmc":
+            study = self._storage.get_study_system_attrs(self.study._study_id)
+            return {"study": {k: v for k, v in study.items() if k.endswith(POSITION)}}
+        return {}
+
+    def report_rung(self, number: int, rung: int, value: float) -> None:
+        """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable.
+
+        A study of several objectives takes none (Optuna raises NotImplementedError): there the ledger alone has them.
+        """
+        if len(self.objective.directions) > 1:
+            return
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if not frozen.state.is_finished() and rung not in frozen.intermediate_values:
+            optuna.trial.Trial(self.study, frozen._trial_id).report(value, rung)
+
+    def tell(self, number: int, seen: Outcome) -> None:
+        """Tell the study how its trial `number` ended; a second time changes nothing."""
+        if seen.state == TrialState.COMPLETE:
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            if not frozen.state.is_finished():
+                for name, over in seen.constraints.items():
+                    optuna.trial.Trial(self.study, frozen._trial_id).set_constraint(name, over)
+            self.study.tell(number, seen.values, skip_if_finished=True)
+        elif seen.state.is_finished():
+            for rung, value in seen.rungs.items():
+                self.report_rung(number, rung, value)
+            self.study.tell(number, state=seen.state, skip_if_finished=True)
+
+
+def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) -> Outcome:
+    """How `trial` stands; a finished trial without a value counts as failed.
+
+    With several objectives a stopped trial is told PRUNED without values, and no rungs: its size and accuracy are those
+    of a model on the way, which must not stand beside finished ones. For the same reason it has no constraints.
+    """
+    state, several = STATES[trial.state], len(objective.directions) > 1
+    at_rungs = {} if several else dict(rungs)
+    if state == TrialState.COMPLETE:
+        values = objective.values(trial.metrics)
+        if values is None:
+            return Outcome(TrialState.FAIL, None, at_rungs)
+        return Outcome(state, values, at_rungs, objective.constraints(trial.metrics))
+    last = (rungs[max(rungs)],) if state == TrialState.PRUNED and at_rungs else None
+    return Outcome(state, last, at_rungs)
+
+
+def _records(view: SweepView) -> list[dict[str, Any]]:
+    """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
+    trials = [
+        {"number": t.number, "params": t.params, "distributions": t.distributions, "sampler": t.sampler, "of": t.trial}
+        for t in (*view.former.values(), *view.trials.values())
+    ]
+    return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
+
+
+def _sampler_state(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The study's own attributes after the last of `records` that had any."""
+    found: dict[str, Any] = {}
+    for record in records:
+        found |= record.get("sampler", {}).get("study", {})
+    return found
+
+
+def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
+    return trial.state, trial.params, trial.values, trial.intermediate_values, trial.constraints
+
+
+def check_sampler(sampler: str, conditional: bool) -> None:
+    """Refuse a sampler that can't model the space.
+
+    Raises:
+        ConfigError: gp with parameters that only some trials have: it would draw those at random.
+    """
+    if sampler == "gp" and conditional:
+        valid = "tpe, nsga2, nsga3, random or qmc for a space whose parameters depend on a choice"
+        raise ConfigError("sampler", "gp", valid, "gp models only parameters that every trial has")

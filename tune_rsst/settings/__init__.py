@@ -1,0 +1,1 @@
+"""What the user wrote: settings by name, their checks, addresses."""

@@ -1,0 +1,225 @@
+"""The settings of a sweep: one flat namespace of sweep settings and trial knobs, checked before anything is written.
+
+Comes in: a YAML file and `key=value` overrides, both optional. Goes out: frozen `SweepSettings`; the knobs in it are
+fixed for every trial and leave the search. Every error is one line: key = value: valid is …; what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from trainables.rsst.config import KNOBS, ConfigError
+from trainables.rsst.config.knobs import check_range, converted
+
+DEFAULT_TARGET_DENSITY = 0.3
+DEFAULT_LARGEST_DENSITY = 0.875
+# Settings of a run rather than of the search: they may change from one resume to the next.
+HERE = frozenset({"data", "device", "micro_batch_size"})
+RUN_ONLY = frozenset(
+    {
+        "name",
+        "max_concurrent_trials",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "mlflow_tracking_uri",
+        "optuna_storage",
+        "storage",
+        "ray_address",
+        "system_metrics",
+        "resume",
+        *HERE,
+    }
+)
+
+
+class SweepSettings(BaseModel):
+    """Everything that decides a sweep. `fixed` holds the knobs that are the same in every trial."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str | None = Field(None, description="the sweep's name, which is its folder; default: space, date and time")
+    space: str = Field(
+        "digits", description="a name that `tune-rsst spaces` lists, path/to/file.py:function, or module:function"
+    )
+    trials: int = Field(12, ge=1, description="trials of the sweep")
+    seed: int = Field(0, ge=0, description="seed of the search and of every trial")
+    objective: Literal["val_top1", "constrained", "pareto"] = Field(
+        "val_top1",
+        description="val_top1 at target_density; constrained: under the limits max_…; pareto: front against a size",
+    )
+    max_gmacs: float | None = Field(None, gt=0, description="constrained, pareto: most 1e9 MACs of an image")
+    max_params: int | None = Field(None, ge=1, description="constrained, pareto: most parameters")
+    max_latency_ms: float | None = Field(None, gt=0, description="constrained, pareto: most ms for one image, measured")
+    pareto_against: Literal["density", "gmacs", "params", "latency_ms"] | None = Field(
+        None, description="pareto: what is minimised beside val_top1; default: density"
+    )
+    largest_density: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="constrained, pareto: final sizes are searched from target_density to this; default: 0.875",
+    )
+    sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")
+    startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
+    stopping: Literal["halving", "none"] = Field("halving", description="early stopping at equal kept share")
+    reduction_factor: float = Field(2.0, gt=1, description="halving: 1 of this many goes on from each rung")
+    rungs: tuple[float, ...] = Field((0.3, 0.6), description="halving: rung q lies at kept share target_density^q")
+    max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
+    cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        1.0, description="CPUs that Ray sets aside for a trial; auto: as many as its threads and its memory need"
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0.0, description="GPUs (or a share of one) for a trial; auto: the share that a measured step needs"
+    )
+    mlflow_tracking_uri: str | None = Field(
+        None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"
+    )
+    mlflow_experiment: str = Field("tune-rsst", min_length=1, description="MLflow experiment that holds the sweep")
+    optuna_storage: str | None = Field(
+        None,
+        description="default: OPTUNA_STORAGE, else sqlite in the sweep's folder (on NFS: memory); or a database URL",
+    )
+    storage: str | None = Field(
+        None,
+        description="s3://BUCKET/PREFIX where the sweep lies; TUNE_RSST_HOME is a working copy then; default: none",
+    )
+    warm_start: tuple[str, ...] = Field(
+        (), description="former sweeps (names, or folders with a / in them) whose finished trials guide the search"
+    )
+    system_metrics: bool = Field(
+        False, description="record CPU, memory and GPUs of each trial's worker every 30 s (extra system-metrics)"
+    )
+    ray_address: str | None = Field(None, description="a running cluster; default: RAY_ADDRESS, else a local one")
+    resume: Literal["never", "auto", "must"] = Field(
+        "never",
+        exclude=True,
+        description="never: a new sweep; auto: go on with the sweep where there is one, else begin it; must: go on, "
+        "or refuse",
+    )
+    fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
+        return name
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_gpus(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1 and gpus % 1:
+            raise ValueError("a share of one GPU (at most 1), a whole number of them, or auto")
+        return gpus
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str | int | float) else names or ()
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending_shares(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if not rungs or list(rungs) != sorted(set(rungs)) or not all(0 < q < 1 for q in rungs):
+            raise ValueError("numbers between 0 and 1, ascending, for example [0.3,0.6]")
+        return rungs
+
+    def flat(self) -> dict[str, Any]:
+        """Settings and fixed knobs in one mapping, as a YAML file would hold them."""
+        return {**self.model_dump(mode="json"), **{k: v for k, v in self.fixed.items() if k != "seed"}}
+
+    @property
+    def largest(self) -> float:
+        """Largest final kept share that is searched."""
+        return DEFAULT_LARGEST_DENSITY if self.largest_density is None else self.largest_density
+
+    @property
+    def against(self) -> str:
+        """What pareto minimises."""
+        return self.pareto_against or "density"
+
+    @property
+    def searches_size(self) -> bool:
+        """Whether each trial has a final size of its own, from `target_density` to `largest`."""
+        return self.objective != "val_top1" and self.largest != self.target_density
+
+    @property
+    def fixed_in_trials(self) -> dict[str, Any]:
+        """The knobs that are the same in every trial."""
+        return {k: v for k, v in self.fixed.items() if not (k == "target_density" and self.searches_size)}
+
+    @property
+    def target_density(self) -> float | None:
+        """Kept share at which trials are compared; None when every trial runs its own number of rounds."""
+        value = self.fixed.get("target_density")
+        return None if value is None else float(value)
+
+
+def settings_names() -> list[str]:
+    """Names of the sweep's own settings, knobs not included."""
+    return [name for name in SweepSettings.model_fields if name != "fixed"]
+
+
+def resolve(written: Mapping[str, Any]) -> SweepSettings:
+    """The settings of a sweep from what the user wrote.
+
+    Raises:
+        ConfigError: a value that is not valid; the line names the key.
+    """
+    own = {k: v for k, v in written.items() if k in settings_names()}
+    fixed = {k: v for k, v in written.items() if k in KNOBS}
+    if "pruning_times" not in fixed:
+        fixed.setdefault("target_density", DEFAULT_TARGET_DENSITY)
+    if "target_density" in fixed:
+        fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
+        check_range(KNOBS["target_density"], fixed["target_density"])
+    fixed.setdefault("on_missing_weights", "error")
+    if isinstance(own.get("space"), str) and ".py:" in own["space"]:
+        file, _, function = own["space"].rpartition(":")
+        own["space"] = f"{Path(file).expanduser().absolute()}:{function}"
+    for path in ("data", "weights"):
+        if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
+            fixed[path] = str(Path(fixed[path]).expanduser().absolute())
+    for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
+        own[name] = None
+    try:
+        settings = SweepSettings(**own)
+    except ValidationError as error:
+        raise _one_line(error, written) from None
+    fixed["seed"] = settings.seed
+    return settings.model_copy(update={"fixed": fixed})
+
+
+def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
+    """`settings` with the fixed knobs as the core understood them (`spaces.validate`), and rules that need both.
+
+    Raises:
+        ConfigError: stopping = halving without a target density.
+    """
+    of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
+    kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
+    settings = settings.model_copy(update={"fixed": kept})
+    if settings.stopping == "halving" and settings.target_density is None:
+        raise ConfigError(
+            "stopping", "halving", "none without target_density", "trials are compared at target_density^q: give it"
+        )
+    return settings
+
+
+def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError:
+    """The first complaint of pydantic in the project's own form."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").partition(", unable to")[0]
+    valid = {"a valid integer": "a whole number", "a valid number": "a number"}.get(valid, valid)
+    return ConfigError(name, written.get(name), valid, _help(name))
+
+
+def _help(name: str) -> str:
+    field = SweepSettings.model_fields.get(name)
+    return field.description or "" if field else ""

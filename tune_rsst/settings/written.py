@@ -1,0 +1,71 @@
+"""Which settings a user gave: in a YAML file and on the command line.
+
+In: a file and `key=value` words. Out: settings by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from trainables.rsst.config import KNOBS, ConfigError
+from tune_rsst.settings.settings import settings_names
+
+NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
+
+
+def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the user wrote, merged: the file, then the overrides. Checks names, not values.
+
+    Raises:
+        ConfigError: the file can't be read, a value is a group, or a key is neither a setting nor a knob.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError("override", item, "key=value", "the settings file comes first and ends in .yaml or .yml")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(file) if file else {}, OmegaConf.from_dotlist(list(overrides)))
+        found = OmegaConf.to_container(merged, resolve=True)
+    except OSError as error:
+        raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise ConfigError("file" if file else "override", file or " ".join(overrides), f"YAML ({line})") from None
+    if not isinstance(found, dict):
+        raise ConfigError("file", file, "a YAML mapping of key: value")
+    for name, value in found.items():
+        _known(str(name), value)
+    return {str(name): value for name, value in found.items()}
+
+
+def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    """`given` of a command line: FILE.yaml first, where there is one, then key=value, then options that were said.
+
+    Raises:
+        ConfigError: as `given`, or an option contradicts a key=value.
+    """
+    rest = list(words or [])
+    file = Path(rest.pop(0)) if rest and rest[0].endswith((".yaml", ".yml")) and "=" not in rest[0] else None
+    said = {name: value for name, value in options.items() if value}
+    for name, value in given(None, rest).items():
+        if name in said and str(said[name]) != str(value):
+            raise ConfigError(name, said[name], f"one value; {name}={value} was said too", "say it once")
+    return {**given(file, rest), **said}
+
+
+def _known(name: str, value: Any) -> None:
+    names = [*settings_names(), *(k for k in KNOBS if k not in NOT_IN_A_SWEEP)]
+    if name in NOT_IN_A_SWEEP:
+        raise ConfigError(name, value, "not a setting of a sweep", NOT_IN_A_SWEEP[name])
+    if name not in names:
+        close = get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"
+        raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
+    if isinstance(value, dict) or (isinstance(value, list) and name not in ("rungs", "warm_start")):
+        raise ConfigError(name, value, "one value; all settings are in one flat list")

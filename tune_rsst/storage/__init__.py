@@ -1,0 +1,1 @@
+"""Where a sweep is stored: the home, its folders, and a bucket."""

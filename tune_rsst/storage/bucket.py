@@ -1,0 +1,206 @@
+"""A sweep whose home is a bucket: what lies there, how it comes to an empty home, and what the driver keeps there.
+
+s3://BUCKET/PREFIX/
+  SWEEP/
+    driver.json                 the lease of the driver (lease.py)
+    ledger/000000000.jsonl …    the ledger as numbered objects (ledger_objects.py)
+    trials/FINGERPRINT/…        checkpoints and results, put there by the workers (trainables/trial_mirror.py)
+    files/…                     settings.yaml, weights/, best.yaml, best_model/
+
+TUNE_RSST_HOME is then a working copy: of the driver on its machine, of each worker on its node. It may be gone at any
+time; Optuna's study and MLflow's runs are views of the ledger and are made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.rsst.config import ConfigError
+from trainables.storage.bucket import FILES, Bucket, StorageError
+from tune_rsst.ledger.lock import is_running
+from tune_rsst.storage import home
+from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+
+
+PUSHED = ("settings.yaml", "best.yaml", "weights", "best_model")
+COMMITTED_LAST = "best.yaml"
+
+
+def check(address: str | None) -> None:
+    """That a sweep can be kept at `address`; None is the home alone.
+
+    Raises:
+        ConfigError: it is no address of a bucket, or nothing can be written there.
+    """
+    if address is None:
+        return
+    try:
+        Bucket(address).check()
+    except StorageError as error:
+        hint = "the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
+        raise ConfigError("storage", address, "a bucket that can be written", f"{_reason(error)}; {hint}") from None
+
+
+def holds(address: str | None, name: str) -> bool:
+    """Whether a sweep `name` lies at `address`."""
+    return address is not None and bool(Bucket(address).below(name).keys("ledger/"))
+
+
+def bring(address: str, name: str | None, say: Callable[[str], None]) -> list[SweepFolder]:
+    """Bring the sweep `name`, or all, from `address` into the home: ledger, settings, weights, best model.
+
+    A sweep that a driver runs in this home just now is left alone.
+
+    Raises:
+        ConfigError: the bucket can't be read, or leads out of the home. LedgerError: a ledger there is damaged.
+    """
+    try:
+        bucket = Bucket(address)
+        names = [name] if name else bucket.folders()
+        folders = [SweepFolder(_inside(home.home(), one, address)) for one in names]
+        return [folder for folder in folders if _bring(bucket.below(folder.name), folder, say)]
+    except StorageError as error:
+        raise ConfigError("storage", address, "a bucket that can be read", _reason(error)) from None
+
+
+def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> bool:
+    if is_running(folder.path):
+        return True
+    said = bring_ledger(bucket, folder.ledger, time.strftime("%Y%m%d-%H%M%S"))
+    if said:
+        say(said)
+    if not folder.ledger.exists():
+        return False
+    keys = [key for key in bucket.keys(f"{FILES}/") if not key.endswith("/")]  # some tools make objects for folders
+    paths = [_inside(folder.path, key.removeprefix(f"{FILES}/"), bucket.address) for key in keys]
+    for key, path in zip(keys, paths, strict=True):
+        if not path.exists() or path.parent == folder.path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.tmp")
+            bucket.download(key, aside)
+            aside.replace(path)
+    return True
+
+
+def _inside(folder: Path, name: str, address: str) -> Path:
+    """`folder`/`name`; what others have put into a bucket is written nowhere else.
+
+    Raises:
+        ConfigError: it lies elsewhere, by .., as an absolute path or through a link.
+    """
+    path, top = folder / name, folder.resolve()
+    if top not in path.resolve().parents:
+        raise ConfigError("storage", address, f"a place where no name leads out of {folder}", f"refused: {name}")
+    return path
+
+
+def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> None:
+    """Bring a finished trial's model and report into its store here, where they are not.
+
+    Raises:
+        OSError: the bucket can't be read. ConfigError: the ledger has a fingerprint that leads out of the sweep.
+    """
+    store = _inside(folder.trials, fingerprint, str(address))
+    if address is None or (store / "report.json").exists():
+        return
+    from trainables.worker.trial_mirror import TrialMirror
+
+    try:
+        TrialMirror(Bucket(f"{address}/{folder.name}/trials"), store, lambda line: None).fetch_results()
+    except StorageError as error:
+        raise OSError(str(error)) from None
+
+
+class SweepStorage:
+    """What a driver keeps of its sweep at `address`, while it holds the lease."""
+
+    def __init__(self, address: str, folder: SweepFolder) -> None:
+        self.address = f"{address.rstrip('/')}/{folder.name}"
+        self._folder, self._bucket = folder, Bucket(self.address)
+        self._driver: Driver | None = None
+        self._ledger = LedgerObjects(folder.ledger, self._bucket, self._lost)
+        self._sent: dict[str, tuple[int, int]] = {}
+
+    def start(self) -> None:
+        """Begin to write the ledger there; the settings and the weights first.
+
+        Raises:
+            SweepBusy, StorageError: as in `LedgerObjects.start`.
+        """
+        self._ledger.start()
+        self.push_files()
+
+    def guard(self, driver: Driver) -> None:
+        """Stop `driver` when another one takes the sweep over."""
+        self._driver = driver
+
+    def notify(self) -> None:
+        """The ledger has grown."""
+        self._ledger.notify()
+
+    def hurry(self) -> None:
+        """There is little time."""
+        self._ledger.hurry()
+
+    def close(self, timeout_s: float) -> str | None:
+        """Write what is left; what is missing in the end, in one line, or None."""
+        problem = self._ledger.close(timeout_s)
+        with suppress(OSError):
+            try:
+                self.push_files()
+            except StorageError as error:
+                problem = problem or str(error)
+        return problem
+
+    def push_files(self) -> None:
+        """Upload PUSHED, as far as they are there and have changed; best.yaml after the model that it belongs to."""
+        for name in sorted(PUSHED, key=lambda name: name == COMMITTED_LAST):
+            top = self._folder.path / name
+            for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+                if path.is_file() and not path.name.startswith("."):
+                    key = str(path.relative_to(self._folder.path))
+                    about = path.stat()
+                    mark = about.st_mtime_ns, about.st_size
+                    if self._sent.get(key) != mark:
+                        self._bucket.upload(path, f"{FILES}/{key}")
+                        self._sent[key] = mark
+
+    def _lost(self, why: str) -> None:
+        if self._driver is not None:
+            self._driver.break_off(f"{why}; nothing more is written here")
+
+
+@contextmanager
+def held(address: str | None, folder: SweepFolder, say: Callable[[str], None]) -> Iterator[SweepStorage | None]:
+    """The lease of the sweep in `folder`, and its storage; None where the home is all there is. Hold the folder's lock.
+
+    Raises:
+        SweepBusy: another driver has the sweep. ConfigError: the bucket can't be reached.
+    """
+    if address is None:
+        yield None
+        return
+    from tune_rsst.storage.lease import Lease
+
+    storage = SweepStorage(address, folder)
+    lease = Lease(Bucket(storage.address), folder.path, storage._lost)
+    try:
+        lease.acquire(say)
+    except StorageError as error:
+        raise ConfigError("storage", address, "a bucket that can be written", _reason(error)) from None
+    try:
+        yield storage
+    finally:
+        lease.release()
+
+
+def _reason(error: StorageError) -> str:
+    return str(error).partition(": ")[2] or str(error)

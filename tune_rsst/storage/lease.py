@@ -1,0 +1,121 @@
+"""Who drives a sweep that lies in a bucket: a small object that its driver renews, because a bucket knows no locks.
+
+Comes in: the sweep's part of the bucket. Goes out: the lease, or a refusal. It is written on condition that nobody else
+has written since it was read; a driver that was killed loses it after LEASE_S, at once where it ran on this machine in
+this folder (whose lock we hold). What a driver that lost its lease still writes is refused by the ledger's objects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.storage.bucket import Bucket, Found, StorageError, Taken
+from tune_rsst.ledger.lock import SweepBusy
+
+LEASE_KEY = "driver.json"
+LEASE_S, RENEW_S, LOOK_S = 60.0, 15.0, 2.0
+
+
+def _machine() -> str:
+    """This machine since it was started."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+class Lease:
+    """The right to drive one sweep. `lost` is called, in a thread, when another driver has taken it."""
+
+    def __init__(self, bucket: Bucket, folder: Path, lost: Callable[[str], None], lease_s: float = LEASE_S) -> None:
+        self._bucket, self._folder, self._lost, self._lease_s = bucket, folder, lost, lease_s
+        self._own = {"machine": _machine(), "host": socket.gethostname(), "folder": str(folder), "pid": os.getpid()}
+        self._id, self._version = uuid.uuid4().hex, ""
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, say: Callable[[str], None]) -> None:
+        """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock.
+
+        Raises:
+            SweepBusy: another driver renews it. StorageError: the bucket can't be reached.
+        """
+        try:
+            self._take(say)
+        except Taken:
+            self._refuse(self._bucket.find(LEASE_KEY))
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give it back; harmless when it was lost or the bucket is away (then it runs out by itself)."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(RENEW_S)
+        try:
+            found = self._bucket.find(LEASE_KEY)
+            if found and found.version == self._version:
+                self._bucket.delete([LEASE_KEY])
+        except StorageError:
+            return
+
+    def _take(self, say: Callable[[str], None]) -> None:
+        found, first = self._bucket.find(LEASE_KEY), None
+        while found is not None and not self._is_ours(found) and found.age_s < self._lease_s:
+            if first is not None and found.version != first:
+                self._refuse(found)
+            if first is None:
+                first, holder = found.version, _holder(found)
+                left = f"waiting up to {self._lease_s - found.age_s:.0f} s to see whether it is gone"
+                say(f"{holder} drove this sweep {found.age_s:.0f} s ago; {left}")
+            time.sleep(min(LOOK_S, self._lease_s / 4))
+            found = self._bucket.find(LEASE_KEY)
+        self._version = self._write(found.version if found else None)
+
+    def _write(self, version: str | None) -> str:
+        text = json.dumps({"id": self._id, "renewed": time.time(), **self._own}).encode()
+        return self._bucket.write(LEASE_KEY, text, new=version is None, version=version)
+
+    def _is_ours(self, found: Found) -> bool:
+        record = _record(found)
+        return all(record.get(name) == self._own[name] for name in ("machine", "host", "folder"))
+
+    def _refuse(self, found: Found | None) -> None:
+        who = _holder(found) if found else "another driver"
+        where = self._bucket.address
+        raise SweepBusy(f"name = {self._folder.name}: {who} is driving this sweep in {where}; wait for it, or stop it")
+
+    def _renew(self) -> None:
+        while not self._over.wait(min(RENEW_S, self._lease_s / 4)):
+            try:
+                self._version = self._write(self._version)
+            except Taken:
+                found = self._bucket.find(LEASE_KEY)
+                if found is not None and _record(found).get("id") == self._id:  # our own write, its answer was lost
+                    self._version = found.version
+                    continue
+                self._lost(f"{_holder(found) if found else 'another driver'} has taken this sweep over")
+                return
+            except StorageError:
+                continue  # it may come back before the lease runs out; the ledger's objects guard what we write
+
+
+def _record(found: Found) -> dict[str, Any]:
+    try:
+        record = json.loads(found.data)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _holder(found: Found) -> str:
+    record = _record(found)
+    return f"a driver on {record.get('host', 'an unknown host')} (process {record.get('pid', '?')})"

@@ -1,0 +1,144 @@
+"""The ledger in a bucket: numbered objects, each some lines, because nothing can be appended to an object.
+
+Comes in: the ledger file of this machine. Goes out: the same lines as objects `ledger/000000123.jsonl` (named by the
+number of their first line), and back. An object is written only where there is none of its number, so of two drivers
+one is refused. At a start, and after MANY objects, the first one is written again with all lines and the others go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trainables.storage.bucket import Bucket, Taken
+from trainables.storage.retrying import RetryingThread
+from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lock import SweepBusy
+
+GATHER_S, MANY, TRIES = 3.0, 500, 3
+
+
+def _key(first: int) -> str:
+    return f"ledger/{first:09d}.jsonl"
+
+
+def read_objects(bucket: Bucket) -> bytes | None:
+    """All lines of the ledger in `bucket`, or None where there is none.
+
+    Raises:
+        LedgerError: an object in the middle is missing. StorageError: the bucket can't be read.
+    """
+    gap = ""
+    for _ in range(TRIES):  # objects go when they are gathered into the first one
+        lines: list[bytes] = []
+        keys = bucket.keys("ledger/")
+        for key in keys:
+            first = int(key.removeprefix("ledger/").removesuffix(".jsonl"))
+            data = bucket.read(key) if first <= len(lines) else None
+            if data is None:
+                gap = key
+                break
+            found = data.splitlines(keepends=True)
+            known = lines[first : first + len(found)]
+            if found[: len(known)] == known:  # else a driver that had lost the sweep wrote it after a gathering
+                lines += found[len(known) :]
+        else:
+            return b"".join(lines) if keys else None
+    raise LedgerError(f"ledger = {bucket.address}/ledger: what comes before {gap} is missing there")
+
+
+def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
+    """Make the ledger at `path` what the bucket has, unless the file is ahead. Returns a line to say, if any.
+
+    Lines that only the file has, where the bucket went on in another way, are kept beside it under a name with `stamp`.
+    """
+    there = read_objects(bucket)
+    if there is None:
+        return None
+    here = path.read_bytes() if path.exists() else b""
+    if here.startswith(there):
+        return None
+    aside = None
+    if not there.startswith(here[: here.rfind(b"\n") + 1]):
+        aside = path.with_name(f"{path.name}.{stamp}.aside")
+        path.rename(aside)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.tmp")
+    new.write_bytes(there)
+    new.replace(path)
+    where = f"{bucket.address}, the old one is {aside}"
+    return f"the sweep went on elsewhere: its ledger was taken from {where}" if aside else None
+
+
+class LedgerObjects:
+    """Writes the lines of one ledger file into a bucket, in a thread. `lost` is called when another driver wrote."""
+
+    def __init__(self, path: Path, bucket: Bucket, lost: Callable[[str], None]) -> None:
+        self._path, self._bucket, self._lost_to = path, bucket, lost
+        self._lines = self._offset = self._objects = 0
+        self._lost = False
+        self._thread = RetryingThread(self._push, name="ledger-objects", gather_s=GATHER_S, at_end=lambda: None)
+
+    def start(self) -> None:
+        """Begin; everything that the bucket has must be in the file (`bring_ledger`).
+
+        Raises:
+            SweepBusy: it is not. StorageError: the bucket can't be reached.
+        """
+        there, here = read_objects(self._bucket) or b"", self._path.read_bytes()
+        if not here.startswith(there):
+            raise SweepBusy(f"name = {self._path.parent.name}: another driver went on with it meanwhile; resume again")
+        self._offset, self._lines = len(there), there.count(b"\n")
+        self._gather()
+        self._thread.start()
+
+    def notify(self) -> None:
+        """The file has grown. Returns at once."""
+        self._thread.wake()
+
+    def hurry(self) -> None:
+        """From now on write each line at once. Returns at once."""
+        self._thread.hurry()
+
+    def close(self, timeout_s: float) -> str | None:
+        """Write what is left, for `timeout_s` at most. What is missing then, and why, in one line; or None."""
+        self._thread.close(timeout_s)
+        missing = self._path.read_bytes()[self._offset :].count(b"\n")
+        if not missing:
+            return None
+        why = f" ({self._thread.problems[-1]})" if self._thread.problems else ""
+        return f"{missing} ledger lines are not in {self._bucket.address} yet{why}"
+
+    def _push(self) -> None:
+        if self._lost:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]
+        if not data:
+            return
+        try:
+            self._bucket.write(_key(self._lines), data, new=True)
+        except Taken:
+            there = self._bucket.read(_key(self._lines)) or b""
+            if not there or not data.startswith(there):
+                self._lost = True
+                self._lost_to("another driver has written to this sweep's ledger")
+                return
+            data = there  # our own write, its answer was lost
+        self._offset += len(data)
+        self._lines += data.count(b"\n")
+        self._objects += 1
+        if self._objects >= MANY:
+            self._gather()
+
+    def _gather(self) -> None:
+        """One object with all lines that the bucket has; then the others go."""
+        keys = self._bucket.keys("ledger/")
+        self._objects = 0
+        if len(keys) < 2:
+            return
+        with self._path.open("rb") as file:
+            self._bucket.write(_key(0), file.read(self._offset))
+        self._bucket.delete([key for key in keys if key != _key(0)])

@@ -1,0 +1,243 @@
+"""A sweep's runs in MLflow; the only module that imports mlflow, and it does so when first used (it takes seconds).
+
+Comes in: what is to be in which run (tracking_plan.py). Goes out: the runs, found again by their tags or made.
+The uploader (uploader.py) calls this from its thread: whatever a store raises ends there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tune_rsst.tracking.writes import PARENT, Write
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+from tune_rsst.settings.addresses import _sqlite_file
+
+PRIMARY_METRIC_TAG, PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name", "final/val_top1"
+# One try a request: the thread tries again itself and looks first what the lost request has done.
+REQUEST_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+FILES_TAG = "files"
+GONE, REASON_LENGTH = "not writable: ", 500
+REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
+
+
+class Identity(Protocol):
+    """Says what a run is created with: name, start in ms, tags."""
+
+    def identity(self, run: str) -> tuple[str, int, dict[str, str]]: ...
+
+
+def find_parent_run(tracking_uri: str, experiment: str, sweep: str) -> str | None:
+    """Run id of the newest sweep of that name, None where there is none or the server does not answer."""
+    try:
+        client = _client(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        where = f"tags.sweep = '{sweep}' and tags.role = 'sweep'"
+        runs = client.search_runs([found.experiment_id], where, max_results=1) if found else []
+    except Exception:  # noqa: BLE001  any failure of any store means the same here: not known
+        return None
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    """A client with bounded requests; on sqlite this makes or migrates the database, one process at a time.
+
+    Raises:
+        Exception: whatever the store raises when it can't be reached.
+    """
+    for name, value in REQUEST_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what MLflow tries and takes back
+    from mlflow import MlflowClient
+
+    database = _sqlite_file(tracking_uri)
+    if database is None:
+        return MlflowClient(tracking_uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f".{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return MlflowClient(tracking_uri)
+
+
+class SweepRuns:
+    """One sweep's runs in one MLflow experiment.
+
+    `runs` maps trial (or PARENT) to run id; `deleted` are those that a user deleted: they stay deleted.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, sweep_uid: str) -> None:
+        """Connect, make the experiment when missing, and find the sweep's runs.
+
+        Raises:
+            RuntimeError: the experiment was deleted.
+            Exception: the store can't be reached.
+        """
+        self._client, self._uid = _client(tracking_uri), sweep_uid
+        self._experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
+        self.runs: dict[str, str] = {}
+        self.deleted: set[str] = set()
+        self._status: dict[str, str] = {}
+        self._files: dict[str, str] = {}
+        self._create_unanswered = self._doubles_possible = False
+        self._find_runs()
+
+    def _experiment_of(self, name: str, database: Path | None) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            folder = re.sub(r"[^\w.-]+", "_", name)
+            location = str(database.parent / "mlartifacts" / folder) if database else None
+            return str(self._client.create_experiment(name, location, {PRIMARY_METRIC_TAG: PRIMARY_METRIC}))
+        if known.lifecycle_stage != "active":
+            hint = "it was deleted in MLflow; restore it there, or choose another"
+            raise RuntimeError(f"mlflow_experiment = {name}: {hint}")
+        if PRIMARY_METRIC_TAG not in known.tags:
+            self._client.set_experiment_tag(known.experiment_id, PRIMARY_METRIC_TAG, PRIMARY_METRIC)
+        return str(known.experiment_id)
+
+    def _find_runs(self) -> None:
+        """Learn the sweep's runs. Of two for one trial (a create's answer was lost) the one that holds more stays."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        gone, token = set(), None
+        while True:
+            page = self._search(token)
+            for run in page:
+                name = run.data.tags.get("trial", PARENT)
+                if run.info.lifecycle_stage == "active":
+                    found[name].append(run)
+                else:
+                    gone.add(name)
+            token = page.token
+            if not token:
+                break
+        for name, runs in found.items():
+            kept, *doubles = sorted(runs, key=lambda r: (-len(r.data.metrics) - len(r.data.params), r.info.run_id))
+            self.runs[name], self._status[name] = kept.info.run_id, kept.info.status
+            self._files[name] = kept.data.tags.get(FILES_TAG, "")
+            for double in doubles:
+                self._client.delete_run(double.info.run_id)
+        self.deleted = gone - self.runs.keys()
+        self._create_unanswered = False
+
+    def _search(self, token: str | None) -> Any:
+        from mlflow.entities import ViewType
+
+        where = f"tags.sweep_uid = '{self._uid}'"
+        return self._client.search_runs([self._experiment_id], where, ViewType.ALL, max_results=1000, page_token=token)
+
+    def drop_doubles(self) -> None:
+        """Delete runs that a create made after its answer was given up."""
+        if self._doubles_possible:
+            self._find_runs()
+            self._doubles_possible = False
+
+    def holds(self, names: Iterable[str]) -> bool:
+        """Whether MLflow has, or had, a run for each of `names`."""
+        return all(name in self.runs or name in self.deleted for name in names)
+
+    def start_ms(self, run: str, plan: Identity) -> int:
+        """When the run began, as MLflow has it; the run is made when missing."""
+        return int(self._client.get_run(self._run_id(run, plan)).info.start_time)
+
+    def has_files(self, run: str, version: str) -> bool:
+        """Whether the run's artifacts are of `version` already; true for a run that there is none of."""
+        return run not in self.runs or self._files.get(run) == version
+
+    def put_files(self, run: str, files: Mapping[str, Sequence[Path]], version: str) -> None:
+        """Upload `files` (by folder of the run's artifacts) and remember in a tag that they are of `version`.
+
+        Raises:
+            Exception: the store can't be reached, or takes no artifacts.
+        """
+        for where, paths in files.items():
+            for path in paths:
+                self._client.log_artifact(self.runs[run], str(path), where or None)
+        self._client.set_tag(self.runs[run], FILES_TAG, version)
+        self._files[run] = version
+
+    def put(self, write: Write, plan: Identity) -> str | None:
+        """Write into the run, which is made when missing. Returns why MLflow will never take it, if so.
+
+        Raises:
+            LookupError: a run that was there is gone, for example with the whole database.
+            Exception: the store can't be reached; try again.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        if write.run in self.deleted:
+            return "it was deleted in MLflow, and nothing more is written to it"
+        run_id = self._run_id(write.run, plan)
+        parts: list[dict[str, Any]] = [
+            {
+                "metrics": [Metric(name, value, ms, step) for name, value, ms, step in write.points],
+                "params": [Param(name, value) for name, value in write.params.items()],
+                "tags": [RunTag(name, value) for name, value in write.tags.items()],
+            }
+        ]
+        refused = self._taken(lambda: self._client.log_batch(run_id, **parts[0]))
+        if refused and GONE not in refused:  # one bad name must not cost the rest of the batch
+            parts = [{kind: [item]} for kind, items in parts[0].items() for item in items]
+            reasons = [self._taken(partial(self._client.log_batch, run_id, **part)) for part in parts]
+            refused = "; ".join(dict.fromkeys(reason for reason in reasons if reason))[:REASON_LENGTH]
+        return self._put_status(write, run_id) or refused or None
+
+    def _put_status(self, write: Write, run_id: str) -> str:
+        if not write.status or self._status.get(write.run) == write.status:
+            return ""
+        if write.status == "RUNNING":
+            refused = self._taken(lambda: self._client.update_run(run_id, status="RUNNING"))
+        else:
+            refused = self._taken(lambda: self._client.set_terminated(run_id, write.status, write.end_ms))
+        if not refused:
+            self._status[write.run] = write.status
+        return refused
+
+    def _taken(self, request: Callable[[], object]) -> str:
+        """Make a request; why MLflow will never take it, or "".
+
+        Raises:
+            LookupError: the run is gone. Exception: the store can't be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            request()
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise LookupError("a run that was uploaded is no longer in MLflow: all is uploaded again") from error
+            if error.error_code in REFUSED:
+                return f"{GONE if error.error_code == 'INVALID_STATE' else ''}{' '.join(str(error).split())}"
+            raise
+        return ""
+
+    def _run_id(self, run: str, plan: Identity) -> str:
+        if self._create_unanswered:
+            self._find_runs()
+        if run not in self.runs:
+            name, start_ms, tags = plan.identity(run)
+            if run != PARENT:
+                tags["mlflow.parentRunId"] = self._run_id(PARENT, plan)
+            self._create_unanswered = True
+            try:
+                made = self._client.create_run(self._experiment_id, start_ms, tags, name)
+            except Exception:
+                self._doubles_possible = True
+                raise
+            self._create_unanswered = False
+            self.runs[run], self._status[run] = made.info.run_id, "RUNNING"
+        return self.runs[run]

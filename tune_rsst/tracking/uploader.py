@@ -1,0 +1,216 @@
+"""Uploads a sweep's ledger to MLflow, in a thread of the driver.
+
+Comes in: a ledger that somebody writes. Goes out: a parent run for the sweep and a child run for each trial. The cursor
+says how far the upload has come; whatever is written twice gives the same records once (points have the ledger's
+timestamps, runs are found again by their tags), so an upload may be broken off anywhere and gone on with, by the next
+driver or by `tune-rsst sync`. Nothing here raises into the sweep: a server that is down or hangs costs the thread its
+time and no one else's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections import deque
+from pathlib import Path
+
+from trainables.storage.retrying import RetryingThread
+from trainables.storage.secrets import hide_password
+from tune_rsst.ledger.lock import is_running
+from tune_rsst.ledger.tail import LedgerTail
+from tune_rsst.tracking.artifacts import RunFiles
+from tune_rsst.tracking.cursor import Cursor, load_cursor, store_cursor
+from tune_rsst.tracking.runs import SweepRuns
+from tune_rsst.tracking.writes import PARENT, RunWrites, Write
+
+# Most of a batch's cost does not depend on its size, and while one is written the driver shares its core.
+GATHER_S = 5.0
+MOST_REFUSED = 20
+
+
+class Uploader:
+    """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
+
+    def __init__(
+        self,
+        ledger_path: Path,
+        tracking_uri: str,
+        experiment: str,
+        cursor_path: Path,
+        files: RunFiles | None = None,
+    ) -> None:
+        """`files` draws the pictures that go into the runs as artifacts; None uploads none.
+
+        `refused` lists what MLflow will never take, one line each; the rest is there.
+        """
+        self._tail = LedgerTail(ledger_path)
+        self._files = files
+        self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
+        self._cursor = self._stored_cursor()
+        self._store: SweepRuns | None = None
+        self._plan = RunWrites("")
+        self._unsent: deque[Write] = deque()
+        self._lock_file: int | None = None
+        self._lines_at = 0.0
+        self.refused: list[str] = []
+        self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The sweep's run, as soon as it is known."""
+        return self._cursor.parent_run_id
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong lately, oldest first; one line each, without passwords."""
+        return list(self._thread.problems)
+
+    def start(self) -> None:
+        """Begin to upload, in a thread."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """The ledger has grown. Returns at once."""
+        self._thread.wake()
+
+    def hurry(self) -> None:
+        """From now on upload each line at once, and draw no pictures before `close`. Returns at once."""
+        self._thread.hurry()
+
+    def close(self, timeout_s: float) -> int:
+        """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing.
+
+        A thread that is left behind in a request lets go of the cursor when that request ends.
+        """
+        self._thread.close(timeout_s)
+        return self.missing()
+
+    def sync_once(self, timeout_s: float = 600.0) -> int:
+        """Upload everything now, in this thread; returns the number of lines still missing (`problems` says why).
+
+        A sweep whose driver was killed is marked so, which only this can do.
+        """
+        self._thread.run_here(timeout_s)
+        if not self.missing() and not is_running(self._tail.path.parent):
+            self._thread.attempt(self._settle)
+        self._release()
+        return self.missing()
+
+    def missing(self) -> int:
+        """Ledger lines that are not in MLflow yet."""
+        cursor = self._cursor if self._lock_file is not None else self._stored_cursor()
+        return self._tail.lines_beyond(cursor.offset)
+
+    def _stored_cursor(self) -> Cursor:
+        """The cursor on the disk; at the beginning when it belongs to another ledger or another MLflow."""
+        beginning = Cursor(self._tail.uid(), f"{hide_password(self._uri)} {self._experiment}")
+        cursor = load_cursor(self._cursor_path)
+        return cursor if (cursor.sweep_uid, cursor.target) == (beginning.sweep_uid, beginning.target) else beginning
+
+    def _upload(self) -> None:
+        if self._store is None and not self._open():
+            return
+        assert self._store is not None
+        self._upload_lines(self._store)
+        if self._thread.closing:
+            self._store.drop_doubles()
+        if self._files is not None and (self._thread.closing or not self._thread.hurried):
+            self._upload_files(self._files, self._store)
+
+    def _upload_lines(self, store: SweepRuns) -> None:
+        """Everything that the ledger has by now."""
+        while True:
+            while self._unsent:
+                self._send(store, self._unsent[0])
+                self._unsent.popleft()
+            if self._cursor.offset != self._tail.offset:
+                self._cursor.offset = self._tail.offset
+                store_cursor(self._cursor_path, self._cursor)
+            events = self._tail.read()
+            if not events:
+                break
+            try:
+                for event in events:
+                    self._plan.apply(event)
+                self._unsent.extend(self._plan.take())
+            except Exception:
+                self._store = None  # lines were read and not planned: begin again at the cursor
+                raise
+        self._lines_at = time.monotonic()
+
+    def _upload_files(self, files: RunFiles, store: SweepRuns) -> None:
+        """Pictures and files of what has ended, once all lines are there; what fails is noted, and tried once more."""
+
+        def meanwhile() -> bool:
+            early = time.monotonic() - self._lines_at < GATHER_S
+            return early or self._thread.attempt(lambda: self._upload_lines(store))
+
+        for problem in files.upload(store, self._plan, self._thread, meanwhile):
+            self._thread.note(problem)
+        if self._store is None:
+            raise LookupError("the upload begins again at its cursor")
+        self._upload_lines(store)  # what came meanwhile, and what could not be sent then
+
+    def _send(self, store: SweepRuns, write: Write) -> None:
+        if self._thread.time_left_s < 0:
+            raise TimeoutError("the time to finish the upload is over")
+        try:
+            refusal = store.put(write, self._plan)
+        except LookupError:
+            self._store = None
+            raise
+        if refusal:
+            line = f"run {write.run or self._plan.view.name}: {refusal}"
+            self._thread.note(line)
+            self.refused = [*self.refused, hide_password(line)][-MOST_REFUSED:]
+        if write.run == PARENT:
+            self._cursor.parent_run_id = store.runs.get(PARENT)
+
+    def _open(self) -> bool:
+        """Take the cursor, connect, and bring the plan to where the cursor is. False while the ledger has no line."""
+        uid = self._tail.uid()
+        if not uid:
+            return False
+        self._take_lock()
+        store = SweepRuns(self._uri, self._experiment, uid)
+        cursor, plan = self._stored_cursor(), RunWrites(uid)
+        self._tail.offset = 0
+        while self._tail.offset < cursor.offset and (events := self._tail.read(until=cursor.offset)):
+            for event in events:
+                plan.apply(event)
+        plan.take()
+        if self._tail.offset != cursor.offset or not store.holds(plan.births):
+            cursor.offset, plan, self._tail.offset = 0, RunWrites(uid), 0
+        cursor.parent_run_id = store.runs.get(PARENT)
+        self._unsent.clear()
+        self._cursor, self._plan, self._store = cursor, plan, store
+        return True
+
+    def _settle(self) -> None:
+        """A sweep that ended without saying so, and that nobody drives, was killed."""
+        if self._store is not None and self._plan.births and self._plan.state == "running":
+            self._plan.interrupted()
+            for write in self._plan.take():
+                self._store.put(write, self._plan)
+
+    def _take_lock(self) -> None:
+        """One uploader per cursor; the kernel lets go of the lock when its process dies.
+
+        Raises:
+            RuntimeError: another process holds it.
+        """
+        if self._lock_file is not None:
+            return
+        lock = os.open(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise RuntimeError("another process is uploading this sweep to MLflow") from None
+        self._lock_file = lock
+
+    def _release(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None

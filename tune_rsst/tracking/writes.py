@@ -1,0 +1,257 @@
+"""What each line of the ledger means in MLflow, without MLflow: a pure function of the lines so far.
+
+Comes in: ledger events in order (`RunWrites.apply`). Goes out: `RunWrites.take()`, one `Write`
+per run: what is to be in it.
+Points carry the ledger's own timestamps, so that writing them twice gives the same points once.
+
+Steps: per-epoch curves have step = epochs_trained, per-round curves step = round, the parent's best/val_top1
+step = epochs trained by the whole sweep, its trials/… counts step = number of trials that have ended, system/… of a
+trial step = number of its samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables.storage.secrets import hide_password
+from tune_rsst.ledger.view import SweepView
+from tune_rsst.results.ranking import at_target, pareto_front, ranking
+from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
+
+PARENT = ""
+STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
+PER_EPOCH = ("train_loss", "val_top1_before_hardening", "lr", "doomed_norm_left")
+PER_ROUND = (
+    *("val_top1", "density", "kept_share", "round_gap", "hardening_gap", "predictions_changed"),
+    *("heads_kept", "neurons_kept", "params", "gmacs", "latency_ms", "latency_batch_ms"),
+)
+FINAL = (
+    *("val_top1", "test_top1", "test_loss", "density", "kept_share", "kept_share_asked", "hardening_gap", "params"),
+    *("gmacs", "latency_ms", "latency_batch_ms", "heads_kept", "neurons_kept", "predictions_changed", "epochs_trained"),
+)
+START_TAGS = ("init_effective", "weights_digest", "device", "device_name", "torch_version", "num_threads")
+PARETO_COLOR = "#c2410c"
+MAX_TAG, MAX_PARAM = 4000, 6000
+
+Point = tuple[str, float, int, int]
+"""key, value, time in ms, step"""
+
+
+@dataclass
+class Write:
+    """What is to be in one run (`run` is a trial or PARENT) beside what is there already; `status` None leaves it."""
+
+    run: str
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    status: str | None = None
+    end_ms: int | None = None
+
+
+def text(value: object) -> str:
+    """A value as parameter text: numbers as the UI reads numbers, truth values and None as the flags take them."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return hide_password(str(value))[:MAX_PARAM]
+
+
+def finite_number(value: object) -> float | None:
+    """`value` when it is a number that a curve can hold."""
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
+
+
+class RunWrites:
+    """Collects what to write while events are applied; `take` hands it out and begins anew."""
+
+    def __init__(self, sweep_uid: str) -> None:
+        self.sweep_uid = sweep_uid
+        self.view = SweepView()
+        self.births: dict[str, int] = {}
+        self._writes: dict[str, Write] = {}
+        self._touched: set[str] = set()
+        self._rank_again = False
+        self._epochs = 0
+        self._samples: Counter[str] = Counter()
+        self._started_from: set[str] = set()
+        self._ended = 0
+        self._best = -math.inf
+        self._count = dict.fromkeys(("finished", "stopped", "failed"), 0)
+        self.state = "running"
+
+    def take(self) -> list[Write]:
+        """What the events since the last call ask for, the parent first."""
+        if self._rank_again:
+            self._tag_ranks()
+        for run in sorted(self._touched):
+            tags = self._write(run).tags
+            if run == PARENT:
+                order = ranking(self.view)
+                tags |= {"best_trial": order[0].trial} if order else {}
+                tags["mlflow.note.content"] = sweep_note(self.view, order, self.state)[:MAX_TAG]
+            else:
+                tags["mlflow.note.content"] = trial_note(self.view, self.view.trials[run])[:MAX_TAG]
+        writes = sorted(self._writes.values(), key=lambda w: w.run)
+        self._writes, self._touched, self._rank_again = {}, set(), False
+        return writes
+
+    def identity(self, run: str) -> tuple[str, int, dict[str, str]]:
+        """Name, start in ms and tags that a run of this sweep is created with, and found again by."""
+        tags = {"sweep": self.view.name, "sweep_uid": self.sweep_uid, "mlflow.source.name": "tune-rsst"}
+        if run == PARENT:
+            return self.view.name, self.births[PARENT], {**tags, "role": "sweep"}
+        return run_name(run, self.view.trials[run].params), self.births[run], {**tags, "role": "trial", "trial": run}
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take the next ledger event in. Kinds that a later version may add ask for nothing."""
+        known = event["event"] == "reported" and self._is_known(event)
+        self.view.apply(event)
+        ms = round(float(event["time"]) * 1000)
+        match event["event"]:
+            case "sweep_started":
+                self._sweep_started(event, ms)
+            case "suggested":
+                self._suggested(event, ms)
+            case "reported" if not known:
+                self._reported(event["trial"], event["kind"], event["metrics"], ms)
+            case "ended":
+                self._trial_ended(event["trial"], ms)
+            case "reopened":
+                self._reopened(event["trial"])
+            case "system":
+                for sample in event["samples"]:
+                    self._sampled(event["trial"], sample)
+            case "placed":
+                self._write(event["trial"]).tags |= {
+                    name: text(event[name]) for name in ("host", "node") if event[name]
+                }
+            case "resumed":
+                self._sweep_state("running", None)
+            case "interrupted" | "sweep_ended":
+                self._sweep_state("finished" if self.view.ended else "interrupted", ms)
+                self._sweep_best(ms)
+
+    def _is_known(self, report: Mapping[str, Any]) -> bool:
+        return self.view.trials[report["trial"]].knows(report["kind"], report["metrics"])
+
+    def interrupted(self) -> None:
+        """The ledger ends without an end, and nobody is writing it: the sweep was killed."""
+        self._sweep_state("interrupted", round(self.view.updated_at * 1000))
+
+    def _write(self, run: str) -> Write:
+        return self._writes.setdefault(run, Write(run))
+
+    def _sweep_started(self, event: Mapping[str, Any], ms: int) -> None:
+        self.births[PARENT] = ms
+        write = self._write(PARENT)
+        named = {name: event[name] for name in ("space", "space_digest", "seed") if name in event}
+        write.params |= {name: text(value) for name, value in {**event["settings"], **named}.items()}
+        versions = event.get("versions") or {}
+        write.tags |= {f"version.{name}": text(value) for name, value in versions.items() if name != "git"}
+        for name, tag in (("git", "mlflow.source.git.commit"), ("host", "host"), ("user", "mlflow.user")):
+            if value := event.get(name, versions.get(name)):
+                write.tags[tag] = text(value)
+        self._sweep_state("running", None)
+
+    def _suggested(self, event: Mapping[str, Any], ms: int) -> None:
+        trial = event["trial"]
+        self.births.setdefault(trial, ms)
+        write = self._write(trial)
+        write.params |= {name: text(value) for name, value in {**event["knobs"], **event["params"]}.items()}
+        write.tags |= {"state": "running", "fingerprint": event["fingerprint"]}
+        write.status, write.end_ms = "RUNNING", None
+        self._touched.add(trial)
+
+    def _reported(self, trial: str, kind: str, metrics: Mapping[str, Any], ms: int) -> None:
+        if kind == "epoch":
+            self._epochs += 1
+            self._points(trial, PER_EPOCH, metrics, ms, int(metrics["epochs_trained"]))
+        elif kind == "round":
+            self._points(trial, PER_ROUND, metrics, ms, int(metrics["round"]))
+            self._touched.add(trial)
+        elif kind == "final":
+            self._points(trial, FINAL, metrics, ms, 0, "final/")
+        for name in START_TAGS:
+            if metrics.get(name) is not None:
+                self._write(trial).tags[name] = text(metrics[name])
+        for name in ("init_effective", "weights_digest"):
+            if metrics.get(name) is not None:
+                self._write(trial).params[name] = text(metrics[name])
+        if kind == "start" and metrics.get("init_effective"):
+            self._started(text(metrics["init_effective"]))
+
+    def _started(self, start: str) -> None:
+        """What the sweep's trials really began from, on the sweep's own run: the tag lists what has come.
+
+        A parameter can't be changed later: where trials will differ it says so from the first one on.
+        """
+        parent, expected = self._write(PARENT), self.view.start.get("starts", ())
+        if not self._started_from:
+            parent.params["init_effective"] = ", ".join(sorted({*expected, start}))
+        self._started_from.add(start)
+        parent.tags["init_effective"] = ", ".join(sorted(self._started_from))
+
+    def _sampled(self, trial: str, sample: Mapping[str, Any]) -> None:
+        """A sample of how busy the trial's machine was, for MLflow's page of system metrics."""
+        self._samples[trial] += 1
+        names = tuple(name for name in sample if name != "time")
+        self._points(trial, names, sample, round(float(sample["time"]) * 1000), self._samples[trial], "system/")
+
+    def _points(
+        self, run: str, names: tuple[str, ...], metrics: Mapping[str, Any], ms: int, step: int, into: str = ""
+    ) -> None:
+        values = ((name, finite_number(metrics.get(name))) for name in names)
+        self._write(run).points += [(into + name, value, ms, step) for name, value in values if value is not None]
+
+    def _trial_ended(self, name: str, ms: int) -> None:
+        trial, write = self.view.trials[name], self._write(name)
+        write.status, write.end_ms = STATUS[trial.state], ms
+        write.tags["state"] = trial.state
+        if trial.reason:
+            write.tags["reason"] = text(trial.reason)[:MAX_TAG]
+        if trial.state == "stopped":
+            self._points(name, FINAL, trial.metrics, ms, 0, "final/")
+        self._touched.update((name, PARENT))
+        self._ended += 1
+        self._count[trial.state] += 1
+        parent = self._write(PARENT)
+        parent.points += [(f"trials/{state}", float(n), ms, self._ended) for state, n in self._count.items()]
+        if trial.state == "finished" and at_target(self.view, trial) and trial.metrics["val_top1"] > self._best:
+            self._best = trial.metrics["val_top1"]
+            parent.points.append(("best/val_top1", self._best, ms, self._epochs))
+
+    def _reopened(self, name: str) -> None:
+        """A failed trial is tried again, in the same run."""
+        write = self._write(name)
+        write.status, write.end_ms = "RUNNING", None
+        write.tags |= {"state": "running", "reason": ""}
+        self._count["failed"] -= 1
+        self._ended -= 1
+        self._touched.update((name, PARENT))
+
+    def _sweep_state(self, state: str, end_ms: int | None) -> None:
+        write = self._write(PARENT)
+        write.status, write.end_ms = SWEEP_STATUS[state], end_ms
+        write.tags["state"] = self.state = state
+        self._touched.add(PARENT)
+        self._rank_again = self._rank_again or end_ms is not None
+
+    def _sweep_best(self, ms: int) -> None:
+        if order := ranking(self.view):
+            self._points(PARENT, ("test_top1", "density", "params"), order[0].metrics, ms, self._epochs, "best/")
+
+    def _tag_ranks(self) -> None:
+        front, places = pareto_front(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}
+        for name, trial in self.view.trials.items():
+            if trial.state == "finished":
+                tags = {"pareto": text(name in front), "rank": str(places.get(name, ""))}
+                self._write(name).tags |= tags | ({"mlflow.runColor": PARETO_COLOR} if name in front else {})
