@@ -1,7 +1,8 @@
 """Pictures for MLflow, drawn in a process of their own, so that neither the event loop nor the upload waits for a core.
 
 `python -m tune_rsst.report.pictures SWEEP_FOLDER TRIAL… [--sweep]` draws from the ledger. Files:
-SWEEP/pictures/TRIAL/*.png, SWEEP/pictures/*.png and *.html, SWEEP/report.html. Comes in: names. Goes out: paths; a failure is one line.
+SWEEP/pictures/TRIAL/*.png, SWEEP/pictures/*.png and *.html, SWEEP/report.html. Comes in: names.
+Goes out: paths; a failure is one line.
 """
 
 from __future__ import annotations

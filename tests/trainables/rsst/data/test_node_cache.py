@@ -81,7 +81,7 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_synthetic_images_are_drawn_by_seed_and_kept_out_of_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "SYNTHETIC_BYTES", 2**20)
+    monkeypatch.setattr(sources, "SYNTHETIC_BYTES", 2**20)
     first, again, other = (load.load(RSSTConfig.from_knobs({"dataset": "synthetic", "seed": s})) for s in (0, 0, 1))
     assert first.digest == again.digest != other.digest
     assert first.train_images.shape == (301, 3, 32, 32) and first.num_classes == 10
