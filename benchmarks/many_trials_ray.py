@@ -61,7 +61,6 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     from tune_rsst import conduct
     from tune_rsst.planning import begin
     from tune_rsst.results import best
-    from tune_rsst.runners import ray_tune
     from tune_rsst.settings import written
     from tune_rsst.storage.folder import load
     from tune_rsst.tracking import artifacts
@@ -69,7 +68,7 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     words = [f"space={SPACE}", f"trials={trials}", f"sampler={sampler}", "name=many"]
     made = begin.make_plan(written.given(None, words), None, False)
     curves: list[Curves] = []
-    fit = ray_tune._fit
+    fit = conduct._fit
 
     def fit_instant(*given: Any) -> None:
         """Only now may Ray be imported: its token is in the environment."""
@@ -87,9 +86,10 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
         curves.append(Curves(given[1]._searcher, trials))
         ray_tune.LedgerSearcher._suggest = counted  # type: ignore[method-assign]
         ray_trainable.RSSTTrainable = Instant  # type: ignore[misc]
+        ray_tune.RSSTTrainable = Instant  # type: ignore[misc]
         fit(*given)
 
-    ray_tune._fit = fit_instant
+    conduct._fit = fit_instant
     best.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
     artifacts.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
     code = conduct.run(made, Console(file=io.StringIO()))

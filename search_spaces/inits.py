@@ -1,6 +1,6 @@
 """Spaces over the guide's knobs (lr, warmup, rate, reg_granularity_prune): scratch, pretrained, the two compared.
 
-arch, epochs and batch size are the guide's (trainables/rsst/presets.py): vit_small on cifar100 unless the sweep says
+arch, epochs and batch size are the guide's (trainables/rsst/config/presets.py): vit_small on cifar100 unless the sweep says
 otherwise (`arch=vit_base`, `dataset=digits`).
 """
 

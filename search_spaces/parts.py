@@ -46,7 +46,7 @@ def fixed(trial: Suggest) -> Mapping[str, Value]:
 
 
 def preset(trial: Suggest, pretrained: bool) -> Knobs:
-    """The guide's values (trainables/rsst/presets.py) for the sweep's dataset and arch: epochs, lr, warmup, …"""
+    """The guide's values (trainables/rsst/config/presets.py) for the sweep's dataset and arch: epochs, lr, warmup, …"""
     own: Knobs = {"pretrained": pretrained} | {k: v for k, v in fixed(trial).items() if k in DECIDE_PRESETS}
     return {**presets.defaults(own), **own}
 
@@ -102,7 +102,7 @@ def penalty_height(trial: Suggest) -> Knobs:
     """`reg_granularity_prune` (g), with a range for each penalty_form.
 
     normalized: over a round it scales doomed weights by exp(-30 g). 0.2 leaves 0.25 % of their norm and 2 leaves
-    nothing that float32 can hold: all of the range presses to zero (METHOD.md: below 0.1 units are cut while they still
+    nothing that float32 can hold: all of the range presses to zero (docs/experiments.md: below 0.1 units are cut while they still
     work), what varies is how early in the round it does so. l2: its effect hangs on lr × steps, so the range is wide.
     """
     low, high = HEIGHTS["l2" if fixed(trial).get("penalty_form") == "l2" else "normalized"]

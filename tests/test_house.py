@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("trainables", "search_spaces", "tune_rsst")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
+MAX_MODULES = 12
+DOCUMENT = re.compile(r"([\w./-]*\w\.md)\b(?:,? \(?\"([^\"]+)\")?")  # docs/method.md, "Ramps"
+PYTHON_FILE = re.compile(r"[\w./*]*\w\.py\b")
+FILES_OF_USERS = {"path/to/file.py"}  # where a docstring says how an argument is written
 CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "trainables"} | set(
     sys.stdlib_module_names
 )
@@ -46,6 +51,49 @@ def test_no_file_is_over_300_lines() -> None:
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*PACKAGES)
     }
     assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_no_folder_holds_more_than_12_modules() -> None:
+    folders = Counter(str(path.parent.relative_to(ROOT)) for path in sources(*PACKAGES) if path.name != "__init__.py")
+    assert len(folders) >= 20
+    assert {folder: modules for folder, modules in folders.items() if modules > MAX_MODULES} == {}
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Every docstring of a file: the module's, its classes', its functions'."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_python_files_that_docstrings_name_exist() -> None:
+    """A name with a folder is looked for below the root and beside the file, a bare name anywhere in the repository."""
+    everywhere = sources(*PACKAGES, "benchmarks", "tests")
+    bare = {path.name for path in everywhere}
+    lost, checked = [], 0
+    for path in sources(*PACKAGES):
+        for text in docstrings(path):
+            for name in PYTHON_FILE.findall(text):
+                checked += 1
+                places = (ROOT / name, path.parent / name)
+                if not (name in bare or any(place.exists() for place in places)) and name not in FILES_OF_USERS:
+                    lost.append(f"{path.relative_to(ROOT)}: {name}")
+    assert checked > 20 and lost == []
+
+
+def test_documents_and_headings_that_docstrings_name_exist() -> None:
+    lost, checked = [], 0
+    for path in sources(*PACKAGES, "benchmarks", "tests"):
+        for text in docstrings(path):
+            for name, heading in DOCUMENT.findall(" ".join(text.split())):
+                checked += 1
+                document = ROOT / name
+                headings = (
+                    re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.M) if document.exists() else []
+                )
+                if not document.exists() or (heading and heading not in headings):
+                    lost.append(f"{path.relative_to(ROOT)}: {name} {heading}".strip())
+    assert checked > 8 and lost == []
 
 
 def test_no_function_is_over_60_lines() -> None:

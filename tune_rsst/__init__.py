@@ -1,15 +1,20 @@
 """Sweeps over RSST trials: Ray Tune runs them, Optuna chooses them, MLflow shows them, the ledger remembers them.
 
-cli.py config.py       the commands · the sweep's own settings, checked before Ray starts
-spaces.py              finds a search space, fixes knobs in it, draws from it
-ledger.py view.py      the append-only truth of a sweep · what it says, trial by trial
-driver.py              what to do with each report: record, compare, end; knows no Ray
-searcher.py            the Optuna study, a view of the ledger: asks for trials, is told how they ended
-schedulers.py          early stopping at equal kept share
-adapters.py sweep.py   Ray Tune's doors to the driver · a sweep on Ray from start to end
-home.py                where things lie
-live.py                the table while it runs
-results.py table.py    the ranking, best.yaml, best_model, the JSON of `show` · the same as text
-pretrained.py          weights that every trial of a sweep starts from
-uploader.py tracking*.py   MLflow from the ledger; tracking.py is the only file that imports mlflow
+The files here tell the story, the folders hold the subjects. One side decides and runs (search, driver, runners), one
+side shows (results, report, tracking); neither imports the other. Both stand on ledger, settings and storage.
+
+conduct.py     one sweep from the lock to the exit code
+ending.py      how it ends
+driver.py      the one decision maker: record, compare, end, ask; knows no Ray
+interrupt.py   signals while a sweep ends
+cli/           the commands
+planning/      what a sweep will do, whether it can run here, what it will cost
+runners/       where trials run: Ray Tune, local or on a cluster
+search/        what to try and when to stop: the Optuna study, search spaces, early stopping
+tracking/      MLflow from the ledger; the only folder that imports mlflow
+report/        pictures and the HTML page
+results/       what was found, as text and files
+storage/       where a sweep is stored: the home, its folders, a bucket
+settings/      what the user wrote
+ledger/        the truth of a sweep, and what it says
 """

@@ -1,4 +1,4 @@
-"""The round loop: what one trial does, in the order of METHOD.md ("A trial"). Start reading here.
+"""The round loop: what one trial does, in the order of docs/method.md, "A trial". Start reading here.
 
 Comes in: config, images, and the last state if there is one. Goes out: events (start, epoch, round, final).
 Stopping early is to stop iterating; resuming is to pass the last state.

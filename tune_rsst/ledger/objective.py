@@ -7,7 +7,7 @@
 constrained and pareto search the final size as well: `target_density` is then the smallest, `largest_density` the
 largest, in steps of whole units (fixed where both are equal, or where the space gives `target_density` itself).
 Comes in: settings as the ledger holds them, and metrics. Goes out: values and constraints for Optuna, ranking, front.
-Latency is measured by the trial on its own machine, as it reports it (trainables/rsst/evaluation.py): it is only
+Latency is measured by the trial on its own machine, as it reports it (trainables/rsst/model/cost.py): it is only
 comparable between trials that had the same machine to themselves.
 """
 

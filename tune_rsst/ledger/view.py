@@ -188,7 +188,7 @@ class SweepView:
 
 
 def _former(record: Mapping[str, Any], now: float) -> TrialView:
-    """A trial of a former sweep, as tune_rsst/warm_start.py wrote it down."""
+    """A trial of an earlier sweep, as tune_rsst/planning/warm_start.py recorded it."""
     names = ("trial", "number", "params", "distributions", "fingerprint")
     trial = TrialView(**{name: record[name] for name in names}, knobs={}, rounds=0, suggested_at=now)
     trial.state, trial.final = "finished", dict(record["metrics"])

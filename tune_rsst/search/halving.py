@@ -3,8 +3,8 @@
 Why not by epoch or round: a trial that removes half of its units in a round is, after two rounds, a quarter of the
 model that a gentle trial still trains in full. Compared at the same epoch or round the aggressive trial looks bad
 although it may be the better one at the size that counts. So a trial enters rung q (0 < q < 1) of a sweep to target
-density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q (METHOD.md, "Progress for early
-stopping").
+density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q. Only trials of equal size are
+compared.
 
 The same in every objective: top-1 is compared at equal kept share also under constraints and for a front, where trials
 end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it. `stopping=none` is the

@@ -4,7 +4,7 @@ s3://BUCKET/PREFIX/
   SWEEP/
     driver.json                 the lease of the driver (lease.py)
     ledger/000000000.jsonl …    the ledger as numbered objects (ledger_objects.py)
-    trials/FINGERPRINT/…        checkpoints and results, put there by the workers (trainables/trial_mirror.py)
+    trials/FINGERPRINT/…        checkpoints and results, put there by the workers (trainables/worker/trial_mirror.py)
     files/…                     settings.yaml, weights/, best.yaml, best_model/
 
 TUNE_RSST_HOME is then a working copy: of the driver on its machine, of each worker on its node. It may be gone at any

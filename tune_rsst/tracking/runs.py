@@ -1,6 +1,6 @@
 """A sweep's runs in MLflow; the only module that imports mlflow, and it does so when first used (it takes seconds).
 
-Comes in: what is to be in which run (tracking_plan.py). Goes out: the runs, found again by their tags or made.
+Comes in: what is to be in which run (writes.py). Goes out: the runs, found again by their tags or made.
 The uploader (uploader.py) calls this from its thread: whatever a store raises ends there.
 """
 

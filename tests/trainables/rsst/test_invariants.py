@@ -1,4 +1,4 @@
-"""METHOD.md's seven invariants, one test each, named after them.
+"""The method's seven invariants, one test each, named after them.
 
 Each was seen to fail with what it guards broken on purpose; the mutations stand in its docstring.
 """

@@ -2,7 +2,7 @@
 
 Comes in: a mapping of knob names to values (flags, YAML, a search space, a former best.yaml).
 Goes out: a frozen `RSSTConfig` with presets applied, or one `ConfigError` line naming the key.
-The names are the seed guide's; METHOD.md ("Knobs") says what each one means.
+The names are the seed guide's; `python -m trainables --help` says what each one means.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class RSSTConfig:
         return _rewind_epoch(self.rewind)
 
     def kept_share_after(self, prunings: int) -> float:
-        """Share of the units that is asked to be alive after `prunings` prunings (METHOD.md, "Words")."""
+        """Share of the units that is asked to be alive after `prunings` prunings (docs/method.md, "How many stay")."""
         if self.target_density is not None:
             return float(self.target_density ** (prunings / max(self.rounds - 1, 1)))
         return float((1.0 - self.rate) ** prunings)

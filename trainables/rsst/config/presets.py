@@ -14,7 +14,7 @@ DATASETS = ("cifar10", "cifar100", "digits", "folder", "synthetic")
 # guide, "参数调整建议": pretrained / scratch on CIFAR; its 15 rounds at rate 0.15
 PRETRAINED = {"epochs": 80, "lr": 5e-4, "warmup": 20, "batch_size": 64}
 SCRATCH = {"epochs": 150, "lr": 1e-3, "warmup": 40, "batch_size": 64}
-# shared/METHOD.md: vit_small g 0.3, exponents 2; vit_tiny g 0.5, exponents 3
+# The seed guide: vit_small g 0.3, exponents 2; vit_tiny g 0.5, exponents 3
 RAMP = {"reg_granularity_prune": 0.3, "exponents": 2.0}
 RAMP_TINY = {"reg_granularity_prune": 0.5, "exponents": 3.0}
 # 1,257 training images of 8 × 8 pixels: small batches, short rounds, no augmentation

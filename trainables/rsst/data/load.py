@@ -11,7 +11,7 @@ Shape legend: B images, C channels, H height, W width; images are uint8 (B, C, H
 | synthetic | 45k / 5k / 1k random colour images, 10 classes | drawn by seed: for speed tests, nothing can be learned |
 
 Test images that a set comes with stay its test images; they are never used for training, selection or stopping.
-All but the digits are prepared once per node and mapped into memory by every trial (`datastore.py`).
+All but the digits are prepared once per node and mapped into memory by every trial (`node_cache.py`).
 """
 
 from __future__ import annotations

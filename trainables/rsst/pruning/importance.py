@@ -2,7 +2,7 @@
 
 Comes in: a trained model, its architecture, fixed calibration images. Goes out: `Scores`, float64, by layer.
 Shapes: B images, N tokens, H heads, K head dim, F neurons, U units of a layer; `scores_U`.
-Formulas: METHOD.md, "Criteria". Weights are the entries of weight matrices; biases are not scored.
+Formulas: docs/method.md, "Which stay: criteria". Weights are the entries of weight matrices; biases are not scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the penalty λ(t) of ramps.py acts on the weights of the doomed.
 
 Comes in: a config, parameters, boolean masks of the doomed entries. Goes out: weights (normalized) and gradients (l2)
-changed in place. Formulas: METHOD.md, "How λ acts".
+changed in place. Formulas: docs/method.md, "How λ acts".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ramps λ(t) of the progress t ∈ [0, 1] of a round, and how much of a round's pressure has acted by t.
 
-Comes in: ramp name, g (`reg_granularity_prune`), p (`exponents`). Goes out: numbers. Formulas: METHOD.md, "Ramps".
+Comes in: ramp name, g (`reg_granularity_prune`), p (`exponents`). Goes out: numbers. Formulas: docs/method.md, "Ramps".
 Imports no torch, so that whoever only draws a ramp need not wait for it.
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 DEPTH = 30.0
-"""K of METHOD.md: over a round a doomed weight is multiplied by exp(−K·g). A constant, not a knob."""
+"""K of docs/method.md, "How λ acts": over a round a doomed weight is multiplied by exp(−K·g). A constant, not a knob."""
 
 _E1 = math.e - 1.0
 _TERMS = 25  # of the power series below; t ≤ 1, so term n is at most 1/n!

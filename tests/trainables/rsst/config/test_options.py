@@ -50,9 +50,9 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[Any, Any]]] = {
 }
 EXEMPT = {
     "dataset": "another data set is another result; test_data*.py load them",
-    "pretrained": "needs weights; test_weights.py",
-    "weights_digest": "refuses weights, changes no number by itself; test_weights.py",
-    "patch_embed": "matters to pretrained weights only; test_weights.py",
+    "pretrained": "needs weights; test_pretrained.py",
+    "weights_digest": "refuses weights, changes no number by itself; test_pretrained.py",
+    "patch_embed": "matters to pretrained weights only; test_pretrained.py",
     "num_threads": "the same sums in another order: on the toy's small matrices often the same bits",
 }
 CHOICES = {

@@ -1,4 +1,4 @@
-"""Ramps and how they act on weights: values by hand, integrals against quadrature, METHOD.md's promises about g."""
+"""Ramps and how they act on weights: values by hand, integrals against quadrature, the method's promises about g."""
 
 from __future__ import annotations
 
