@@ -1,7 +1,7 @@
 """Spaces over the guide's knobs (lr, warmup, rate, reg_granularity_prune): scratch, pretrained, the two compared.
 
-arch, epochs and batch size are the guide's (trainables/rsst/config/presets.py): vit_small on cifar100 unless the sweep says
-otherwise (`arch=vit_base`, `dataset=digits`).
+arch, epochs and batch size are the guide's (trainables/rsst/config/presets.py): vit_small on cifar100 unless the
+sweep says otherwise (`arch=vit_base`, `dataset=digits`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Spaces over the method itself: how the doomed are pressed, and which units go by which score.
 
-arch, epochs, batch size, lr and warmup are the guide's (trainables/rsst/config/presets.py) where a space does not search them.
+arch, epochs, batch size, lr and warmup are the guide's (trainables/rsst/config/presets.py) where a space does
+not search them.
 """
 
 from __future__ import annotations

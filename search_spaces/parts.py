@@ -102,8 +102,9 @@ def penalty_height(trial: Suggest) -> Knobs:
     """`reg_granularity_prune` (g), with a range for each penalty_form.
 
     normalized: over a round it scales doomed weights by exp(-30 g). 0.2 leaves 0.25 % of their norm and 2 leaves
-    nothing that float32 can hold: all of the range presses to zero (docs/experiments.md: below 0.1 units are cut while they still
-    work), what varies is how early in the round it does so. l2: its effect hangs on lr × steps, so the range is wide.
+    nothing that float32 can hold: all of the range presses to zero (docs/experiments.md: below 0.1 units
+    are cut while they still work), what varies is how early in the round it does so. l2: its effect hangs on lr ×
+    steps, so the range is wide.
     """
     low, high = HEIGHTS["l2" if fixed(trial).get("penalty_form") == "l2" else "normalized"]
     return {"reg_granularity_prune": trial.suggest_float("reg_granularity_prune", low, high, log=True)}

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 DEPTH = 30.0
-"""K of docs/method.md, "How λ acts": over a round a doomed weight is multiplied by exp(−K·g). A constant, not a knob."""
+"""K of docs/method.md, "How λ acts": a round multiplies a doomed weight by exp(−K·g). A constant, not a knob."""
 
 _E1 = math.e - 1.0
 _TERMS = 25  # of the power series below; t ≤ 1, so term n is at most 1/n!

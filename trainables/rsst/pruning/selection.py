@@ -1,7 +1,8 @@
 """Which units (or single weights) go: pure functions of scores.
 
 Comes in: scores, the counts of the unpruned model, the kept share asked for. Goes out: positions among the alive.
-Counts follow the kept share asked for, not the last count, so that rounding never piles up (docs/method.md, "How many stay").
+Counts follow the kept share asked for, not the last count, so that rounding never piles up (docs/method.md, "How
+many stay").
 Among equal scores the lower index stays.
 """
 
