@@ -5,12 +5,12 @@ In: a config. Out: `Measured`.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.size import architecture_of, final_architecture
 
 MEASURE_S = 1.0  # per model size, warm-up not counted
 VALIDATION_IMAGES = 512
@@ -40,33 +40,26 @@ def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
 
     import torch
 
-    from trainables.rsst.data.sources import describe
-    from trainables.rsst.model.vit import architecture, build
+    from trainables.rsst.model.vit import build
     from trainables.rsst.training.device import choose_device
     from trainables.rsst.training.evaluation import evaluate
 
     torch.set_num_threads(config.num_threads)
     device = choose_device(config)
-    about = describe(config.dataset, config.data)
-    full = architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
-    share = config.kept_share_after(config.rounds - 1) if config.granularity != "element" else 1.0
-    small = full.with_counts(*([_kept(n, share) for n in full.counts(kind)] for kind in ("head", "neuron")))
-    images = _random_images(config, full.input_shape(), about.num_classes, device)
+    full, small = architecture_of(config), final_architecture(config)
+    classes = int(full.arguments["num_classes"])
+    images = _random_images(config, full.input_shape(), classes, device)
     model = build(full).to(device)
     rewind = {name: tensor.clone() for name, tensor in model.state_dict().items()} if config.rewind != "none" else {}
-    train_s = _seconds_per_image(config, model, images, about.num_classes, seconds)
+    train_s = _seconds_per_image(config, model, images, classes, seconds)
     began = time.perf_counter()
     evaluate(model, images)
     eval_s = (time.perf_counter() - began) / len(images.labels)
     gpu = _gpu_mib(device)
     del model, rewind
-    small_s = _seconds_per_image(config, build(small).to(device), images, about.num_classes, seconds)
+    small_s = _seconds_per_image(config, build(small).to(device), images, classes, seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Measured(device.type, train_s, small_s, eval_s, peak, *gpu)
-
-
-def _kept(units: int, share: float) -> int:
-    return max(math.floor(share * units + 0.5), 1)
 
 
 def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes: int, device: Any) -> Any:

@@ -1,20 +1,30 @@
 """What a trial costs and how small its model ends, before anything is trained: rounds, epochs, parameters, MACs.
 
-Comes in: a trial's config. Goes out: numbers. The model is built on the meta device: no memory, no weights, no images.
+In: a trial's config. Out: architectures and numbers. The model is built on the meta device: no memory, no weights, no
+images. Whatever needs the parameters, MACs or unit counts of a config's model asks here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from trainables.rsst.config import RSSTConfig
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.store.checkpoint import KEEP
+
+if TYPE_CHECKING:
+    from trainables.rsst.model.vit import Architecture
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters and 1e9 MACs per image of a model."""
+
+    params: int
+    gmacs: float
 
 
 @dataclass(frozen=True)
@@ -27,38 +37,65 @@ class Cost:
     gmacs: float
 
 
-def cost(config: RSSTConfig) -> Cost:
-    """Cost of the trial (about 0.1 s for vit_small).
-
-    All layers of a ViT are alike, so parameters and MACs depend on how many units are left, not on their layers:
-    scope = global ends as scope = layer does, up to whole units. granularity = element shrinks nothing.
-
-    Raises:
-        ConfigError: there is no such model or data set.
-    """
+def architecture_of(config: RSSTConfig) -> Architecture:
+    """The dense model that `config` asks for, for the channels and classes of its data set."""
     from trainables.rsst.data.sources import describe
     from trainables.rsst.model.vit import architecture
 
-    spec = describe(config.dataset, config.data)
-    full = architecture(config, in_chans=spec.in_chans, num_classes=spec.num_classes)
+    about = describe(config.dataset, config.data)
+    return architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
+
+
+def final_architecture(config: RSSTConfig) -> Architecture:
+    """The model after the last round; with scope = global the units of all layers are spread evenly.
+
+    Only the kinds of unit that `granularity` prunes get fewer; granularity = element shrinks nothing.
+    """
+    full = architecture_of(config)
     share = config.kept_share_after(config.rounds - 1)
     heads, neurons = full.heads, full.neurons
     if config.granularity in ("head", "both"):
         heads = _left(heads, share, config.scope)
     if config.granularity in ("neuron", "both"):
         neurons = _left(neurons, share, config.scope)
-    params, macs = _size(json.dumps(full.with_counts(heads, neurons).to_json()))
-    return Cost(config.rounds, config.rounds * config.epochs, params, macs)
+    return full.with_counts(heads, neurons)
+
+
+def cost(config: RSSTConfig) -> Cost:
+    """Cost of the trial (about 0.1 s for vit_small).
+
+    All layers of a ViT are alike, so parameters and MACs depend on how many units are left, not on their layers:
+    scope = global ends as scope = layer does, up to whole units.
+    """
+    size = size_of(final_architecture(config))
+    return Cost(config.rounds, config.rounds * config.epochs, size.params, size.gmacs)
+
+
+def dense_sizes(configs: Iterable[RSSTConfig]) -> list[Size]:
+    """The size of each config's dense model; each architecture is built once."""
+    known: dict[Any, Size] = {}
+    found = []
+    for config in configs:
+        key = (config.arch, config.img_size, config.patch_size, config.dataset, config.data)
+        if key not in known:
+            known[key] = size_of(architecture_of(config))
+        found.append(known[key])
+    return found
+
+
+def size_of(arch: Architecture) -> Size:
+    """Parameters and MACs of `arch`."""
+    return _size(json.dumps(arch.to_json()))
 
 
 @lru_cache(maxsize=1024)
-def _size(architecture_json: str) -> tuple[int, float]:
+def _size(architecture_json: str) -> Size:
     """Parameters and GMACs; trials of one sweep have few shapes, and counting takes most of the time."""
     from trainables.rsst.model.cost import gmacs, parameters
     from trainables.rsst.model.vit import Architecture, build
 
     arch = Architecture.from_json(json.loads(architecture_json))
-    return parameters(build(arch, "meta")), gmacs(arch)
+    return Size(parameters(build(arch, "meta")), gmacs(arch))
 
 
 def _left(totals: Sequence[int], share: float, scope: str) -> tuple[int, ...]:

@@ -11,12 +11,11 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import train_images
 from trainables.rsst.measure import Measured
-from trainables.rsst.size import disk_mib
+from trainables.rsst.size import Size, dense_sizes, disk_mib
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
 from tune_rsst.runners.ray_cluster import address, connected_nodes
@@ -65,11 +64,13 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
         ConfigError: the model can't be trained here, the cluster can't be reached, or not one trial fits it.
     """
     settings = plan.settings
-    drawn, macs = _drawn(plan), _Macs()
-    largest = max(drawn, key=lambda c: macs.of(c) * c.batch_size)
+    drawn = _drawn(plan)
+    sizes = dense_sizes(drawn)
+    largest, largest_size = _largest(drawn, sizes)
     nodes = cluster_nodes(settings)
     found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
-    costs = [_cost(config, found, macs.of(config) / macs.of(largest), macs.parameters(config)) for config in drawn]
+    pairs = zip(drawn, sizes, strict=True)
+    costs = [_cost(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in pairs]
     each_most = [c.epochs * len(c.shares) for c in costs]
     share_left = expected_share(settings, costs)
     trials = settings.trials - _ended(plan)
@@ -126,34 +127,13 @@ def _drawn(plan: Plan) -> list[RSSTConfig]:
 
 def largest_trial(plan: Plan) -> RSSTConfig:
     """The drawn trial whose step takes most."""
-    macs = _Macs()
-    return max(_drawn(plan), key=lambda c: macs.of(c) * c.batch_size)
+    drawn = _drawn(plan)
+    return _largest(drawn, dense_sizes(drawn))[0]
 
 
-class _Macs:
-    """GMACs and parameters of a config's dense model, counted once for each architecture."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, tuple[float, int]] = {}
-
-    def of(self, config: RSSTConfig) -> float:
-        return self._size(config)[0]
-
-    def parameters(self, config: RSSTConfig) -> int:
-        """Parameters of the dense model."""
-        return self._size(config)[1]
-
-    def _size(self, config: RSSTConfig) -> tuple[float, int]:
-        from trainables.rsst.data.sources import describe
-        from trainables.rsst.model.cost import gmacs, parameters
-        from trainables.rsst.model.vit import architecture, build
-
-        key = (config.arch, config.img_size, config.patch_size, config.dataset, config.data)
-        if key not in self._known:
-            about = describe(config.dataset, config.data)
-            arch = architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
-            self._known[key] = gmacs(arch), parameters(build(arch, "meta"))
-        return self._known[key]
+def _largest(drawn: Sequence[RSSTConfig], sizes: Sequence[Size]) -> tuple[RSSTConfig, Size]:
+    """The config whose step takes most, and its dense model's size."""
+    return max(zip(drawn, sizes, strict=True), key=lambda pair: pair[1].gmacs * pair[0].batch_size)
 
 
 def _cost(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Cost:

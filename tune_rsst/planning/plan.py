@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.vit import build
+from trainables.rsst.size import architecture_of
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.planning.warm_start import WarmStart
 from tune_rsst.search import spaces, study
@@ -104,8 +105,7 @@ def refuse_unsuitable_data(configs: Iterable[RSSTConfig]) -> None:
 def refuse_what_is_no_model(configs: Iterable[RSSTConfig]) -> None:
     """Build each model that differs in what decides its shape, without memory for its weights."""
     for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data): c for c in configs}.values():
-        about = describe(one.dataset, one.data)
-        build(architecture(one, in_chans=about.in_chans, num_classes=about.num_classes), "meta")
+        build(architecture_of(one), "meta")
 
 
 def where_sqlite_is_unsafe(settings: SweepSettings) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data.sources import describe
 from trainables.rsst.model.pretrained import ResolvedWeights, check_fit, copy_verified, intact, resolve
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.vit import build
+from trainables.rsst.size import architecture_of
 
 
 class SweepWeights:
@@ -80,6 +80,4 @@ class SweepWeights:
 
 def _check_fit(config: RSSTConfig) -> None:
     """Now and once, not in the first step of every trial."""
-    about = describe(config.dataset, config.data)
-    model = build(architecture(config, in_chans=about.in_chans, num_classes=about.num_classes), "meta")
-    check_fit(config, model)
+    check_fit(config, build(architecture_of(config), "meta"))
