@@ -96,6 +96,15 @@ def test_documents_and_headings_that_docstrings_name_exist() -> None:
     assert checked > 8 and lost == []
 
 
+def test_only_the_locks_module_takes_locks() -> None:
+    elsewhere = [
+        str(path.relative_to(ROOT))
+        for path in sources(*PACKAGES)
+        if re.search(r"\b(fcntl|lockf|flock)\b", path.read_text(encoding="utf-8")) and path.name != "locks.py"
+    ]
+    assert elsewhere == []
+
+
 def test_no_function_is_over_60_lines() -> None:
     long = {
         f"{path.relative_to(ROOT)}:{name}": lines

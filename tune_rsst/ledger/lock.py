@@ -5,11 +5,11 @@ In: a sweep's folder. Out: the lock while it is held, or whether someone holds i
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from pathlib import Path
 from types import TracebackType
+
+from trainables.storage.locks import LockHeld, is_held, take
 
 LOCK_NAME = "driver.lock"
 
@@ -31,21 +31,11 @@ class DriverLock:
         Raises:
             SweepBusy: another driver holds it.
         """
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(fd)
-                    name = self.path.parent.name
-                    raise SweepBusy(
-                        f"name = {name}: another driver is running this sweep; wait for it, or stop it"
-                    ) from None
-                time.sleep(0.05)
-        self._fd = fd
+        try:
+            self._fd = take(self.path, patience_s, 0o600)
+        except LockHeld:
+            name = self.path.parent.name
+            raise SweepBusy(f"name = {name}: another driver is running this sweep; wait for it, or stop it") from None
 
     def release(self) -> None:
         """Let go; harmless when not held."""
@@ -65,14 +55,4 @@ class DriverLock:
 
 def is_running(folder: Path) -> bool:
     """Whether a driver holds the sweep in `folder` just now."""
-    try:
-        fd = os.open(folder / LOCK_NAME, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return is_held(folder / LOCK_NAME)

@@ -6,7 +6,6 @@ The uploader (uploader.py) calls this from its thread: whatever a store raises e
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.storage.locks import held
 from tune_rsst.tracking.writes import PARENT, Write
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     if database is None:
         return MlflowClient(tracking_uri)
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(database.with_name(f".{database.name}.lock")):
         return MlflowClient(tracking_uri)
 
 

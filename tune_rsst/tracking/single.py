@@ -7,7 +7,6 @@ that the report counts, so that the same report a second time gives the same poi
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.storage.locks import is_held
 from tune_rsst.ledger.provenance import origin
 from tune_rsst.results.commands import rerun_command
 from tune_rsst.tracking.writes import (
@@ -72,22 +72,10 @@ def read(save_dir: Path) -> SingleRun:
         reason = getattr(error, "strerror", None) or "its config.json can't be read"
         raise ConfigError("save_dir", save_dir, "the folder of a python -m trainables run", reason) from None
     report, store = folder / "report.json", folder / "state" / config.fingerprint
-    alive = _is_locked(store / "lock")  # first: a run that ends meanwhile has left its report
+    alive = is_held(store / "lock")  # first: a run that ends meanwhile has left its report
     if report.exists():
         return SingleRun(folder, config, _of_report(json.loads(report.read_text(encoding="utf-8"))), alive)
     return SingleRun(folder, config, _of_checkpoint(store), alive)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock; it goes with the process, however that ends."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # there is none
-        return False
-    return False
 
 
 def _of_report(report: Mapping[str, Any]) -> Events:

@@ -9,12 +9,12 @@ time and no one else's.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import deque
 from pathlib import Path
 
+from trainables.storage.locks import LockHeld, take
 from trainables.storage.retrying import RetryingThread
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.lock import is_running
@@ -202,13 +202,10 @@ class Uploader:
         """
         if self._lock_file is not None:
             return
-        lock = os.open(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+            self._lock_file = take(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), 0.0, 0o600)
+        except LockHeld:
             raise RuntimeError("another process is uploading this sweep to MLflow") from None
-        self._lock_file = lock
 
     def _release(self) -> None:
         if self._lock_file is not None:

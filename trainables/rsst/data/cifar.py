@@ -22,7 +22,7 @@ from torchvision.datasets.utils import check_integrity
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
-from trainables.storage.locks import locked
+from trainables.storage.locks import held
 
 TIMEOUT_S = 20.0  # without one byte from the server
 CLASSES: dict[str, Any] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -81,7 +81,7 @@ def _check_archive(kind: Any, archive: Path) -> None:
 def _download_once(dataset: str, kind: Any, archive: Path) -> None:
     where = f"put {kind.filename} (md5 {kind.tgz_md5}, from {kind.url}) into {archive.parent}, or give data=FOLDER"
     try:
-        with locked(archive.with_name(f".{archive.name}.lock")):
+        with held(archive.with_name(f".{archive.name}.lock")):
             if not archive.is_file():
                 _download(kind, archive)
     except (OSError, HTTPException, ValueError) as error:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables.storage.locks import locked
+from trainables.storage.locks import held
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -69,7 +69,7 @@ def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Arrays, dict[str,
     folder = cache_folder() / "prepared" / name
     found = _mapped(folder)
     if found is None:
-        with locked(folder.with_suffix(".lock")):
+        with held(folder.with_suffix(".lock")):
             found = _mapped(folder)
             if found is None:
                 _write(folder, *prepare())

@@ -9,7 +9,6 @@ pickle.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from trainables.rsst.state import TrialState
 from trainables.storage.files import _flush, _moved_aside, read_json, sha256_of, write_json
+from trainables.storage.locks import LockHeld, take
 
 _NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # other errors (no file handles, no rights) say nothing
@@ -53,19 +53,15 @@ class CheckpointStore:
         Raises:
             StoreBusy: another process still holds it after `wait_s` seconds.
         """
-        path = self.folder / "lock"
-        with path.open("a+") as file:
-            deadline = time.monotonic() + wait_s
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise StoreBusy(f"{self.folder} is in use by another process") from None
-                    time.sleep(0.2)
+        try:
+            fd = take(self.folder / "lock", wait_s)
+        except LockHeld:
+            raise StoreBusy(f"{self.folder} is in use by another process") from None
+        try:
             self._remove_orphans()
             yield
+        finally:
+            os.close(fd)
 
     def save(self, state: TrialState) -> Path:
         """Write `state`; after the return it is on disk. Older checkpoints beyond the last two are removed.
