@@ -38,13 +38,7 @@ if TYPE_CHECKING:
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Run `plan` to its end or to an interruption; print the table and say what to do next.
-
-    Raises:
-        ConfigError: the folder can't be made.
-        SweepBusy: another driver runs this sweep.
-        LedgerError: its ledger is damaged.
-    """
+    """Run `plan` to its end or to an interruption; print the table and say what to do next."""
     folder = plan.folder
     if plan.finished:
         return finish_again(plan, console)
@@ -193,11 +187,7 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str],
 
 
 def _check_local_cpus(plan: Plan) -> None:
-    """Refuse before anything is written what a local Ray can never run.
-
-    Raises:
-        ConfigError: a trial asks for more CPUs than this machine has.
-    """
+    """Refuse before anything is written what a local Ray can never run."""
     here = os.cpu_count() or 1
     wanted = plan.settings.cpus_per_trial
     if not ray_cluster.address(plan.settings) and wanted != "auto" and float(wanted) > here:

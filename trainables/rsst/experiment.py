@@ -42,7 +42,6 @@ def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) ->
     """Run a trial from `state` (None: from the start) to its end, yielding every event that is not in `state` yet.
 
     Raises:
-        ConfigError: the model, its weights or the data can't be had, or `state` belongs to other data.
         TrialDiverged: a loss was not finite.
     """
     trial = Running.resumed(config, data, state) if state else Running.fresh(config, data)

@@ -33,7 +33,6 @@ def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
     """Train and evaluate here, the dense model and the one that a trial ends with. Changes torch's threads.
 
     Raises:
-        ConfigError: the model or the device can't be had.
         torch.OutOfMemoryError: one step does not fit the device.
     """
     import resource

@@ -77,11 +77,7 @@ class Running:
 
     @classmethod
     def resumed(cls, config: RSSTConfig, data: ImageData, state: TrialState) -> Running:
-        """The trial that `state` was taken from.
-
-        Raises:
-            ConfigError: the state belongs to other images.
-        """
+        """The trial that `state` was taken from."""
         meta = state.meta
         if meta["data_digest"] != data.digest:
             hint = "put the old images back, or use another save_dir"

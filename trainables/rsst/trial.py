@@ -51,7 +51,6 @@ class Trial:
         """All events from the start: replayed ones first, then live ones. A finished trial is only replayed.
 
         Raises:
-            ConfigError: the model, weights or data can't be had.
             TrialDiverged: a loss was not finite.
         """
         state = self._state

@@ -46,10 +46,7 @@ class Bucket:
     """Objects of one bucket below one prefix; keys are relative to it. Holds no connection until it is used."""
 
     def __init__(self, address: str) -> None:
-        """
-        Raises:
-            ConfigError: `address` is not s3://bucket or s3://bucket/prefix.
-        """
+        """"""
         match = ADDRESS.fullmatch(address)
         if not match:
             raise ConfigError("storage", address, "s3://BUCKET or s3://BUCKET/PREFIX")

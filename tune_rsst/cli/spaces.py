@@ -45,9 +45,6 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     """The space's own words, its ranges, and `count` trials as a sweep with the settings `given` would draw them.
 
     Cost: rounds and epochs without early stopping; parameters and GMACs (of one image) of the model at the end.
-
-    Raises:
-        ConfigError: there is no such space, or it gives trials that are not valid.
     """
     space = find(address)
     settings = config.resolve({**given, "space": address})

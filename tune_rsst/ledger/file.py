@@ -39,11 +39,7 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All events of the ledger at `path`, without the torn line at its end if there is one.
-
-    Raises:
-        LedgerError: a line in the middle is damaged, or the file can't be read.
-    """
+    """All events of the ledger at `path`, without the torn line at its end if there is one."""
     return _read(path)[0]
 
 

@@ -26,11 +26,7 @@ class DriverLock:
         self._fd: int | None = None
 
     def acquire(self, patience_s: float = 1.0) -> None:
-        """Take the lock. `patience_s` covers the instant in which `show` looks whether it is held.
-
-        Raises:
-            SweepBusy: another driver holds it.
-        """
+        """Take the lock. `patience_s` covers the instant in which `show` looks whether it is held."""
         try:
             self._fd = take(self.path, patience_s, 0o600)
         except LockHeld:

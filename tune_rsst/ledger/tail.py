@@ -34,7 +34,6 @@ class LedgerTail:
         """The next whole lines, some megabytes at most; `until` is an offset not to go beyond. Empty at the end.
 
         Raises:
-            LedgerError: the next line is whole but damaged.
             OSError: the file can't be read.
         """
         with self.path.open("rb") as file:

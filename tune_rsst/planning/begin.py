@@ -23,12 +23,7 @@ LEARN_FROM_FORMER = ("tpe", "gp")
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
-    """Decide what to run. `resume` is the bare flag: as resume=must for a named sweep, as resume=auto without a name.
-
-    Raises:
-        ConfigError: bad input, a name that is taken, nothing to go on with, a resume that would change the search.
-        LedgerError: the ledger of the sweep to resume is damaged.
-    """
+    """Decide what to run. `resume` is the bare flag: as resume=must for a named sweep, as resume=auto without a name."""
     written = {**written, **({"name": name} if name else {})}
     how = _how_to_resume(written, resume)
     said = _bring(written) if how != "never" else []

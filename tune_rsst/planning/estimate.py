@@ -58,11 +58,7 @@ class Estimate:
 
 
 def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
-    """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other.
-
-    Raises:
-        ConfigError: the model can't be trained here, the cluster can't be reached, or not one trial fits it.
-    """
+    """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other."""
     settings = plan.settings
     drawn = _drawn(plan)
     sizes = dense_sizes(drawn)

@@ -20,11 +20,7 @@ CONNECT_S, WORKER_S = 5.0, 600.0
 
 
 def check(plan: Plan, say: Callable[[str], None] = lambda line: None) -> None:
-    """Refuse what can't work; prepares the images of a local sweep, which its trials then share (`say` tells).
-
-    Raises:
-        ConfigError: the line says what is missing.
-    """
+    """Refuse what can't work; prepares the images of a local sweep, which its trials then share (`say` tells)."""
     storage, cluster = plan.settings.optuna_storage, ray_cluster.address(plan.settings)
     if storage not in ("memory", plan.folder.study) and not plan.resumes:
         check_storage(str(storage), plan.folder.name)
@@ -44,11 +40,7 @@ def distinct(plan: Plan) -> list[RSSTConfig]:
 
 
 def look(configs: Iterable[RSSTConfig]) -> None:
-    """Have this process what the trials `configs` need: the device and the images.
-
-    Raises:
-        ConfigError: it has not.
-    """
+    """Have this process what the trials `configs` need: the device and the images."""
     from trainables.rsst.data.load import load
     from trainables.rsst.training.device import choose_device
 
@@ -58,11 +50,7 @@ def look(configs: Iterable[RSSTConfig]) -> None:
 
 
 def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
-    """The same on a worker of the connected cluster; where that can't be found out it is left to the trials.
-
-    Raises:
-        ConfigError: the worker has not what the trials need.
-    """
+    """The same on a worker of the connected cluster; where that can't be found out it is left to the trials."""
     import ray
 
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_what_is_missing)

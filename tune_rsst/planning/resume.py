@@ -24,22 +24,12 @@ from tune_rsst.storage.folder import SweepFolder, load
 
 
 def extension(name: str, more_trials: int) -> Plan:
-    """The plan to go on with the sweep `name`, finished or interrupted, by `more_trials` trials more.
-
-    Raises:
-        ConfigError: there is no such sweep.
-        LedgerError: its ledger is damaged.
-    """
+    """The plan to go on with the sweep `name`, finished or interrupted, by `more_trials` trials more."""
     return _resumed(home.find(name), {}, more_trials=more_trials)
 
 
 def second_try(name: str, trials: Sequence[str]) -> Plan:
-    """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`.
-
-    Raises:
-        ConfigError: there is no such sweep, or one of the trials has not failed.
-        LedgerError: the sweep's ledger is damaged.
-    """
+    """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`."""
     folder = home.find(name)
     failed = [trial.trial for trial in load(folder)[0].trials.values() if trial.state == "failed"]
     if other := sorted(set(trials) - set(failed)):
@@ -140,9 +130,6 @@ def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) ->
 
     Without data= the check is left to the workers where this machine does not have the images (the driver of a
     cluster).
-
-    Raises:
-        ConfigError: the images are not those that the sweep's trials began with.
     """
     for trial in {data_key(t.knobs): t for t in view.trials.values() if t.data_digest}.values():
         here = {name: value for name, value in settings.fixed.items() if name in HERE}

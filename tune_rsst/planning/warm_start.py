@@ -52,12 +52,7 @@ class WarmStart:
 
 
 def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> WarmStart:
-    """The compatible trials of the sweeps in `settings.warm_start`, in the order of these.
-
-    Raises:
-        ConfigError: there is no such sweep, or none of its trials is compatible (the line says why).
-        LedgerError: a former ledger is damaged.
-    """
+    """The compatible trials of the sweeps in `settings.warm_start`, in the order of these."""
     taken: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
     known: set[str] = set()

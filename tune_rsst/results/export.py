@@ -45,11 +45,7 @@ class Chosen:
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats that there are none of.
-
-    Raises:
-        ConfigError: which one.
-    """
+    """Refuse formats that there are none of."""
     if not formats:
         raise ConfigError("formats", "(none)", f"{', '.join(FORMATS)}, or some of them by commas")
     for wanted in formats:
@@ -59,12 +55,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def choose(what: str | None) -> Chosen:
-    """The trial that `what` names: SWEEP/TRIAL, TRIAL of the newest sweep, SWEEP (its best), None (the newest's best).
-
-    Raises:
-        ConfigError: there is no such sweep or trial, or it has no finished model.
-        LedgerError: the ledger is damaged.
-    """
+    """The trial that `what` names: SWEEP/TRIAL, TRIAL of the newest sweep, SWEEP (its best), None (the newest's best)."""
     sweep, _, name = (what or "").rpartition("/")
     if not sweep and not re.fullmatch(r"t\d{4,}", name):
         sweep, name = name, ""
@@ -86,11 +77,7 @@ def choose(what: str | None) -> Chosen:
 
 
 def normalisation(chosen: Chosen) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the trial's training images, scaled to 0 … 1.
-
-    Raises:
-        ConfigError: the data set can't be had here.
-    """
+    """Mean and standard deviation per channel of the trial's training images, scaled to 0 … 1."""
     from trainables.rsst.config import RSSTConfig
     from trainables.rsst.data.load import load
 
@@ -102,7 +89,6 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
     """Write the model into `target` (made if missing) in each of `formats`: (file, largest difference of a logit).
 
     Raises:
-        ConfigError: an unknown format, one that needs a package that is missing, or the folder can't be written.
         RuntimeError: what a file computes is not what the model computes.
     """
     import torch

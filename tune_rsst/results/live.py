@@ -206,11 +206,7 @@ def _news(trial: TrialView, before: Told) -> Iterator[str]:
 
 
 def watch(console: Console, folder: SweepFolder) -> None:
-    """The live table of a sweep that some other process runs, until that process ends or Ctrl-C.
-
-    Raises:
-        LedgerError: the ledger is damaged.
-    """
+    """The live table of a sweep that some other process runs, until that process ends or Ctrl-C."""
     tail, view = LedgerTail(folder.ledger), SweepView()
     _read_on(tail, view)
     if not is_running(folder.path):

@@ -36,11 +36,7 @@ def value_of(trial: TrialView, name: str) -> Any:
 
 
 def conditions(view: SweepView, texts: Sequence[str]) -> Condition:
-    """One condition of all `texts`, each NAME OP VALUE.
-
-    Raises:
-        ConfigError: it is no condition, or no trial has anything of that name.
-    """
+    """One condition of all `texts`, each NAME OP VALUE."""
     tests: list[Condition] = []
     for text in texts:
         match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*", text)

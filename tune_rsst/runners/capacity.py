@@ -41,11 +41,7 @@ def total(nodes: Sequence[Node]) -> dict[str, float]:
 
 
 def trials_at_once(settings: SweepSettings, cpus: float, gpus: float, nodes: Sequence[Node], *, cluster: bool) -> int:
-    """Trials at a time: as many as have room; on a cluster as many as the user says, because it may grow.
-
-    Raises:
-        ConfigError: not one node has room for one trial.
-    """
+    """Trials at a time: as many as have room; on a cluster as many as the user says, because it may grow."""
     room, wanted = places(nodes, cpus, gpus), settings.max_concurrent_trials
     if not room:
         raise no_room(cpus, gpus, nodes)
@@ -61,11 +57,7 @@ def no_room(cpus: float, gpus: float, nodes: Sequence[Node]) -> ConfigError:
 
 
 def wait_for_room(cpus: float, gpus: float, say: Callable[[str], None], wait_s: float = NODE_WAIT_S) -> list[Node]:
-    """The alive nodes, once one of them holds a trial; asks the cluster's autoscaler, if there is one, for it.
-
-    Raises:
-        ConfigError: there was none within `wait_s`.
-    """
+    """The alive nodes, once one of them holds a trial; asks the cluster's autoscaler, if there is one, for it."""
     from ray.autoscaler.sdk import request_resources
 
     nodes = alive_nodes()

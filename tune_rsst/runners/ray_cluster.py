@@ -73,11 +73,7 @@ def connected(settings: SweepSettings, local_folder: str, leaving: Callable[[], 
 
 
 def connected_nodes(cluster: str) -> list[Mapping[str, float]]:
-    """What each node of the cluster at the address `cluster` has.
-
-    Raises:
-        ConfigError: it can't be reached.
-    """
+    """What each node of the cluster at the address `cluster` has."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray

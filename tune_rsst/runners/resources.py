@@ -28,9 +28,6 @@ def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
 
     `at_once`: so many of them beside each other, because trials that share a machine slow each other down. Times are
     their mean, memory the largest.
-
-    Raises:
-        ConfigError: the step could not be run; the line says why.
     """
     if at_once == 1:
         return _child(config)

@@ -32,11 +32,7 @@ class SweepWeights:
 
     @classmethod
     def recalled(cls, record: Iterable[dict[str, Any]], folder: Path) -> SweepWeights:
-        """What a former driver found, with its copies in `folder`: the trials of a resume start from the same weights.
-
-        Raises:
-            ConfigError: a copy is gone or is not what it was.
-        """
+        """What a former driver found, with its copies in `folder`: the trials of a resume start from the same weights."""
         known = cls()
         for entry in record:
             digest = entry["digest"]
@@ -48,12 +44,7 @@ class SweepWeights:
         return known
 
     def look_for(self, configs: Iterable[RSSTConfig]) -> None:
-        """Resolve the weights of all `configs` that ask for some.
-
-        Raises:
-            ConfigError: they can't be had, and on_missing_weights = error (the default of a sweep); or they do not fit
-                the model.
-        """
+        """Resolve the weights of all `configs` that ask for some."""
         for config in configs:
             if config.pretrained and (config.arch, config.weights) not in self._found:
                 found = resolve(config)

@@ -102,11 +102,7 @@ class Space:
     function: Callable[[Any], dict[str, Any]]
 
     def draw(self, trial: Any, fixed: Mapping[str, Any]) -> Draw:
-        """Ask `trial` for what is not fixed; fixed knobs win over the space's own.
-
-        Raises:
-            ConfigError: the space raises, or gives something that is no mapping.
-        """
+        """Ask `trial` for what is not fixed; fixed knobs win over the space's own."""
         suggestions = Suggestions(trial, fixed)
         try:
             given = self.function(suggestions)
@@ -134,12 +130,7 @@ class Space:
 
 
 def check_parameters(space: Space, fixed: Mapping[str, Any]) -> None:
-    """Refuse parameters that Optuna or MLflow would refuse later, in the middle of the sweep.
-
-    Raises:
-        ConfigError: a name that MLflow does not take, or one name for parameters of different kinds or choices (Optuna
-            allows only the ends of a range to change from trial to trial).
-    """
+    """Refuse parameters that Optuna or MLflow would refuse later, in the middle of the sweep."""
     known: dict[str, tuple[Any, ...]] = {}
     for seed in range(VALIDATION_DRAWS):
         suggest = RandomSuggest(seed)
@@ -154,11 +145,7 @@ def check_parameters(space: Space, fixed: Mapping[str, Any]) -> None:
 
 
 def find(address: str) -> Space:
-    """The space of that name, or at path/to/file.py:function or module:function.
-
-    Raises:
-        ConfigError: there is none, or it is a lambda or not a module-level function.
-    """
+    """The space of that name, or at path/to/file.py:function or module:function."""
     if address in SPACES:
         return Space(address, SPACES[address])
     place, colon, name = address.rpartition(":")
@@ -200,11 +187,7 @@ def _load(address: str, place: str) -> Any:
 
 
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:
-    """`count` seeded draws, each with the trial that it is.
-
-    Raises:
-        ConfigError: a draw is not a valid trial; the line names the knob.
-    """
+    """`count` seeded draws, each with the trial that it is."""
     for seed in range(count):
         draw = space.draw(RandomSuggest(seed), fixed)
         yield draw, RSSTConfig.from_knobs(draw.knobs)

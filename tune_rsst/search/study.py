@@ -130,11 +130,7 @@ class StudySearcher:
         )
 
     def claim(self, uid: str) -> None:
-        """From now on the study is that of the sweep `uid`.
-
-        Raises:
-            ConfigError: it is another sweep's.
-        """
+        """From now on the study is that of the sweep `uid`."""
         owner = self.study.user_attrs.get(UID)
         foreign = owner not in (None, uid) or (owner is None and len(self.study.trials) > 0)
         if foreign and not self._own_file:
@@ -264,11 +260,7 @@ def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
 
 
 def check_sampler(sampler: str, conditional: bool) -> None:
-    """Refuse a sampler that can't model the space.
-
-    Raises:
-        ConfigError: gp with parameters that only some trials have: it would draw those at random.
-    """
+    """Refuse a sampler that can't model the space."""
     if sampler == "gp" and conditional:
         valid = "tpe, nsga2, nsga3, random or qmc for a space whose parameters depend on a choice"
         raise ConfigError("sampler", "gp", valid, "gp models only parameters that every trial has")

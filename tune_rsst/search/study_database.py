@@ -18,11 +18,7 @@ DAMAGED = ("not a database", "malformed")
 
 
 def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
-    """The database at `url`; the sweep's own file is put aside where it is no database: the ledger has the study.
-
-    Raises:
-        ConfigError: it can't be used.
-    """
+    """The database at `url`; the sweep's own file is put aside where it is no database: the ledger has the study."""
     file = Path(url.removeprefix("sqlite:///"))
     try:
         return optuna.storages.RDBStorage(url)
@@ -36,11 +32,7 @@ def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
 
 
 def check_storage(url: str, name: str) -> None:
-    """That a new sweep `name` can have its study in the database at `url`; writes nothing.
-
-    Raises:
-        ConfigError: it can't be reached, or holds a study of that name.
-    """
+    """That a new sweep `name` can have its study in the database at `url`; writes nothing."""
     from sqlalchemy import create_engine, inspect, text
 
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():

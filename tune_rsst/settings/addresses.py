@@ -36,11 +36,7 @@ def sqlite_uri(home: Path) -> str:
 
 
 def check_tracking_uri(uri: str) -> str:
-    """`uri` when a sweep can use it.
-
-    Raises:
-        ConfigError: a folder (MLflow's file store is refused by MLflow itself) or a sqlite path that is not absolute.
-    """
+    """`uri` when a sweep can use it."""
     if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri) or _sqlite_file(uri) is not None:
         return uri
     valid = "http(s)://…, sqlite:////absolute/path.db or a database URL"

@@ -13,11 +13,7 @@ from tune_rsst.ledger.objective import LIMITS
 
 
 def check(settings: Any) -> None:
-    """Refuse settings that contradict the objective.
-
-    Raises:
-        ConfigError: one line, which key and what to do.
-    """
+    """Refuse settings that contradict the objective."""
     kind, limits = settings.objective, [key for key in LIMITS if getattr(settings, key) is not None]
     if kind == "val_top1" and limits:
         hint = "add objective=constrained, or leave it out"

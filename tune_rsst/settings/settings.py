@@ -166,11 +166,7 @@ def settings_names() -> list[str]:
 
 
 def resolve(written: Mapping[str, Any]) -> SweepSettings:
-    """The settings of a sweep from what the user wrote.
-
-    Raises:
-        ConfigError: a value that is not valid; the line names the key.
-    """
+    """The settings of a sweep from what the user wrote."""
     own = {k: v for k, v in written.items() if k in settings_names()}
     fixed = {k: v for k, v in written.items() if k in KNOBS}
     if "pruning_times" not in fixed:
@@ -196,11 +192,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
 
 
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
-    """`settings` with the fixed knobs as the core understood them (`spaces.validate`), and rules that need both.
-
-    Raises:
-        ConfigError: stopping = halving without a target density.
-    """
+    """`settings` with the fixed knobs as the core understood them (`spaces.validate`), and rules that need both."""
     of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
     kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
     settings = settings.model_copy(update={"fixed": kept})

@@ -17,11 +17,7 @@ NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
 
 
 def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
-    """What the user wrote, merged: the file, then the overrides. Checks names, not values.
-
-    Raises:
-        ConfigError: the file can't be read, a value is a group, or a key is neither a setting nor a knob.
-    """
+    """What the user wrote, merged: the file, then the overrides. Checks names, not values."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -45,11 +41,7 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
-    """`given` of a command line: FILE.yaml first, where there is one, then key=value, then options that were said.
-
-    Raises:
-        ConfigError: as `given`, or an option contradicts a key=value.
-    """
+    """`given` of a command line: FILE.yaml first, where there is one, then key=value, then options that were said."""
     rest = list(words or [])
     file = Path(rest.pop(0)) if rest and rest[0].endswith((".yaml", ".yml")) and "=" not in rest[0] else None
     said = {name: value for name, value in options.items() if value}

@@ -35,11 +35,7 @@ COMMITTED_LAST = "best.yaml"
 
 
 def check(address: str | None) -> None:
-    """That a sweep can be kept at `address`; None is the home alone.
-
-    Raises:
-        ConfigError: it is no address of a bucket, or nothing can be written there.
-    """
+    """That a sweep can be kept at `address`; None is the home alone."""
     if address is None:
         return
     try:
@@ -58,9 +54,6 @@ def bring(address: str, name: str | None, say: Callable[[str], None]) -> list[Sw
     """Bring the sweep `name`, or all, from `address` into the home: ledger, settings, weights, best model.
 
     A sweep that a driver runs in this home just now is left alone.
-
-    Raises:
-        ConfigError: the bucket can't be read, or leads out of the home. LedgerError: a ledger there is damaged.
     """
     try:
         bucket = Bucket(address)
@@ -91,11 +84,7 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
 
 
 def _inside(folder: Path, name: str, address: str) -> Path:
-    """`folder`/`name`; what others have put into a bucket is written nowhere else.
-
-    Raises:
-        ConfigError: it lies elsewhere, by .., as an absolute path or through a link.
-    """
+    """`folder`/`name`; what others have put into a bucket is written nowhere else."""
     path, top = folder / name, folder.resolve()
     if top not in path.resolve().parents:
         raise ConfigError("storage", address, f"a place where no name leads out of {folder}", f"refused: {name}")
@@ -180,11 +169,7 @@ class SweepStorage:
 
 @contextmanager
 def held(address: str | None, folder: SweepFolder, say: Callable[[str], None]) -> Iterator[SweepStorage | None]:
-    """The lease of the sweep in `folder`, and its storage; None where the home is all there is. Hold the folder's lock.
-
-    Raises:
-        SweepBusy: another driver has the sweep. ConfigError: the bucket can't be reached.
-    """
+    """The lease of the sweep in `folder`, and its storage; None where the home is all there is. Hold the folder's lock."""
     if address is None:
         yield None
         return

@@ -76,11 +76,7 @@ class SweepFolder:
 
 
 def load(folder: SweepFolder) -> tuple[SweepView, str]:
-    """The view of the sweep in `folder`, and its state.
-
-    Raises:
-        LedgerError: the ledger is damaged.
-    """
+    """The view of the sweep in `folder`, and its state."""
     running = is_running(folder.path)
     view = SweepView.of(read(folder.ledger))
     return view, view.state(running)

@@ -23,11 +23,7 @@ JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
 def home() -> Path:
-    """Absolute path of TUNE_RSST_HOME; it need not exist.
-
-    Raises:
-        ConfigError: it is not set, and the current folder is one that Ray makes for a job and removes again.
-    """
+    """Absolute path of TUNE_RSST_HOME; it need not exist."""
     if not os.environ.get("TUNE_RSST_HOME") and JOB_FOLDER in str(Path.cwd()):
         valid = "a folder that every node mounts, set in the job's runtime_env or on the nodes"
         raise ConfigError("TUNE_RSST_HOME", None, valid, "what lies in a job's own folder goes with the job")
@@ -40,11 +36,7 @@ def default_tracking_uri() -> str:
 
 
 def make(folder: Path) -> None:
-    """Make `folder` and what it lies in.
-
-    Raises:
-        ConfigError: it can't be made, or nothing can be written in it.
-    """
+    """Make `folder` and what it lies in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
@@ -70,11 +62,7 @@ def _started_at(folder: SweepFolder) -> float:
 
 
 def find(name: str | None) -> SweepFolder:
-    """The sweep of that name, or the newest.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The sweep of that name, or the newest."""
     known = sweeps()
     if name is None and known:
         return known[-1]

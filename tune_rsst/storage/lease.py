@@ -43,11 +43,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def acquire(self, say: Callable[[str], None]) -> None:
-        """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock.
-
-        Raises:
-            SweepBusy: another driver renews it. StorageError: the bucket can't be reached.
-        """
+        """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock."""
         try:
             self._take(say)
         except Taken:

@@ -23,11 +23,7 @@ def _key(first: int) -> str:
 
 
 def read_objects(bucket: Bucket) -> bytes | None:
-    """All lines of the ledger in `bucket`, or None where there is none.
-
-    Raises:
-        LedgerError: an object in the middle is missing. StorageError: the bucket can't be read.
-    """
+    """All lines of the ledger in `bucket`, or None where there is none."""
     gap = ""
     for _ in range(TRIES):  # objects go when they are gathered into the first one
         lines: list[bytes] = []
@@ -80,11 +76,7 @@ class LedgerObjects:
         self._thread = RetryingThread(self._push, name="ledger-objects", gather_s=GATHER_S, at_end=lambda: None)
 
     def start(self) -> None:
-        """Begin; everything that the bucket has must be in the file (`bring_ledger`).
-
-        Raises:
-            SweepBusy: it is not. StorageError: the bucket can't be reached.
-        """
+        """Begin; everything that the bucket has must be in the file (`bring_ledger`)."""
         there, here = read_objects(self._bucket) or b"", self._path.read_bytes()
         if not here.startswith(there):
             raise SweepBusy(f"name = {self._path.parent.name}: another driver went on with it meanwhile; resume again")

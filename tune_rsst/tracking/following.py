@@ -26,7 +26,6 @@ class Follower:
         """Connect.
 
         Raises:
-            ConfigError: no folder of a run, no such sweep in MLflow, or the run is below another one.
             Exception: the store can't be reached.
         """
         from tune_rsst.tracking.runs import SweepRuns
@@ -63,7 +62,6 @@ def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, fol
     """Upload once or, with `follow`, from the run's beginning until it has ended; says what is there.
 
     Raises:
-        ConfigError: no folder of a run (with `follow` one is waited for), or the sweep is not there or not the run's.
         ConnectionError: MLflow can't be reached, or refuses; one line without passwords. Not with `follow`.
     """
     if follow:
@@ -115,11 +113,7 @@ def _parent_run(uri: str, experiment: str, sweep: str) -> str:
 
 
 def _refuse_to_move(uri: str, run_id: str, joined: tuple[str, str]) -> None:
-    """A run belongs to one sweep.
-
-    Raises:
-        ConfigError: it is below another one.
-    """
+    """A run belongs to one sweep."""
     from tune_rsst.tracking.runs import _client
 
     tags = _client(uri).get_run(run_id).data.tags

@@ -53,7 +53,6 @@ def register_model(folder: SweepFolder, settings: Mapping[str, Any], trial: str,
     The same trial again makes no second version.
 
     Raises:
-        ConfigError: the trial has no run in MLflow, or MLflow takes the name or alias not.
         ConnectionError: MLflow can't be reached, or fails; one line without passwords.
     """
     uri = with_passwords(settings).get("mlflow_tracking_uri", str(settings["mlflow_tracking_uri"]))
@@ -143,11 +142,7 @@ def _tensor(example: Any) -> Any:
 
 
 def check_names(register: str, alias: str) -> None:
-    """Refuse names that MLflow's registry would not take.
-
-    Raises:
-        ConfigError: which one.
-    """
+    """Refuse names that MLflow's registry would not take."""
     if not MODEL_NAME.fullmatch(register):
         raise ConfigError("register", repr(register), "a name without / and :, 256 characters at most")
     if not ALIAS.fullmatch(alias):
@@ -159,7 +154,6 @@ def register(chosen: Chosen, name: str, alias: str) -> str:
     """Put the trial's model into MLflow's model registry; returns its address, models:/NAME@ALIAS.
 
     Raises:
-        ConfigError: the trial has no run in MLflow yet, or the name or the alias is not taken.
         ConnectionError: MLflow can't be reached, or fails; one line.
     """
     check_names(name, alias)

@@ -60,11 +60,7 @@ class SingleRun:
 
 
 def read(save_dir: Path) -> SingleRun:
-    """What `save_dir` shows now: the report of a finished run, else the newest checkpoint's history.
-
-    Raises:
-        ConfigError: it is not the folder of a run.
-    """
+    """What `save_dir` shows now: the report of a finished run, else the newest checkpoint's history."""
     folder = save_dir.expanduser().absolute()
     try:
         config = RSSTConfig.from_knobs(json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -126,11 +126,7 @@ class RSSTConfig:
 
     @classmethod
     def from_knobs(cls, knobs: Mapping[str, Any]) -> RSSTConfig:
-        """Check and complete `knobs`; anything not given comes from the presets.
-
-        Raises:
-            ConfigError: unknown key, wrong type, value out of range, or two knobs that contradict each other.
-        """
+        """Check and complete `knobs`; anything not given comes from the presets."""
         given = {str(key): converted(_known(str(key)), value) for key, value in knobs.items()}
         folder = given.get("dataset")
         if isinstance(folder, str) and folder not in presets.DATASETS:

@@ -34,11 +34,7 @@ def identity(dataset: str) -> dict[str, str]:
 
 
 def read(dataset: str, data: str | None) -> dict[str, Any]:
-    """train_images, train_labels, test_images, test_labels of the official sets.
-
-    Raises:
-        ConfigError: not to be had, or damaged (keys data, dataset); says which file to put where.
-    """
+    """train_images, train_labels, test_images, test_labels of the official sets."""
     kind = CLASSES[dataset]
     folder = Path(data) if data else cache_folder() / "datasets"
     if (folder / kind.base_folder).is_dir():

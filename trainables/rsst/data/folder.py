@@ -48,11 +48,7 @@ class Listing:
 
 
 def listing(data: str | None) -> Listing:
-    """What lies in the folder; opens one image per class.
-
-    Raises:
-        ConfigError: (key data) no such folder, fewer than two classes, a class without images, unknown class in val.
-    """
+    """What lies in the folder; opens one image per class."""
     root = Path(data or "")
     if not data or not root.is_dir():
         raise ConfigError("data", data, "an existing folder with one subfolder per class", "give data=PATH")
@@ -74,11 +70,7 @@ def listing(data: str | None) -> Listing:
 
 
 def read(found: Listing, side: int) -> dict[str, Any]:
-    """{part}_images and {part}_labels of every part of `found`, `side` × `side` pixels.
-
-    Raises:
-        ConfigError: (key data) a file that can't be read, or a colour image in a grey set; named.
-    """
+    """{part}_images and {part}_labels of every part of `found`, `side` × `side` pixels."""
     arrays: dict[str, Any] = {}
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter's lock
         for part, files in found.files.items():

@@ -56,11 +56,7 @@ class ImageData:
 
 
 def load(config: RSSTConfig) -> ImageData:
-    """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side.
-
-    Raises:
-        ConfigError: the data can't be had or read, or there are too few images to split (keys dataset, data).
-    """
+    """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side."""
     spec = describe(config.dataset, config.data)
     if config.dataset == "digits":
         images, labels = _digits()
@@ -103,11 +99,7 @@ def image_data(name: str, arrays: Arrays, num_classes: int) -> ImageData:
 
 
 def split(arrays: Mapping[str, Any], config: RSSTConfig, share: float) -> dict[str, Any]:
-    """Train, val and test of arrays that may hold them, or a part `all`; a missing part is `share` of each class.
-
-    Raises:
-        ConfigError: (key data) a part would be empty.
-    """
+    """Train, val and test of arrays that may hold them, or a part `all`; a missing part is `share` of each class."""
     source = "all" if "all_images" in arrays else "train"
     given = {key: value for key, value in arrays.items() if not key.startswith(source)}
     missing = [part for part in ("val", "test") if f"{part}_images" not in arrays]

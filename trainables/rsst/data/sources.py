@@ -33,11 +33,7 @@ class DatasetSpec:
 
 
 def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
-    """The data set's image side, channels and classes; reads no pixels and downloads nothing.
-
-    Raises:
-        ConfigError: unknown data set (key dataset), or a folder without classes (key data).
-    """
+    """The data set's image side, channels and classes; reads no pixels and downloads nothing."""
     if dataset == "digits":
         return DatasetSpec(dataset, 8, 1, 10)
     if dataset in cifar.CLASSES:

@@ -84,12 +84,7 @@ class _Fit:
 
 
 def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
-    """Fit pretrained weights into `model` (in place) where `config` asks for them.
-
-    Raises:
-        ConfigError: weights that can't be read safely, don't fit, or have another digest than weights_digest (keys
-            weights, weights_digest); none to be had with on_missing_weights = error (key weights or pretrained).
-    """
+    """Fit pretrained weights into `model` (in place) where `config` asks for them."""
     head = f"build model: {config.arch}"
     if not config.pretrained:
         return InitReport("scratch", lines=(head,))
@@ -123,21 +118,13 @@ def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
 
 
 def resolve(config: RSSTConfig) -> ResolvedWeights:
-    """Find, read and name the pretrained weights of `config` (which asks for them) without building a model.
-
-    Raises:
-        ConfigError: as `initial_weights`.
-    """
+    """Find, read and name the pretrained weights of `config` (which asks for them) without building a model."""
     found, _ = _find(config)
     return found
 
 
 def check_fit(config: RSSTConfig, model: VisionTransformer) -> None:
-    """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing.
-
-    Raises:
-        ConfigError: as `initial_weights`.
-    """
+    """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing."""
     found, tensors = _find(config)
     if tensors is not None:
         _fitted(tensors, model, config, found.source)
@@ -173,11 +160,7 @@ def intact(path: Path, digest: str | None) -> bool:
 
 
 def _find(config: RSSTConfig) -> tuple[ResolvedWeights, Tensors | None]:
-    """The weights that `config` asks for, with their tensors; no tensors where they can't be had.
-
-    Raises:
-        ConfigError: see `initial_weights`.
-    """
+    """The weights that `config` asks for, with their tensors; no tensors where they can't be had."""
     found = _look(config)
     if found.path is None:
         if config.on_missing_weights == "error":
@@ -220,11 +203,7 @@ def _fallback(config: RSSTConfig, found: ResolvedWeights, head: str) -> InitRepo
 
 
 def _fitted(source: Tensors, model: VisionTransformer, config: RSSTConfig, name: str) -> _Fit:
-    """The source's tensors in the model's shapes, resampled by timm's own functions.
-
-    Raises:
-        ConfigError: a tensor of the blocks or the final norm is missing or of another shape.
-    """
+    """The source's tensors in the model's shapes, resampled by timm's own functions."""
     wanted = model.state_dict()
     fit = _Fit()
     offered = _converted(source, model)

@@ -84,11 +84,7 @@ class Architecture:
 
 
 def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Architecture:
-    """The unpruned architecture that `config` asks for.
-
-    Raises:
-        ConfigError: timm has no such model, or it is not built of plain Block, Attention and Mlp.
-    """
+    """The unpruned architecture that `config` asks for."""
     sizes: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
     sizes |= {"in_chans": in_chans, "num_classes": num_classes}
     name = ""

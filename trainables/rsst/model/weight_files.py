@@ -34,11 +34,7 @@ _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "net"
 
 
 def read_weights(path: Path) -> Tensors:
-    """All tensors of `path`, by name.
-
-    Raises:
-        ConfigError: (key weights) unknown ending, damaged, without tensors, or only readable by unpickling.
-    """
+    """All tensors of `path`, by name."""
     ending = path.suffix.lower()
     if ending in SAFETENSORS:
         return _read_safetensors(path)

@@ -24,11 +24,7 @@ OUT_OF_MEMORY = (
 
 
 def choose_device(config: RSSTConfig) -> torch.device:
-    """The device that `config.device` names; auto takes CUDA where there is one.
-
-    Raises:
-        ConfigError: cuda is asked for and torch finds none.
-    """
+    """The device that `config.device` names; auto takes CUDA where there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "cuda", "cpu or auto on this machine", "torch finds no CUDA device")
     wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
