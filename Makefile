@@ -1,6 +1,7 @@
 # make setup   create .venv and install into it (again only when pyproject.toml or constraints.txt changed)
 # make sweep   the main job on the embedded digits; everything it writes lies under TUNE_RSST_HOME
-# make test    lint, types, import rules, tests
+# make quick   lint, types, import rules, fast tests: before each commit, at most 2 minutes on 2 cores
+# make test    lint, types, import rules, all tests
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,10 +14,10 @@ PYTEST_ARGS ?=
 TUNE_RSST_HOME ?= $(CURDIR)/.tune_rsst
 export TUNE_RSST_HOME
 
-.PHONY: help setup sweep test lint types imports test-tools format clean
+.PHONY: help setup sweep test quick lint types imports test-tools format clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 setup: $(STAMP)
 
@@ -36,6 +37,9 @@ sweep: setup
 test: setup test-tools lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5
+
+quick: setup lint types imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not medium" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

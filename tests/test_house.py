@@ -96,6 +96,17 @@ def test_documents_and_headings_that_docstrings_name_exist() -> None:
     assert checked > 8 and lost == []
 
 
+def test_raises_names_only_errors_that_a_caller_would_not_expect() -> None:
+    """ConfigError, SweepBusy and LedgerError are the rule: one line for the user, made by the command line."""
+    named = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources(*PACKAGES)
+        for text in docstrings(path)
+        for name in re.findall(r"\b(ConfigError|SweepBusy|LedgerError)\b[^\n]*: ", text.partition("Raises:")[2])
+    ]
+    assert named == []
+
+
 def test_only_the_locks_module_takes_locks() -> None:
     elsewhere = [
         str(path.relative_to(ROOT))

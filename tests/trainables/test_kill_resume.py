@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.kill_resume import Life, rounds_trained_again
 
 
+@pytest.mark.medium
 def test_a_trial_killed_four_times_ends_like_one_that_was_not(repo_root: Path) -> None:
     """In a process of its own: its lives are forks of a parent that has not computed anything."""
     program = [sys.executable, "-m", "benchmarks.kill_resume", "--kills", "4", "--toy"]

@@ -389,6 +389,7 @@ runpy.run_module("trainables", run_name="__main__")
 """
 
 
+@pytest.mark.medium
 def test_it_runs_where_ray_optuna_and_mlflow_cannot_be_imported_and_sigterm_is_resumable(
     tmp_path: Path, repo_root: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_stopped_trial_has_not_had_its_last_round(tmp_path: Path) -> None:
     assert stopped and all(len(t.round_events) < t.rounds for t in stopped)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("storage", [False, True], ids=["memory", "sqlite"])
 def test_kills_lose_no_trial_double_none_and_train_no_round_twice(tmp_path: Path, storage: bool) -> None:
     url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else None

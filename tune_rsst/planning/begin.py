@@ -23,7 +23,7 @@ LEARN_FROM_FORMER = ("tpe", "gp")
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
-    """Decide what to run. `resume` is the bare flag: as resume=must for a named sweep, as resume=auto without a name."""
+    """Decide what to run. `resume` is the bare flag: resume=must for a named sweep, resume=auto without a name."""
     written = {**written, **({"name": name} if name else {})}
     how = _how_to_resume(written, resume)
     said = _bring(written) if how != "never" else []

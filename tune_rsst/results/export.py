@@ -55,7 +55,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def choose(what: str | None) -> Chosen:
-    """The trial that `what` names: SWEEP/TRIAL, TRIAL of the newest sweep, SWEEP (its best), None (the newest's best)."""
+    """The trial that `what` names: SWEEP/TRIAL, TRIAL of the newest sweep, SWEEP (its best), None: newest, best."""
     sweep, _, name = (what or "").rpartition("/")
     if not sweep and not re.fullmatch(r"t\d{4,}", name):
         sweep, name = name, ""

@@ -32,7 +32,7 @@ class SweepWeights:
 
     @classmethod
     def recalled(cls, record: Iterable[dict[str, Any]], folder: Path) -> SweepWeights:
-        """What a former driver found, with its copies in `folder`: the trials of a resume start from the same weights."""
+        """What an earlier driver found, with its copies in `folder`: a resume starts from the same weights."""
         known = cls()
         for entry in record:
             digest = entry["digest"]

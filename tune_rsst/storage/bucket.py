@@ -95,7 +95,7 @@ def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> N
     """Bring a finished trial's model and report into its store here, where they are not.
 
     Raises:
-        OSError: the bucket can't be read. ConfigError: the ledger has a fingerprint that leads out of the sweep.
+        OSError: the bucket can't be read.
     """
     store = _inside(folder.trials, fingerprint, str(address))
     if address is None or (store / "report.json").exists():
@@ -122,7 +122,7 @@ class SweepStorage:
         """Begin to write the ledger there; the settings and the weights first.
 
         Raises:
-            SweepBusy, StorageError: as in `LedgerObjects.start`.
+            StorageError: as in `LedgerObjects.start`.
         """
         self._ledger.start()
         self.push_files()
@@ -169,7 +169,7 @@ class SweepStorage:
 
 @contextmanager
 def held(address: str | None, folder: SweepFolder, say: Callable[[str], None]) -> Iterator[SweepStorage | None]:
-    """The lease of the sweep in `folder`, and its storage; None where the home is all there is. Hold the folder's lock."""
+    """The lease of the sweep in `folder`, and its storage; None without a bucket. Hold the folder's lock."""
     if address is None:
         yield None
         return

@@ -233,6 +233,7 @@ for knobs in sys.argv[1:]:  # forks of a process that has imported torch and com
 """
 
 
+@pytest.mark.medium
 def test_invariant_6_two_runs_in_one_process_equal_two_runs_in_two_processes(tiny: ImageData, repo_root: Path) -> None:
     """Mutations seen to fail: initial weights or data order from a generator with state; a seed kept."""
     both = [{"augment": "strong", "seed": 3}, {"optimizer": "sgd", "criteria": "saliency", "augment": "standard"}]

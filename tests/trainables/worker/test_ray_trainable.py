@@ -55,6 +55,7 @@ def steps(actor: Any) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.medium
 def test_out_of_memory_is_tried_again_once_with_half_the_images(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the second round: round 0 comes from the checkpoint, the rest is trained 16 images at a time."""
     limited(monkeypatch, largest=16, after_steps=12)

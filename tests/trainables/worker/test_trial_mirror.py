@@ -172,6 +172,7 @@ def test_what_is_newer_here_is_kept(bucket: Bucket, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "a").glob("*/r*")) == before
 
 
+@pytest.mark.medium
 def test_an_outage_is_waited_out(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "a", 1)
     away, real = [3], Bucket.upload
@@ -213,6 +214,7 @@ def steps(worker: Any, until: Any) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.medium
 def test_a_worker_on_another_node_goes_on_from_the_bucket(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_with_one_finished_trial_the_figures_of_optuna_say_why_they_are_not_ther
     assert "2 finished trials, there are 1" in reasons["importances"]
 
 
+@pytest.mark.medium
 def test_drawing_in_another_process_leaves_files_and_a_report_that_needs_no_network(folder: SweepFolder) -> None:
     pictures = Pictures(folder)
     drawn = pictures.of_trials(["t0000", "t0002"])

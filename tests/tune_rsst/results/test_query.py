@@ -76,6 +76,7 @@ def test_csv_ranks_only_what_the_objective_allows(view: SweepView, capsys: pytes
     }
 
 
+@pytest.mark.medium
 def test_watching_tells_what_a_driver_writes_and_ends_with_it(folder: SweepFolder) -> None:
     recorder, events = Recorder(folder.ledger), list(sweep_events())
     recorder.write(*events[:6])

@@ -55,6 +55,7 @@ def killed(bucket: Bucket, folder: str) -> None:
     dead._take(print)
 
 
+@pytest.mark.medium
 def test_a_driver_that_was_killed_is_waited_for_and_replaced(bucket: Bucket) -> None:
     killed(bucket, "/a/sweep")
     second, said, began = lease(bucket, "/b/sweep"), [], time.monotonic()
@@ -72,6 +73,7 @@ def test_in_the_same_folder_of_the_same_machine_it_is_replaced_at_once(bucket: B
     assert said == []
 
 
+@pytest.mark.medium
 def test_of_two_that_wait_one_gets_it(bucket: Bucket) -> None:
     killed(bucket, "/a/sweep")
     two, outcome = [lease(bucket, "/b/sweep"), lease(bucket, "/c/sweep")], []

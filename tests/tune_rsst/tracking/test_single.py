@@ -63,6 +63,7 @@ def state_of(uri: str, run_id: str) -> tuple[str, str]:
     return run.info.status, run.data.tags["state"]
 
 
+@pytest.mark.medium
 def test_a_run_is_followed_and_every_point_is_there_once(tmp_path: Path) -> None:
     uri, events = sqlite_uri(tmp_path), history()
     folder = folder_of(tmp_path, events[:4])

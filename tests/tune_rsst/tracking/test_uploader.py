@@ -123,6 +123,7 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial(home: Home) -> None:
     assert experiment.artifact_location == str(home.ledger.parent.parent / "mlartifacts" / EXPERIMENT)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("cursor_is_lost", [False, True])
 def test_a_new_uploader_after_every_line_gives_the_same_runs(home: Home, cursor_is_lost: bool) -> None:
     for event in sweep_events():

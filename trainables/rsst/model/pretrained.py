@@ -133,8 +133,8 @@ def check_fit(config: RSSTConfig, model: VisionTransformer) -> None:
 def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
     """Put `found` into `folder` as weights-<digest>.safetensors, read it back, and point to it.
 
-    A copy that is there and whole is left alone; else the new one appears under its name at once, complete. Raises:
-        ConfigError: what was read back is not what was written (a failing disk).
+    An existing copy with this digest is left alone; a new one appears under its name only when it is complete.
+    A ConfigError says that what was read back is not what was written (a failing disk).
     """
     if found.path is None:
         return found

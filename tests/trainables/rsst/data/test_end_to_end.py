@@ -63,6 +63,7 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vit.NAMED, "vit_digits", (64, 4, 4, 2.0, "vit_small_patch16_224"))
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("unreachable_hub")
 def test_without_hub_and_cache_a_single_run_falls_back_and_every_record_says_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
