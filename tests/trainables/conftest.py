@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.trainables import toy as toy_module
-from trainables.rsst import metrics
+from trainables.rsst import reports
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.model import vit
 
@@ -17,8 +17,8 @@ def toy() -> Iterator[None]:
     """The toy network under its name `vit_toy` and a latency that costs nothing, for one test module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vit, "NAMED", dict(vit.NAMED))
-        patch.setattr(metrics, "latency", metrics.latency)
-        patch.setattr(metrics, "gmacs", metrics.gmacs)
+        patch.setattr(reports, "latency", reports.latency)
+        patch.setattr(reports, "gmacs", reports.gmacs)
         toy_module.install()
         yield
 

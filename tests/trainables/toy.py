@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from trainables.rsst import metrics as report
+from trainables.rsst import reports
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data import load
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import Event, run
+from trainables.rsst.metrics import TIMES
 from trainables.rsst.model import vit
 from trainables.rsst.model.cost import Latency, gmacs
 from trainables.rsst.state import TrialState
@@ -40,8 +41,8 @@ KNOBS: dict[str, Any] = {
 def install() -> None:
     """Make the toy known by its name; no latency is measured and each shape's MACs are counted once, to save time."""
     vit.NAMED[NAME] = SHAPE
-    report.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
-    report.gmacs = _gmacs_once
+    reports.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
+    reports.gmacs = _gmacs_once
 
 
 def _gmacs_once(arch: vit.Architecture) -> float:
@@ -70,7 +71,7 @@ def images(of: RSSTConfig | None = None) -> ImageData:
 
 def timeless(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics without those that differ between identical runs."""
-    return {name: value for name, value in metrics.items() if name not in report.TIMES}
+    return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
 def told(events: Iterable[Event]) -> list[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.metrics import final_metrics, round_metrics, start_metrics
+from trainables.rsst.reports import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
 from trainables.rsst.training.epoch import TrialDiverged, train_epoch

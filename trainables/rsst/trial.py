@@ -16,7 +16,7 @@ from typing import Any
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import Event, run
-from trainables.rsst.metrics import report_of
+from trainables.rsst.reports import report_of
 from trainables.rsst.model.saved import save_pruned
 from trainables.rsst.model.vit import Architecture
 from trainables.rsst.pruning.compact import Units

@@ -14,7 +14,7 @@ import pytest
 
 from tests.ray_nodes import free_port
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.metrics import report_of
+from trainables.rsst.reports import report_of
 from tune_rsst.cli import results
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.tracking import following, single

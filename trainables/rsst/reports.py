@@ -1,0 +1,111 @@
+"""How a trial's reports are put together: at its start, after a round, at its end, and as report.json.
+
+In: a running trial. Out: dicts of numbers by the names of metrics.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainables.rsst.model.cost import gmacs, latency, parameters
+from trainables.rsst.pruning.pruners import density
+from trainables.rsst.training.device import environment
+from trainables.rsst.training.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from trainables.rsst.config import RSSTConfig
+    from trainables.rsst.running import Running
+
+
+def start_metrics(trial: Running) -> dict[str, Any]:
+    """The report before the first step: what the trial starts from, and what the dense model costs."""
+    known = ("init_effective", "weights_digest", "source", "lines", "warning", "listing")
+    return {
+        "round": 0,
+        "epoch": 0,
+        "epochs_trained": 0,
+        "params": parameters(trial.model),
+        "gmacs": gmacs(trial.form.arch),
+        **{name: trial.init[name] for name in known},
+        **micro_batch(trial.config),
+        "data_digest": trial.data_digest,
+        **environment(trial.config, trial.images.train.labels.device),
+    }
+
+
+def micro_batch(config: RSSTConfig) -> dict[str, int]:
+    """micro_batch_size where it is smaller than the batch, else nothing."""
+    size = config.micro_batch_size
+    return {"micro_batch_size": size} if size is not None and size < config.batch_size else {}
+
+
+def round_metrics(trial: Running) -> dict[str, Any]:
+    """The report of a round that has just been hardened."""
+    arch, removal = trial.form.arch, trial.removal
+    removed_last = removal.after is not None and not trial.config.removes_first
+    top1 = removal.after if removed_last else evaluate(trial.model, trial.images.val).top1
+    gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
+    gaps = [abs(event["round_gap"]) for event in trial.history if event["kind"] == "round"]
+    one = latency(trial.model, arch.input_shape(), 1)
+    many = latency(trial.model, arch.input_shape(), trial.config.batch_size)
+    return {
+        "round": trial.round,
+        "epoch": trial.epoch,
+        "epochs_trained": trial.epochs_trained,
+        "val_top1_before_hardening": top1 if removal.before is None else removal.before,
+        "val_top1": top1,
+        "round_gap": gap,
+        "hardening_gap": max([abs(gap), *gaps]),
+        "predictions_changed": removal.changed,
+        "kept_share": trial.pruner.kept_share(trial.form, trial.config),
+        "kept_share_asked": trial.config.kept_share_after(trial.round),
+        "compacted": trial.config.granularity != "element",
+        "density": density(trial.form, trial.model.state_dict()),
+        "heads_kept": sum(arch.heads),
+        "neurons_kept": sum(arch.neurons),
+        "heads_kept_per_layer": list(arch.heads),
+        "neurons_kept_per_layer": list(arch.neurons),
+        "params": parameters(trial.model),
+        "gmacs": gmacs(arch),
+        "latency_ms": one.median_ms,
+        "latency_iqr_ms": one.iqr_ms,
+        "latency_batch_ms": many.median_ms,
+        "latency_batch_iqr_ms": many.iqr_ms,
+        "seconds": sum(e["seconds"] for e in trial.history if e["kind"] == "epoch" and e["round"] == trial.round),
+    }
+
+
+def final_metrics(trial: Running) -> dict[str, Any]:
+    """The last round's report, the test accuracy of the final model, and where the trial came from."""
+    last = next(event for event in reversed(trial.history) if event["kind"] == "round")
+    test = evaluate(trial.model, trial.images.test)
+    return {
+        **{name: value for name, value in last.items() if name != "kind"},
+        "test_top1": test.top1,
+        "test_loss": test.loss,
+        "init_effective": trial.init["init_effective"],
+        "weights_digest": trial.init["weights_digest"],
+        **micro_batch(trial.config),
+        **environment(trial.config, trial.images.train.labels.device),
+    }
+
+
+def report_of(config: RSSTConfig, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """report.json of a trial: config, fingerprint, start, rounds, epochs, and the final metrics when finished."""
+    by_kind: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "round": [], "final": []}
+    for event in history:
+        by_kind[event["kind"]].append({name: value for name, value in event.items() if name != "kind"})
+    start = by_kind["start"][-1] if by_kind["start"] else {}
+    final = by_kind["final"][-1] if by_kind["final"] else {}
+    return {
+        "config": config.knobs(),
+        "fingerprint": config.fingerprint,
+        "init_effective": start.get("init_effective"),
+        "weights_digest": start.get("weights_digest"),
+        "start": start,
+        "rounds": by_kind["round"],
+        "epochs": by_kind["epoch"],
+        "test_top1": final.get("test_top1"),
+        "final": final,
+    }
