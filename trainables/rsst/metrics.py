@@ -1,5 +1,6 @@
-"""The one list of metrics: what a trial reports, with units. Shares and accuracies are in [0, 1].
+"""The one list of metrics: what a trial reports, and how it is shown. Shares and accuracies are in [0, 1].
 
+Tables, the report page, the CSV, MLflow and axes of figures take their metrics from here.
 Imports no torch, so that whoever only shows a sweep can read it.
 """
 
@@ -7,49 +8,125 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+Per = Literal["start", "epoch", "round", "final"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Unit, meaning and, where one is better, the better direction of a metric."""
+    """What the rest of the program may know about one metric.
+
+    unit     of a number; "" for a count or a text
+    form     format of a number for people
+    per      where MLflow keeps it: a curve per epoch, a curve per round, final/NAME; start: known before training
+    better   the better direction, where there is one
+    label    what it is called on the report page, before the unit; without one it is not on the page
+    column   heading in tables of a terminal; without one it is in no table
+    legend   what that column means
+    leaves   columns with a higher number leave a narrow terminal first; those with 0 stay
+    tag      MLflow keeps it as a tag
+    words    a text for the run's own log, in no table or file of results
+    """
 
     unit: str
     help: str
+    form: str = ""
+    per: tuple[Per, ...] = ()
     better: Literal["higher", "lower", ""] = ""
+    label: str = ""
+    column: str = ""
+    legend: str = ""
+    leaves: int = 4
+    tag: bool = False
+    words: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit, for heads of columns and axes."""
+        return f"{self.label} ({self.unit})" if self.unit not in ("", self.label) else self.label
+
+    def text(self, value: Any) -> str:
+        """`value` for people; empty where there is none."""
+        return "" if value is None else format(value, self.form)
 
 
+_BOTH: tuple[Per, ...] = ("round", "final")
+
+# fmt: off
 METRICS: Mapping[str, Metric] = {
     "round": Metric("", "round, from 0"),
     "epoch": Metric("epochs", "epochs of the round that are done"),
-    "epochs_trained": Metric("epochs", "epochs of all rounds that are done"),
-    "train_loss": Metric("nats", "mean training loss of the epoch"),
-    "lr": Metric("", "learning rate of the epoch's last step"),
-    "doomed_norm_left": Metric("share", "norm of the doomed weights against the round's start", "lower"),
-    "val_top1_before_hardening": Metric("share", "validation accuracy before the doomed are removed", "higher"),
-    "val_top1": Metric("share", "validation accuracy after hardening", "higher"),
-    "round_gap": Metric("share", "validation accuracy just before minus just after the removal of this round"),
-    "hardening_gap": Metric("share", "largest absolute round_gap so far", "lower"),
-    "predictions_changed": Metric("share", "validation images whose predicted class the removal changed", "lower"),
-    "kept_share": Metric("share", "units kept of units, over the kinds that are removed"),
-    "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round"),
-    "density": Metric("share", "prunable parameters kept", "lower"),
+    # the start: what the trial began with
+    "data_digest": Metric("", "digest of the images", per=("start",)),
+    "weights_digest": Metric("", "digest of the pretrained weights", per=("start",), tag=True),
+    "source": Metric("", "where the weights came from", words=True),
+    "lines": Metric("", "what was done to the weights", words=True),
+    "warning": Metric("", "why these are not the weights that were asked for", words=True),
+    "listing": Metric("", "each tensor of the weights", words=True),
+    "torch_version": Metric("", "version of PyTorch", tag=True),
+    "num_threads": Metric("", "CPU threads of the trial", tag=True),
+    "device": Metric("", "cpu or cuda", tag=True),
+    "device_name": Metric("", "name of the GPU, or kind of CPU", tag=True),
+    "micro_batch_size": Metric("images", "images in memory at a time, where less than the batch"),
+    # an epoch
+    "train_loss": Metric("nats", "mean training loss of the epoch", per=("epoch",)),
+    "lr": Metric("", "learning rate of the epoch's last step", per=("epoch",)),
+    "doomed_norm_left": Metric(
+        "share", "norm of the doomed weights against the round's start", per=("epoch",), better="lower"),
+    "val_top1_before_hardening": Metric(
+        "share", "validation accuracy before the doomed are removed", per=("epoch",), better="higher"),
+    "seconds": Metric("s", "wall time of the epoch or of the round's epochs"),
+    # a round, and the end; columns of tables come in this order
+    "val_top1": Metric(
+        "share", "validation accuracy after hardening", ".4f", _BOTH, "higher",
+        label="val_top1", column="val_top1", legend="accuracy (share)", leaves=0),
+    "test_top1": Metric(
+        "share", "test accuracy of the final model, computed once", ".4f", ("final",), "higher",
+        label="test_top1", column="test_top1", legend="accuracy (share)", leaves=0),
+    "test_loss": Metric("nats", "mean test loss of the final model", per=("final",), better="lower"),
+    "kept_share": Metric(
+        "share", "units kept of units, over the kinds that are removed", ".3f", _BOTH, "lower",
+        label="kept units", column="kept", legend="share of units", leaves=0),
+    "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round", per=("final",)),
+    "density": Metric(
+        "share", "prunable parameters kept", ".3f", _BOTH, "lower",
+        label="density", column="density", legend="share of prunable parameters", leaves=0),
+    "params": Metric(
+        "count", "parameters of the model", ",", _BOTH, "lower",
+        label="parameters", column="params", leaves=5),
+    "gmacs": Metric(
+        "GMACs", "1e9 multiply-accumulates of one image's forward pass", ".4g", _BOTH, "lower",
+        label="compute of one image", column="gmacs", legend="1e9 MACs of an image", leaves=4),
+    "latency_ms": Metric(
+        "ms", "median forward pass of one image", ".3f", _BOTH, "lower", label="latency of one image"),
+    "latency_iqr_ms": Metric("ms", "interquartile range of latency_ms"),
+    "latency_batch_ms": Metric("ms", "median forward pass of batch_size images", "", _BOTH, "lower"),
+    "latency_batch_iqr_ms": Metric("ms", "interquartile range of latency_batch_ms"),
+    "round_gap": Metric(
+        "share", "validation accuracy just before minus just after the removal of this round", per=("round",)),
+    "hardening_gap": Metric(
+        "share", "largest absolute round_gap so far", ".4f", _BOTH, "lower",
+        label="hardening gap", column="gap", legend="accuracy lost by hardening (share)", leaves=2),
+    "predictions_changed": Metric(
+        "share", "validation images whose predicted class the removal changed", "", _BOTH, "lower"),
     "compacted": Metric("", "whether the tensors shrank; granularity = element only sets entries to zero"),
-    "heads_kept": Metric("heads", "heads kept, all layers"),
-    "neurons_kept": Metric("neurons", "MLP neurons kept, all layers"),
+    "heads_kept": Metric("heads", "heads kept, all layers", per=_BOTH),
+    "neurons_kept": Metric("neurons", "MLP neurons kept, all layers", per=_BOTH),
     "heads_kept_per_layer": Metric("heads", "heads kept in each layer"),
     "neurons_kept_per_layer": Metric("neurons", "MLP neurons kept in each layer"),
-    "micro_batch_size": Metric("images", "images in memory at a time, where less than the batch"),
-    "params": Metric("", "parameters of the model", "lower"),
-    "gmacs": Metric("1e9 MACs", "multiply-accumulates of one image's forward pass", "lower"),
-    "latency_ms": Metric("ms", "median forward pass of one image", "lower"),
-    "latency_iqr_ms": Metric("ms", "interquartile range of latency_ms"),
-    "latency_batch_ms": Metric("ms", "median forward pass of batch_size images", "lower"),
-    "latency_batch_iqr_ms": Metric("ms", "interquartile range of latency_batch_ms"),
-    "seconds": Metric("s", "wall time of the epoch or of the round's epochs"),
-    "test_top1": Metric("share", "test accuracy of the final model, computed once", "higher"),
-    "test_loss": Metric("nats", "mean test loss of the final model", "lower"),
+    "epochs_trained": Metric(
+        "epochs", "epochs of all rounds that are done", per=("final",), label="epochs", column="epochs", leaves=6),
+    "init_effective": Metric(
+        "", "what the weights really started from", per=("start",), tag=True,
+        label="started from", column="init_effective", leaves=1),
 }
+# fmt: on
 
-TIMES = frozenset(("seconds", "latency_ms", "latency_iqr_ms", "latency_batch_ms", "latency_batch_iqr_ms"))
+TIMES = frozenset(name for name, metric in METRICS.items() if metric.unit in ("s", "ms"))
 """Metrics that differ between identical runs."""
+
+
+def kept_per(event: Per) -> tuple[str, ...]:
+    """Metrics whose value at each such event (start, epoch, round, final) is kept."""
+    return tuple(name for name, metric in METRICS.items() if event in metric.per)

@@ -16,10 +16,10 @@ from typing import Any
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import Event, run
-from trainables.rsst.reports import report_of
 from trainables.rsst.model.saved import save_pruned
 from trainables.rsst.model.vit import Architecture
 from trainables.rsst.pruning.compact import Units
+from trainables.rsst.reports import report_of
 from trainables.rsst.state import TrialState
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.training.device import choose_device, environment

@@ -39,16 +39,9 @@ _ROUNDS: Check = (f"1 to {MAX_ROUNDS}", lambda v: 1 <= v <= MAX_ROUNDS)
 _NAME: Check = ("a name that is not empty", lambda v: bool(v))
 
 
-def _knob(
-    help: str,
-    default: Any = MISSING,
-    *,
-    choices: tuple[str, ...] = (),
-    check: Check | None = None,
-    in_fingerprint: bool = True,
-) -> Any:
-    meta = {"help": help, "choices": choices, "check": check, "in_fingerprint": in_fingerprint}
-    return field(metadata=meta) if default is MISSING else field(default=default, metadata=meta)
+def _knob(help: str, default: Any = MISSING, **properties: Any) -> Any:
+    """The one declaration of a knob; `properties` are fields of `Knob`."""
+    return field(default=default, metadata={"help": help, **properties})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +52,7 @@ class RSSTConfig:
     arch: str = _knob("vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name", check=_NAME)
     pretrained: bool = _knob("start from ImageNet (or your own) weights instead of random ones", False)
     weights: str | None = _knob(
-        "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False
+        "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
     weights_digest: str | None = _knob("refuse pretrained weights whose digest is another one", None)
     patch_embed: str = _knob("how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"))
@@ -68,22 +61,30 @@ class RSSTConfig:
         "scratch",
         choices=("scratch", "error"),
         in_fingerprint=False,
+        in_rerun=False,
     )
-    img_size: int = _knob("side of the (square) images (pixels)", check=_AT_LEAST_1)
-    patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1)
+    img_size: int = _knob("side of the (square) images (pixels)", check=_AT_LEAST_1, unit="pixels", of_the_images=True)
+    patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1, unit="pixels")
     # data
-    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS)
-    data: str | None = _knob("folder that holds (or will hold) the data set", None, in_fingerprint=False)
+    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True)
+    data: str | None = _knob(
+        "folder that holds (or will hold) the data set",
+        None,
+        in_fingerprint=False,
+        path=True,
+        of_the_run=True,
+        of_the_images=True,
+    )
     augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))
-    label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE)
+    label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE, unit="share")
     # training
-    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1)
+    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1, unit="epochs")
     lr: float = _knob("peak learning rate", check=_POSITIVE)
-    warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=_COUNT)
-    batch_size: int = _knob("images per optimizer step", check=_AT_LEAST_1)
+    warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=_COUNT, unit="epochs")
+    batch_size: int = _knob("images per optimizer step", check=_AT_LEAST_1, unit="images", short="batch")
     optimizer: str = _knob("optimizer", "adamw", choices=("adamw", "sgd"))
-    momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=_SHARE)
-    weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=_NOT_NEGATIVE)
+    momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=_SHARE, unit="share")
+    weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=_NOT_NEGATIVE, short="wd")
     lr_schedule: str = _knob("learning rate after warm-up", "cosine", choices=("cosine", "multistep"))
     amp: bool = _knob("train in bfloat16 autocast", False)
     # pruning
@@ -93,11 +94,17 @@ class RSSTConfig:
         choices=("rsst", "refill"),
     )
     criteria: str = _knob("score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"))
-    calibration_images: int = _knob("training images that l1, l2 and saliency look at", 256, check=_AT_LEAST_1)
-    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_ROUNDS)
-    rate: float = _knob("share of the alive units that each round removes", 0.15, check=_OPEN_UNIT)
+    calibration_images: int = _knob(
+        "training images that l1, l2 and saliency look at", 256, check=_AT_LEAST_1, unit="images"
+    )
+    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_ROUNDS, unit="rounds")
+    rate: float = _knob("share of the alive units that each round removes", 0.15, check=_OPEN_UNIT, unit="share")
     target_density: float | None = _knob(
-        "kept share of units at the end; pruning_times then follows from rate", None, check=_OPEN_UNIT
+        "kept share of units at the end; pruning_times then follows from rate",
+        None,
+        check=_OPEN_UNIT,
+        unit="share",
+        short="density",
     )
     granularity: str = _knob("what is removed", "both", choices=("head", "neuron", "both", "element"))
     scope: str = _knob("rank units inside each layer, or all together", choices=("layer", "global"))
@@ -111,18 +118,24 @@ class RSSTConfig:
         choices=("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents"),
     )
     exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE)
-    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_HEIGHT)
+    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_HEIGHT, short="g")
     # running
-    seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT)
+    seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT, of_the_images=True)
     num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
     micro_batch_size: int | None = _knob(
         "images in memory at a time; gradients add up to those of the whole batch (default: the whole batch)",
         None,
         check=_AT_LEAST_1,
         in_fingerprint=False,
+        unit="images",
+        of_the_run=True,
     )
-    device: str = _knob("auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False)
-    save_dir: str | None = _knob("folder that a single run writes to", None, in_fingerprint=False)
+    device: str = _knob(
+        "auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False, of_the_run=True
+    )
+    save_dir: str | None = _knob(
+        "folder that a single run writes to", None, in_fingerprint=False, path=True, single_run=True, in_rerun=False
+    )
 
     @classmethod
     def from_knobs(cls, knobs: Mapping[str, Any]) -> RSSTConfig:
@@ -161,7 +174,7 @@ class RSSTConfig:
         named |= {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.metadata["in_fingerprint"] and (f.default is MISSING or getattr(self, f.name) != f.default)
+            if KNOBS[f.name].in_fingerprint and (f.default is MISSING or getattr(self, f.name) != f.default)
         }
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -203,10 +216,7 @@ def _knob_table() -> dict[str, Knob]:
         parts = [t for t in typing.get_args(hints[f.name]) or (hints[f.name],) if t is not type(None)]
         optional = len(typing.get_args(hints[f.name])) > 1
         default = None if f.default is MISSING else f.default
-        meta = f.metadata
-        table[f.name] = Knob(
-            f.name, parts[0], optional, default, meta["help"], meta["choices"], meta["check"], meta["in_fingerprint"]
-        )
+        table[f.name] = Knob(f.name, parts[0], optional, default, **f.metadata)
     return table
 
 

@@ -21,7 +21,15 @@ Check = tuple[str, Callable[[Any], bool]]
 class Knob:
     """What the rest of the program may know about one knob.
 
-    `default` is None where the default depends on arch, dataset or pretrained (see presets.py).
+    default         None where it depends on arch, dataset or pretrained (see presets.py)
+    in_fingerprint  whether it changes the trial's numbers
+    unit            of a number; "" where it has none
+    short           a shorter name for heads of tables and names of runs; "": its own
+    path            a path on this machine
+    of_the_run      belongs to the run rather than to the search: it may change from one resume to the next
+    of_the_images   which images, and how they are split, depends on it
+    single_run      only for a trial that runs alone; a sweep decides it itself
+    in_rerun        needed to run the same trial again
     """
 
     name: str
@@ -29,9 +37,21 @@ class Knob:
     optional: bool
     default: Any
     help: str
-    choices: tuple[str, ...]
-    check: Check | None
-    in_fingerprint: bool
+    choices: tuple[str, ...] = ()
+    check: Check | None = None
+    in_fingerprint: bool = True
+    unit: str = ""
+    short: str = ""
+    path: bool = False
+    of_the_run: bool = False
+    of_the_images: bool = False
+    single_run: bool = False
+    in_rerun: bool = True
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit, for heads of columns and axes."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 def converted(knob: Knob, value: Any) -> Any:
