@@ -7,8 +7,7 @@ not search them.
 from __future__ import annotations
 
 from search_spaces.parts import Knobs, Suggest, guides, penalty_height, pruning_rate, ramp, training
-
-CRITERIA = ("magnitude", "l1", "l2", "saliency", "remain")
+from trainables.rsst.config import KNOBS
 
 
 def penalty(trial: Suggest) -> Knobs:
@@ -39,7 +38,7 @@ def method(trial: Suggest) -> Knobs:
     struct = trial.suggest_categorical("struct", ("rsst", "refill"))
     return {
         "struct": struct,
-        "criteria": trial.suggest_categorical("criteria", CRITERIA),
+        "criteria": trial.suggest_categorical("criteria", KNOBS["criteria"].choices),
         "scope": trial.suggest_categorical("scope", ("layer", "global")),
         "granularity": trial.suggest_categorical("granularity", ("both", "head", "neuron")),
         **training(trial, pretrained=False),

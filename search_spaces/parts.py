@@ -14,14 +14,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from trainables.rsst.config import presets
+from trainables.rsst.config import KNOBS, presets
 
 Value = bool | int | float | str | None
 Knobs = dict[str, Value]
 
-RAMPS = ("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents")
 HEIGHTS: Mapping[str, tuple[float, float]] = {"normalized": (0.2, 2.0), "l2": (0.3, 30.0)}
-DECIDE_PRESETS = ("arch", "dataset", "pretrained", "epochs", "granularity")
+DECIDE_PRESETS = frozenset(name for name, knob in KNOBS.items() if knob.decides_presets)
 
 
 class Suggest(Protocol):
@@ -112,7 +111,7 @@ def penalty_height(trial: Suggest) -> Knobs:
 
 def ramp(trial: Suggest) -> Knobs:
     """`RST_schedule`, and `exponents` for the one ramp that has them."""
-    chosen = trial.suggest_categorical("RST_schedule", RAMPS)
+    chosen = trial.suggest_categorical("RST_schedule", KNOBS["RST_schedule"].choices)
     if chosen != "exp_custom_exponents":
         return {"RST_schedule": chosen}
     return {"RST_schedule": chosen, "exponents": trial.suggest_float("exponents", 0.5, 4.0, log=True)}

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import Event
 from trainables.rsst.store.checkpoint import StoreBusy
@@ -40,7 +40,7 @@ LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
 FLUSH_S, CLOSE_S = 60.0, 15.0
 NODE_DIGITS = 12
-DATA_KNOBS = ("dataset", "data", "seed", "img_size")
+DATA_KNOBS = tuple(name for name, knob in KNOBS.items() if knob.of_the_images)
 
 
 class RSSTTrainable(tune.Trainable):

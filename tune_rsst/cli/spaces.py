@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from search_spaces import SPACES
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import KNOBS, RSSTConfig
 from trainables.rsst.size import cost
 from tune_rsst.results import columns as columns_module
 from tune_rsst.results import table
@@ -115,9 +115,8 @@ def setting_lines() -> list[str]:
     """Every setting of a sweep, then every knob of a trial: name, type or choices, default, meaning."""
     from pydantic_core import PydanticUndefined
 
-    from trainables.rsst.config import KNOBS
     from tune_rsst.settings.settings import SweepSettings
-    from tune_rsst.settings.written import NOT_IN_A_SWEEP
+    from tune_rsst.settings.written import KNOBS_OF_A_SWEEP
 
     sweeps_own = config.resolve({}).fixed
     lines = ["Settings of a sweep (key=value, or in a YAML file):"]
@@ -126,8 +125,8 @@ def setting_lines() -> list[str]:
             default = None if field.default is PydanticUndefined else field.default
             lines.append(_setting(name, _type_of(field.annotation), _default(default), field.description or ""))
     lines.append(f"\n{_knobs_heading(str(SweepSettings.model_fields['space'].default))}")
-    for knob in KNOBS.values():
-        if knob.name not in NOT_IN_A_SWEEP and knob.name != "seed":
+    for knob in map(KNOBS.__getitem__, KNOBS_OF_A_SWEEP):
+        if knob.name not in SweepSettings.model_fields:
             kind = " | ".join(knob.choices) or knob.type.__name__
             valid = f" ({knob.check[0]})" if knob.check else ""
             asked = knob.default is None and not knob.optional

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.rsst.config import KNOBS
+from trainables.rsst.metrics import kept_per
+
 UNFINISHED = "running"
 ENDED_STATES = ("finished", "stopped", "failed")
 EventKey = tuple[str, int, int]
-ORIGIN = ("init_effective", "weights_digest", "data_digest")  # what a trial started from, known before its first round
+ORIGIN = kept_per("start")  # what a trial started from, known before its first round
 
 
 def trial_key(number: int) -> str:
@@ -29,7 +32,7 @@ def key(kind: str, metrics: Mapping[str, Any]) -> EventKey:
 
 def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides, besides the images themselves, which digest a trial's data has."""
-    return tuple(knobs.get(name) for name in ("dataset", "img_size", "seed"))
+    return tuple(knobs.get(name) for name, knob in KNOBS.items() if knob.of_the_images and knob.in_fingerprint)
 
 
 @dataclass

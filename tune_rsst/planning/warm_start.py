@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView, data_key
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
-from tune_rsst.settings.settings import HERE, SweepSettings
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder, load
-
-NOT_COMPARED = {"seed", "weights", "on_missing_weights", *HERE}  # weights_digest says which weights
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _taken_over(
     except ConfigError:
         return "outside this space's ranges"
     here, there = config.knobs(), RSSTConfig.from_knobs(trial.knobs).knobs()
-    if other := [name for name in here if name not in NOT_COMPARED and here[name] != there[name]]:
+    if other := [name for name in _compared() if here[name] != there[name]]:
         return f"with another {other[0]}"
     if not _same_images(trial, config, images):
         return "with other images"
@@ -116,6 +115,11 @@ def _taken_over(
         "fingerprint": trial.fingerprint,
         "metrics": {name: metrics[name] for name in _used(objective, metrics)},
     }
+
+
+def _compared() -> Iterator[str]:
+    """Knobs that a trial's numbers depend on, but the seed. weights_digest says which weights."""
+    return (name for name, knob in KNOBS.items() if knob.in_fingerprint and name != "seed")
 
 
 def _used(objective: Objective, metrics: dict[str, Any]) -> list[str]:

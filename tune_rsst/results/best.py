@@ -10,12 +10,12 @@ import shutil
 from pathlib import Path
 
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results.commands import of_a_rerun
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.bucket import fetch_model
 from tune_rsst.storage.folder import SweepFolder
 
 MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
-RERUN_LEAVES_OUT = ("save_dir", "on_missing_weights")
 
 
 def best_is_written(folder: SweepFolder, view: SweepView) -> bool:
@@ -37,8 +37,7 @@ def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]
-    kept = {name: value for name, value in best.knobs.items() if name not in RERUN_LEAVES_OUT and value is not None}
-    lines += [f"{name}: {json.dumps(value)}" for name, value in kept.items()]
+    lines += [f"{name}: {json.dumps(value)}" for name, value in of_a_rerun(best.knobs).items()]
     temporary = folder.path / ".best.yaml.tmp"
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(folder.best)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainables.rsst.config import KNOBS
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.folder import SweepFolder
@@ -55,12 +56,16 @@ def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tupl
     return commands
 
 
+def of_a_rerun(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a trial's knobs that running it again, alone, needs. Knobs of another version are kept."""
+    left_out = {name for name, knob in KNOBS.items() if not knob.in_rerun}
+    return {name: value for name, value in knobs.items() if value is not None and name not in left_out}
+
+
 def rerun_command(knobs: Mapping[str, Any]) -> str:
     """The trial alone, on one machine, without Ray: every knob as a flag."""
     words = ["python", "-m", "trainables"]
-    for name, value in knobs.items():
-        if value is None or name == "save_dir":
-            continue
+    for name, value in of_a_rerun(knobs).items():
         words.append(f"--{name}")
         if value is not True:
             words.append(str(value).lower() if isinstance(value, bool) else str(value))

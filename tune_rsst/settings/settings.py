@@ -19,7 +19,7 @@ from trainables.rsst.config.knobs import check_range, converted
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
 # Settings of a run rather than of the search: they may change from one resume to the next.
-HERE = frozenset({"data", "device", "micro_batch_size"})
+HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
 RUN_ONLY = frozenset(
     {
         "name",
@@ -178,7 +178,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     if isinstance(own.get("space"), str) and ".py:" in own["space"]:
         file, _, function = own["space"].rpartition(":")
         own["space"] = f"{Path(file).expanduser().absolute()}:{function}"
-    for path in ("data", "weights"):
+    for path in (name for name, knob in KNOBS.items() if knob.path):
         if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
             fixed[path] = str(Path(fixed[path]).expanduser().absolute())
     for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:

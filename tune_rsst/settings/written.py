@@ -13,7 +13,7 @@ from typing import Any
 from trainables.rsst.config import KNOBS, ConfigError
 from tune_rsst.settings.settings import settings_names
 
-NOT_IN_A_SWEEP = {"save_dir": "a sweep keeps its trials below TUNE_RSST_HOME"}
+KNOBS_OF_A_SWEEP = tuple(name for name, knob in KNOBS.items() if not knob.single_run)
 
 
 def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
 
 
 def _known(name: str, value: Any) -> None:
-    names = [*settings_names(), *(k for k in KNOBS if k not in NOT_IN_A_SWEEP)]
-    if name in NOT_IN_A_SWEEP:
-        raise ConfigError(name, value, "not a setting of a sweep", NOT_IN_A_SWEEP[name])
+    names = [*settings_names(), *KNOBS_OF_A_SWEEP]
+    if name in KNOBS and name not in names:
+        raise ConfigError(name, value, "not a setting of a sweep", "a sweep keeps its trials below TUNE_RSST_HOME")
     if name not in names:
         close = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"

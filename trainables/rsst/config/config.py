@@ -49,8 +49,12 @@ class RSSTConfig:
     """One trial, completely determined. Build it with `from_knobs`; fields without a default come from presets.py."""
 
     # the model and where it starts
-    arch: str = _knob("vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name", check=_NAME)
-    pretrained: bool = _knob("start from ImageNet (or your own) weights instead of random ones", False)
+    arch: str = _knob(
+        "vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name", check=_NAME, decides_presets=True
+    )
+    pretrained: bool = _knob(
+        "start from ImageNet (or your own) weights instead of random ones", False, decides_presets=True
+    )
     weights: str | None = _knob(
         "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
@@ -66,7 +70,7 @@ class RSSTConfig:
     img_size: int = _knob("side of the (square) images (pixels)", check=_AT_LEAST_1, unit="pixels", of_the_images=True)
     patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1, unit="pixels")
     # data
-    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True)
+    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True, decides_presets=True)
     data: str | None = _knob(
         "folder that holds (or will hold) the data set",
         None,
@@ -78,7 +82,7 @@ class RSSTConfig:
     augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))
     label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE, unit="share")
     # training
-    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1, unit="epochs")
+    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1, unit="epochs", decides_presets=True)
     lr: float = _knob("peak learning rate", check=_POSITIVE)
     warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=_COUNT, unit="epochs")
     batch_size: int = _knob("images per optimizer step", check=_AT_LEAST_1, unit="images", short="batch")
@@ -106,7 +110,9 @@ class RSSTConfig:
         unit="share",
         short="density",
     )
-    granularity: str = _knob("what is removed", "both", choices=("head", "neuron", "both", "element"))
+    granularity: str = _knob(
+        "what is removed", "both", choices=("head", "neuron", "both", "element"), decides_presets=True
+    )
     scope: str = _knob("rank units inside each layer, or all together", choices=("layer", "global"))
     rewind: str = _knob(
         "weights that each later round starts from: init, none, epoch:K of round 0", "init", check=_REWIND

@@ -30,6 +30,7 @@ class Knob:
     of_the_images   which images, and how they are split, depends on it
     single_run      only for a trial that runs alone; a sweep decides it itself
     in_rerun        needed to run the same trial again
+    decides_presets  the guide's values of other knobs depend on it
     """
 
     name: str
@@ -47,6 +48,7 @@ class Knob:
     of_the_images: bool = False
     single_run: bool = False
     in_rerun: bool = True
+    decides_presets: bool = False
 
     @property
     def heading(self) -> str:

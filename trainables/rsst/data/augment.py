@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-POLICIES = ("none", "flip", "crop", "standard", "strong")
+from trainables.rsst.config import KNOBS
+
+POLICIES = KNOBS["augment"].choices
 
 RANDAUGMENT_GROUP = 8  # images that share one draw of RandAugment's operations
 ERASE_PROBABILITY = 0.25
