@@ -1,4 +1,4 @@
-"""Words that both packages print: durations, counted nouns, framed warnings."""
+"""Words that both packages print: durations, numbers, counted nouns, framed warnings."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def duration(seconds: float) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def short(value: object) -> str:
+    """A number with three significant digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def framed(warning: str) -> str:

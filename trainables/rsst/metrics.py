@@ -127,6 +127,11 @@ TIMES = frozenset(name for name, metric in METRICS.items() if metric.unit in ("s
 """Metrics that differ between identical runs."""
 
 
+def is_words(name: str) -> bool:
+    """Whether it is a text for the run's own log; a name of another version is not."""
+    return name in METRICS and METRICS[name].words
+
+
 def kept_per(event: Per) -> tuple[str, ...]:
     """Metrics whose value at each such event (start, epoch, round, final) is kept."""
     return tuple(name for name, metric in METRICS.items() if event in metric.per)

@@ -15,7 +15,9 @@ from rich.table import Table
 
 from search_spaces import SPACES
 from trainables.rsst.config import KNOBS, RSSTConfig
+from trainables.rsst.metrics import METRICS
 from trainables.rsst.size import cost
+from trainables.text import short
 from tune_rsst.results import columns as columns_module
 from tune_rsst.results import table
 from tune_rsst.search import spaces
@@ -23,11 +25,10 @@ from tune_rsst.search.spaces import Draw, RandomSuggest, Space, find, samples
 from tune_rsst.settings import rules
 from tune_rsst.settings import settings as config
 
-LEGEND: Mapping[str, str] = {
-    "epochs": "epochs = at most, without early stopping",
-    "params": "params = parameters at the end",
-    "gmacs": "gmacs = 1e9 MACs of an image at the end",
-    "knob.reg_granularity_prune": columns_module.LEGEND["knob.reg_granularity_prune"],
+HERE = {
+    "epochs": "at most, without early stopping",
+    "params": "parameters at the end",
+    "gmacs": f"{METRICS['gmacs'].legend} at the end",
 }
 
 
@@ -65,14 +66,13 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     costs = [cost(trial) for _, trial in drawn]
     searched = sorted({name for draw, _ in drawn for name in draw.params})
     cells = {
-        columns_module.KNOB + name: [escape(_short(draw.params.get(name, ""))) for draw, _ in drawn]
-        for name in searched
+        columns_module.KNOB + name: [escape(short(draw.params.get(name, ""))) for draw, _ in drawn] for name in searched
     }
     cells |= {
         "rounds": [str(paid.rounds) for paid in costs],
         "epochs": [f"{paid.epochs_at_most:,}" for paid in costs],
-        "params": [f"{paid.params:,}" for paid in costs],
-        "gmacs": [f"{paid.gmacs:.3g}" for paid in costs],
+        "params": [METRICS["params"].text(paid.params) for paid in costs],
+        "gmacs": [METRICS["gmacs"].text(paid.gmacs) for paid in costs],
         "arch": [trial.arch for _, trial in drawn],
         "dataset": [trial.dataset for _, trial in drawn],
     }
@@ -85,7 +85,7 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
 
     columns = list(cells)
     fitted, shown = table.fitting(console, columns, reversed(columns[1:]), draw)
-    said = columns_module.legend(LEGEND, shown)
+    said = columns_module.legend(shown, HERE)
     if left_out := [column.removeprefix(columns_module.KNOB) for column in columns if column not in shown]:
         said += f"; too narrow for {', '.join(left_out)}"
     table.print_fitting(console, fitted, said)
@@ -105,10 +105,6 @@ def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
                 scale = ", log scale" if log else f", step {step:g}" if step not in (None, 1) else ""
                 found[name] = f"{'whole number ' if kind == 'int' else ''}{low:g} to {high:g}{scale}"
     return found
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def setting_lines() -> list[str]:

@@ -11,27 +11,18 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from trainables.rsst.metrics import METRICS
+from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.report import sweep_figures, trial_figures
-from tune_rsst.results.columns import counts, reasons, short_number, state_words
+from tune_rsst.results.columns import counts, reasons, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import SweepFolder
 
 MOST_TRIALS_WITH_PICTURES = 12
-COLUMNS = {
-    "val_top1": ("val_top1 (share)", "{:.4f}"),
-    "test_top1": ("test_top1 (share)", "{:.4f}"),
-    "kept_share": ("kept units (share)", "{:.3f}"),
-    "density": ("density (share)", "{:.3f}"),
-    "params": ("parameters", "{:,}"),
-    "gmacs": ("GMACs", "{:.4g}"),
-    "latency_ms": ("latency (ms)", "{:.3f}"),
-    "hardening_gap": ("hardening gap (share)", "{:.4f}"),
-    "epochs_trained": ("epochs", "{}"),
-    "init_effective": ("started from", "{}"),
-}
+COLUMNS = tuple(name for name, metric in METRICS.items() if metric.label)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; max-width: 1200px; margin: 2em auto; padding: 0 1em }
 h1, h2 { line-height: 1.2 } h2 { margin-top: 2em; border-bottom: 1px solid #e2e8f0 }
@@ -107,7 +98,7 @@ def _table(view: SweepView) -> Iterator[str]:
         "trial",
         "state",
         "front",
-        *(head for head, _ in COLUMNS.values()),
+        *(METRICS[name].heading for name in COLUMNS),
         *map(sweep_figures.with_unit, searched),
     ]
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
@@ -115,8 +106,8 @@ def _table(view: SweepView) -> Iterator[str]:
         m = trial.metrics
         cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
         cells.append("yes" if trial.trial in front else "")
-        cells += [form.format(m[n]) if m.get(n) is not None else "" for n, (_, form) in COLUMNS.items()]
-        cells += [short_number(trial.params.get(name, "")) for name in searched]
+        cells += [METRICS[name].text(m.get(name)) for name in COLUMNS]
+        cells += [short(trial.params.get(name, "")) for name in searched]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"

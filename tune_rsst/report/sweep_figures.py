@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.rsst.config import KNOBS
+from trainables.rsst.metrics import METRICS
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report.trial_figures import DPI, new_figure
@@ -23,25 +25,12 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 
-UNITS = {
-    **dict.fromkeys(("epochs", "warmup"), "epochs"),
-    **dict.fromkeys(("rate", "label_smoothing", "momentum", "target_density"), "share"),
-    **dict.fromkeys(("batch_size", "calibration_images"), "images"),
-    **dict.fromkeys(("img_size", "patch_size"), "pixels"),
-    "pruning_times": "rounds",
-}
-VALUE = "val_top1 (share)"
+VALUE = METRICS["val_top1"].heading
 KINDS = {
     "feasible": ("#15803d", "o", "circle"),
     "infeasible": ("#94a3b8", "s", "square-open"),
     "stopped": ("#d97706", "^", "triangle-up"),
     "failed": ("#dc2626", "x", "x"),
-}
-SIZES = {
-    "density": "density (share of prunable parameters kept)",
-    "gmacs": "compute of one image (GMACs)",
-    "params": "parameters (count)",
-    "latency_ms": "latency of one image (ms)",
 }
 CAPTIONS = {
     "front": "Accuracy against size: each trial's last model, feasible (finished, at the target, within the limits), "
@@ -57,7 +46,7 @@ NEEDS_FINISHED = 2
 
 @dataclass(frozen=True)
 class Point:
-    """A trial as a point of the front: `size` is what the objective goes against (SIZES), val_top1 a share."""
+    """A trial as a point of the front: `size` is what the objective goes against, val_top1 a share."""
 
     trial: str
     kind: str
@@ -117,8 +106,8 @@ def study_of(view: SweepView) -> Study:
 
 
 def with_unit(name: str) -> str:
-    """The name, with the unit behind it where it has one."""
-    return f"{name} ({UNITS[name]})" if name in UNITS else name
+    """The name of a searched parameter, with its unit behind it where it has one."""
+    return KNOBS[name].heading if name in KNOBS else name
 
 
 def interactive(view: SweepView) -> Iterator[tuple[str, Any]]:
@@ -241,7 +230,7 @@ def _plotly_front(view: SweepView, points: list[Point]) -> Any:
                                mode="markers", name=kind, marker={"color": color, "symbol": symbol, "size": 10},
                                hovertemplate="%{text}: val_top1 %{y:.4f}, size %{x:.4g}<extra></extra>")  # fmt: skip
     _spread(figure, [p.size for p in points], [p.val_top1 for p in points])
-    return _with_axes(figure, SIZES[Objective.of(view.settings).against], VALUE)
+    return _with_axes(figure, METRICS[Objective.of(view.settings).against].heading, VALUE)
 
 
 def _spread(figure: Any, sizes: list[float], shares: list[float]) -> None:
@@ -279,7 +268,7 @@ def _still_front(view: SweepView, points: list[Point]) -> Figure:
         if mine:
             axes.scatter([p.size for p in mine], [p.val_top1 for p in mine], color=color, marker=marker, label=kind)
     axes.set_title("Accuracy against size")
-    return _labelled(figure, axes, SIZES[Objective.of(view.settings).against], VALUE)
+    return _labelled(figure, axes, METRICS[Objective.of(view.settings).against].heading, VALUE)
 
 
 def _still_progress(steps: list[tuple[int, float, str]]) -> Figure:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainables.rsst.metrics import METRICS, is_words, kept_per
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.ranking import best_of, pareto_front, standing
 from tune_rsst.storage.folder import SweepFolder
 
-ALWAYS = ("val_top1", "density", "kept_share", "params", "gmacs", "hardening_gap", "round", "epochs_trained")
+# What a person compares, from the first round on, and how far the trial is.
+ALWAYS = (*(name for name in kept_per("round") if METRICS[name].column), "round", "epochs_trained")
 
 
 def trial_json(trial: TrialView) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "id": trial.trial,
         "state": trial.state,
         "params": trial.params,
-        "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if k not in ("lines", "source", "warning")}},
+        "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if not is_words(k)}},
         "reason": trial.reason,
         "places": trial.places,
         "rounds": trial.rounds,

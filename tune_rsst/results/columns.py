@@ -1,47 +1,65 @@
-"""Columns of a trial that tables share: names, formats, meanings.
+"""Columns of a trial that tables share: heads, cells, meanings, which leave a narrow terminal first.
 
-In: trials. Out: text for cells and legends.
+A metric's column is named in trainables/rsst/metrics.py, a searched parameter's is knob.NAME: both may have one name.
+
+In: trials and names of columns. Out: text for cells and legends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
 
+from trainables.rsst.config import KNOBS
+from trainables.rsst.metrics import METRICS
+from trainables.text import short
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
 
 KNOB = "knob."
-Cell = Callable[[TrialView], str]
+KNOBS_LEAVE = 3  # among Metric.leaves
+METRIC_OF: Mapping[str, str] = {metric.column: name for name, metric in METRICS.items() if metric.column}
+"""Column → metric, from left to right."""
 
 
-def _metric(name: str, form: str) -> Cell:
-    return lambda trial: form.format(trial.metrics[name]) if trial.metrics.get(name) is not None else ""
+def heading(column: str) -> str:
+    """What stands above a column; a knob's short name, but never one that a metric's column has."""
+    name = column.removeprefix(KNOB)
+    if name == column:
+        return name
+    if name in METRIC_OF:
+        return column
+    named = KNOBS[name].short if name in KNOBS else ""
+    return name if named in ("", *METRIC_OF) else named
 
 
-COLUMNS: Mapping[str, Cell] = {
-    "val_top1": _metric("val_top1", "{:.4f}"),
-    "test_top1": _metric("test_top1", "{:.4f}"),
-    "kept": _metric("kept_share", "{:.3f}"),
-    "density": _metric("density", "{:.3f}"),
-    "params": _metric("params", "{:,}"),
-    "gmacs": _metric("gmacs", "{:.3g}"),
-    "gap": _metric("hardening_gap", "{:.4f}"),
-    "epochs": _metric("epochs_trained", "{}"),
-    "init_effective": _metric("init_effective", "{}"),
-}
-LEGEND: Mapping[str, str] = {
-    "val_top1": "val_top1, test_top1 = accuracy (share)",
-    "kept": "kept = share of units",
-    "density": "density = share of prunable parameters",
-    "gmacs": "gmacs = 1e9 MACs of an image",
-    "gap": "gap = accuracy lost by hardening (share)",
-    "knob.reg_granularity_prune": "g = reg_granularity_prune",
-}
-SHORT = {"reg_granularity_prune": "g"}
+def cell(trial: TrialView, column: str) -> str:
+    """The trial's value in a metric's or a searched parameter's column."""
+    if column in METRIC_OF:
+        return METRICS[METRIC_OF[column]].text(trial.metrics.get(METRIC_OF[column]))
+    return escape(short(trial.params.get(column.removeprefix(KNOB), "")))
 
 
-# --- what other tables share -----------------------------------------------------------------------------------------
+def leaving(columns: Sequence[str]) -> list[str]:
+    """Those of `columns` that may leave a narrow terminal, the least telling ones first."""
+    when = {n: METRICS[METRIC_OF[n]].leaves if n in METRIC_OF else KNOBS_LEAVE for n in columns}
+    return sorted((name for name in reversed(columns) if when[name]), key=lambda name: -when[name])
+
+
+def legend(shown: Iterable[str], here: Mapping[str, str] | None = None) -> str:
+    """What the columns that are shown mean, in one line; `here`: columns that mean something of their own."""
+    heads: dict[str, list[str]] = {}
+    for column in shown:
+        if meaning := (here or {}).get(column, _meaning(column)):
+            heads.setdefault(meaning, []).append(heading(column))
+    return "; ".join(f"{', '.join(names)} = {meaning}" for meaning, names in heads.items())
+
+
+def _meaning(column: str) -> str:
+    if column in METRIC_OF:
+        return METRICS[METRIC_OF[column]].legend
+    name = column.removeprefix(KNOB)
+    return "" if heading(column) in (name, column) else name
 
 
 def begun(trial: TrialView) -> bool:
@@ -75,32 +93,6 @@ def reasons(trials: Iterable[TrialView]) -> list[str]:
     return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
 
 
-def short(value: object) -> str:
-    """A number with three significant digits, anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def searched(view: SweepView) -> list[str]:
     """Columns of what was searched: knob.NAME of every parameter that some trial has."""
     return [KNOB + name for name in sorted({name for trial in view.trials.values() for name in trial.params})]
-
-
-def searched_cell(trial: TrialView, column: str) -> str:
-    """The trial's value in a column of `searched`."""
-    return escape(short(trial.params.get(column.removeprefix(KNOB), "")))
-
-
-def legend(meanings: Mapping[str, str], shown: Iterable[str]) -> str:
-    """What the columns that are shown mean, in one line."""
-    return "; ".join(text for name, text in meanings.items() if name in set(shown))
-
-
-def short_number(value: object) -> str:
-    """8e-4 rather than 0.00080000001; other values as they are."""
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.2g}"
-    mantissa, e, exponent = f"{value:.1e}".partition("e")
-    if "e" in text or abs(value) < 0.01:
-        return f"{mantissa.removesuffix('.0')}{e}{int(exponent)}" if value else "0"
-    return text

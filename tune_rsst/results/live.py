@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from trainables.text import duration
+from trainables.text import duration, short
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
@@ -93,11 +93,11 @@ def _round(trial: TrialView) -> str:
     return f"{at}/{trial.rounds}"
 
 
-COLUMNS: Mapping[str, Callable[[TrialView], str]] = {
+OWN: Mapping[str, Callable[[TrialView], str]] = {
     "round": _round,
-    **{name: columns_module.COLUMNS[name] for name in ("epochs", "kept", "val_top1", "gmacs")},
     "time": lambda trial: duration(trial.seconds) if trial.seconds else "",
 }
+COLUMNS = ("round", "epochs", "kept", "val_top1", "gmacs", "time")
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,11 @@ class LiveTable:
             drawn = table_module.plain_table(["trial", "state", *columns])
             for trial in trials:
                 words = columns_module.state_words(trial)
-                cells = [COLUMNS[n](trial) if n in COLUMNS else columns_module.searched_cell(trial, n) for n in columns]
+                cells = [OWN[n](trial) if n in OWN else columns_module.cell(trial, n) for n in columns]
                 drawn.add_row(trial.trial, f"[{STYLE[words]}]{words}[/]", *cells)
             return drawn
 
-        go_first = ("gmacs", *reversed(knobs), "epochs", "time", "kept")
+        go_first = (*columns_module.leaving(["epochs", "gmacs", *knobs]), "time", "kept")
         return table_module.fitting(self._console, [*COLUMNS, *knobs], go_first, draw)[0]
 
     def _print_news(self, now: float) -> None:
@@ -192,7 +192,7 @@ class LiveTable:
 def _news(trial: TrialView, before: Told) -> Iterator[str]:
     """What happened to a trial since `before`, in order."""
     if columns_module.begun(trial) and not before.begun:
-        yield f"{trial.trial} started: {', '.join(f'{k} = {columns_module.short(v)}' for k, v in trial.params.items())}"
+        yield f"{trial.trial} started: {', '.join(f'{k} = {short(v)}' for k, v in trial.params.items())}"
     for m in trial.round_events[before.rounds :]:
         took = f", {duration(m['seconds'])}" if "seconds" in m else ""
         yield (

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainables.rsst.config import ConfigError
+from trainables.rsst.metrics import is_words
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.ranking import rank, ranks
 
@@ -25,7 +26,6 @@ COMPARE = {
     ">": operator.gt,
     "<": operator.lt,
 }
-NOT_IN_CSV = ("lines", "listing", "source", "warning")
 
 
 def value_of(trial: TrialView, name: str) -> Any:
@@ -77,9 +77,7 @@ def print_csv(view: SweepView, keep: Condition) -> None:
     As in the table, only finished trials that the objective allows have a rank.
     """
     trials, places = [*rank(view), *view.unfinished], ranks(view)
-    metrics = [
-        n for t in trials for n, v in t.metrics.items() if not isinstance(v, list | dict) and n not in NOT_IN_CSV
-    ]
+    metrics = [n for t in trials for n, v in t.metrics.items() if not isinstance(v, list | dict) and not is_words(n)]
     searched = [name for trial in trials for name in trial.params]
     names, knobs = list(dict.fromkeys(metrics)), [f"knob.{name}" for name in dict.fromkeys(searched)]
     writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,15 +18,15 @@ from rich.table import Table
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
-    COLUMNS,
     KNOB,
-    LEGEND,
-    SHORT,
+    METRIC_OF,
+    cell,
     counts,
+    heading,
+    leaving,
     legend,
     reasons,
     searched,
-    searched_cell,
     state_words,
 )
 from tune_rsst.results.commands import next_commands
@@ -34,7 +35,6 @@ from tune_rsst.storage.folder import SweepFolder
 
 LOG_WIDTH = 220
 BETWEEN = 2
-GO_FIRST, GO_LAST = ("epochs", "params", "gmacs"), ("gap", "init_effective")  # the searched parameters in between
 TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 
 
@@ -47,9 +47,8 @@ def plain_table(columns: Iterable[str]) -> Table:
     """An empty table whose cells keep to one line."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        name = column.removeprefix(KNOB)
-        heading = column if name != column and name in COLUMNS else SHORT.get(name, name)
-        table.add_column(heading, justify="left" if name in TO_THE_LEFT else "right", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if column.removeprefix(KNOB) in TO_THE_LEFT else "right"
+        table.add_column(heading(column), justify=justify, no_wrap=True)
     return table
 
 
@@ -98,11 +97,10 @@ def print_table(
     best = best_of(view)
     _line(console, f"\nSweep {folder.name}: {state}; {counts(view) or 'no trials yet'}\n")
     if view.trials:
-        columns, knobs = [*COLUMNS, *searched(view)], searched(view)
-        go_first = (*GO_FIRST, *reversed(knobs), *GO_LAST)
-        table, shown = fitting(console, columns, go_first, lambda names: _ranking(view, best, names, keep))
+        columns = [*METRIC_OF, *searched(view)]
+        table, shown = fitting(console, columns, leaving(columns), lambda names: _ranking(view, best, names, keep))
         missing = [_left_out(view, [n for n in columns if n not in shown])] if len(shown) < len(columns) else []
-        print_fitting(console, table, legend(LEGEND, shown), *missing)
+        print_fitting(console, table, legend(shown), *missing)
         hidden = sum(not keep(trial) for trial in view.trials.values())
         if hidden:
             _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
@@ -122,7 +120,7 @@ def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Ca
     places, front, numbers = standing(view), _front(view), ranks(view)
     table = plain_table(["#", "trial", "state", *names])
     for trial in filter(keep, [*rank(view), *view.unfinished]):
-        cells = [COLUMNS[n](trial) if n in COLUMNS else searched_cell(trial, n) for n in names]
+        cells = [cell(trial, name) for name in names]
         style = "bold green" if best and trial.trial == best.trial else None
         words = state_words(trial, places[trial.trial], trial.trial in front)
         table.add_row(str(numbers.get(trial.trial, "")), trial.trial, words, *cells, style=style)

@@ -9,22 +9,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainables.rsst.config import KNOBS
+from trainables.rsst.metrics import METRICS
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.results.columns import short_number
 from tune_rsst.results.commands import rerun_command, resume_command
 
-SHORT = {"reg_granularity_prune": "g", "target_density": "density", "weight_decay": "wd", "batch_size": "batch"}
 NAME_LENGTH = 60
 TABLE_ROWS = 10
-COLUMNS = ("val_top1", "test_top1", "kept_share", "density", "params", "gmacs", "hardening_gap")
+# What one trial is better in than another, as far as the table has it.
+COLUMNS = tuple(name for name, metric in METRICS.items() if metric.column and metric.better)
 
 
 def run_name(trial: str, params: Mapping[str, Any]) -> str:
     """Such as "t0007 lr 8e-4 rate 0.4": the trial, then what was searched, as far as it fits."""
     name = trial
     for key, value in params.items():
-        longer = f"{name} {SHORT.get(key, key)} {short_number(value)}"
+        called = KNOBS[key].short if key in KNOBS else ""
+        longer = f"{name} {called or key} {short_number(value)}"
         if len(longer) > NAME_LENGTH:
             break
         name = longer
@@ -67,12 +69,17 @@ def _table(trials: Sequence[TrialView], *, ranked: bool) -> list[str]:
     heads = ["rank", "trial", *columns] if ranked else columns
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for place, trial in enumerate(trials, start=1):
-        cells = [_cell(trial.metrics.get(name)) for name in columns]
+        cells = [METRICS[name].text(trial.metrics.get(name)) or "–" for name in columns]
         rows.append("| " + " | ".join([str(place), trial.trial, *cells] if ranked else cells) + " |")
     return rows
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 0.01 else f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else "–"
+def short_number(value: object) -> str:
+    """8e-4 rather than 0.00080000001; other values as they are."""
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.2g}"
+    mantissa, e, exponent = f"{value:.1e}".partition("e")
+    if "e" in text or abs(value) < 0.01:
+        return f"{mantissa.removesuffix('.0')}{e}{int(exponent)}" if value else "0"
+    return text

@@ -18,18 +18,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.storage.locks import is_held
 from tune_rsst.ledger.provenance import origin
 from tune_rsst.results.commands import rerun_command
-from tune_rsst.tracking.writes import (
-    FINAL,
-    PARENT,
-    PER_EPOCH,
-    PER_ROUND,
-    START_TAGS,
-    SWEEP_STATUS,
-    Point,
-    Write,
-    finite_number,
-    text,
-)
+from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, tags_of, text
 
 Events = list[dict[str, Any]]
 
@@ -122,11 +111,11 @@ class SinglePlan:
         write.tags |= {"save_dir": text(run.folder), "mlflow.note.content": self._note()}
         write.tags |= {name: text(value) for name, value in origin().items() if name == "host"}
         for event in run.events:
-            write.tags |= {name: text(event[name]) for name in START_TAGS if event.get(name) is not None}
+            write.tags |= tags_of(event)
         ms = begun_ms
         for number, (ms, event) in enumerate(self._timed(begun_ms)):
             if number >= done:
-                write.points += _points(event, ms)
+                write.points += points_of(event["kind"], event, ms)
         write.status = SWEEP_STATUS[run.state]
         write.end_ms = None if run.state == "running" else ms
         return write
@@ -141,13 +130,3 @@ class SinglePlan:
         again = rerun_command(self.run.config.knobs())
         resume = f"python -m trainables --config {self.run.folder}/config.json --save_dir {self.run.folder} --resume"
         return f"Run it again:\n\n```\n{again}\n```\n\nGo on with it:\n\n```\n{resume}\n```"
-
-
-def _points(event: Mapping[str, Any], ms: int) -> list[Point]:
-    names, step, into = {
-        "epoch": (PER_EPOCH, event.get("epochs_trained", 0), ""),
-        "round": (PER_ROUND, event.get("round", 0), ""),
-        "final": (FINAL, 0, "final/"),
-    }.get(event["kind"], ((), 0, ""))
-    values = ((name, finite_number(event.get(name))) for name in names)
-    return [(into + name, value, ms, int(step)) for name, value in values if value is not None]

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.rsst.metrics import METRICS, Per, kept_per
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import at_target, pareto_front, ranking
@@ -25,16 +26,7 @@ from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
 PARENT = ""
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
-PER_EPOCH = ("train_loss", "val_top1_before_hardening", "lr", "doomed_norm_left")
-PER_ROUND = (
-    *("val_top1", "density", "kept_share", "round_gap", "hardening_gap", "predictions_changed"),
-    *("heads_kept", "neurons_kept", "params", "gmacs", "latency_ms", "latency_batch_ms"),
-)
-FINAL = (
-    *("val_top1", "test_top1", "test_loss", "density", "kept_share", "kept_share_asked", "hardening_gap", "params"),
-    *("gmacs", "latency_ms", "latency_batch_ms", "heads_kept", "neurons_kept", "predictions_changed", "epochs_trained"),
-)
-START_TAGS = ("init_effective", "weights_digest", "device", "device_name", "torch_version", "num_threads")
+START_PARAMS = tuple(name for name in kept_per("start") if METRICS[name].tag)
 PARETO_COLOR = "#c2410c"
 MAX_TAG, MAX_PARAM = 4000, 6000
 
@@ -68,6 +60,23 @@ def finite_number(value: object) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         else None
     )
+
+
+def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:
+    """Those of `names` that are numbers in `metrics`, as points of MLflow's curves."""
+    values = ((name, finite_number(metrics.get(name))) for name in names)
+    return [(into + name, value, ms, step) for name, value in values if value is not None]
+
+
+def points_of(kind: Per, metrics: Mapping[str, Any], ms: int) -> list[Point]:
+    """What a trial's event adds to its curves and final values."""
+    step = {"epoch": "epochs_trained", "round": "round"}.get(kind, "")
+    return points(kept_per(kind), metrics, ms, int(metrics.get(step, 0)), "final/" if kind == "final" else "")
+
+
+def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that a trial's event adds."""
+    return {n: text(metrics[n]) for n, metric in METRICS.items() if metric.tag and metrics.get(n) is not None}
 
 
 class RunWrites:
@@ -171,21 +180,14 @@ class RunWrites:
         write.status, write.end_ms = "RUNNING", None
         self._touched.add(trial)
 
-    def _reported(self, trial: str, kind: str, metrics: Mapping[str, Any], ms: int) -> None:
-        if kind == "epoch":
-            self._epochs += 1
-            self._points(trial, PER_EPOCH, metrics, ms, int(metrics["epochs_trained"]))
-        elif kind == "round":
-            self._points(trial, PER_ROUND, metrics, ms, int(metrics["round"]))
+    def _reported(self, trial: str, kind: Per, metrics: Mapping[str, Any], ms: int) -> None:
+        write = self._write(trial)
+        write.points += points_of(kind, metrics, ms)
+        write.tags |= tags_of(metrics)
+        write.params |= {name: text(metrics[name]) for name in START_PARAMS if metrics.get(name) is not None}
+        self._epochs += kind == "epoch"
+        if kind == "round":
             self._touched.add(trial)
-        elif kind == "final":
-            self._points(trial, FINAL, metrics, ms, 0, "final/")
-        for name in START_TAGS:
-            if metrics.get(name) is not None:
-                self._write(trial).tags[name] = text(metrics[name])
-        for name in ("init_effective", "weights_digest"):
-            if metrics.get(name) is not None:
-                self._write(trial).params[name] = text(metrics[name])
         if kind == "start" and metrics.get("init_effective"):
             self._started(text(metrics["init_effective"]))
 
@@ -203,14 +205,8 @@ class RunWrites:
     def _sampled(self, trial: str, sample: Mapping[str, Any]) -> None:
         """A sample of how busy the trial's machine was, for MLflow's page of system metrics."""
         self._samples[trial] += 1
-        names = tuple(name for name in sample if name != "time")
-        self._points(trial, names, sample, round(float(sample["time"]) * 1000), self._samples[trial], "system/")
-
-    def _points(
-        self, run: str, names: tuple[str, ...], metrics: Mapping[str, Any], ms: int, step: int, into: str = ""
-    ) -> None:
-        values = ((name, finite_number(metrics.get(name))) for name in names)
-        self._write(run).points += [(into + name, value, ms, step) for name, value in values if value is not None]
+        names, ms = (name for name in sample if name != "time"), round(float(sample["time"]) * 1000)
+        self._write(trial).points += points(names, sample, ms, self._samples[trial], "system/")
 
     def _trial_ended(self, name: str, ms: int) -> None:
         trial, write = self.view.trials[name], self._write(name)
@@ -219,7 +215,7 @@ class RunWrites:
         if trial.reason:
             write.tags["reason"] = text(trial.reason)[:MAX_TAG]
         if trial.state == "stopped":
-            self._points(name, FINAL, trial.metrics, ms, 0, "final/")
+            write.points += points_of("final", trial.metrics, ms)
         self._touched.update((name, PARENT))
         self._ended += 1
         self._count[trial.state] += 1
@@ -247,7 +243,8 @@ class RunWrites:
 
     def _sweep_best(self, ms: int) -> None:
         if order := ranking(self.view):
-            self._points(PARENT, ("test_top1", "density", "params"), order[0].metrics, ms, self._epochs, "best/")
+            best = points(("test_top1", "density", "params"), order[0].metrics, ms, self._epochs, "best/")
+            self._write(PARENT).points += best
 
     def _tag_ranks(self) -> None:
         front, places = pareto_front(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}

@@ -19,7 +19,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import Event
-from trainables.rsst.metrics import METRICS
+from trainables.rsst.metrics import METRICS, kept_per
 from trainables.rsst.model.saved import load_pruned
 from trainables.rsst.running import Running
 from trainables.rsst.store.checkpoint import StoreBusy
@@ -72,8 +72,10 @@ def test_the_events_of_a_trial_come_in_order_and_their_numbers_have_names(finish
     assert len(set(keys)) == len(keys)
     for event in events:
         json.dumps(event.metrics, allow_nan=False)
-        if event.kind in ("epoch", "round"):
-            assert event.metrics.keys() <= METRICS.keys()
+        assert event.metrics.keys() <= METRICS.keys()
+    reported = {kind: {name for e in events if e.kind == kind for name in e.metrics} for kind in ("epoch", "round")}
+    reported |= {kind: set(e.metrics) for e in events for kind in ("start", "final") if e.kind == kind}
+    assert all(set(kept_per(kind)) <= names for kind, names in reported.items()), "what is kept is reported"
 
 
 def test_a_finished_trial_only_replays(
