@@ -62,7 +62,7 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     from tune_rsst.planning import begin
     from tune_rsst.results import best
     from tune_rsst.settings import written
-    from tune_rsst.storage.folder import load
+    from tune_rsst.storage.folder import Sweep
     from tune_rsst.tracking import artifacts
 
     words = [f"space={SPACE}", f"trials={trials}", f"sampler={sampler}", "name=many"]
@@ -93,7 +93,7 @@ def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     best.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
     artifacts.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
     code = conduct.run(made, Console(file=io.StringIO()))
-    view = load(made.folder)[0]
+    view = Sweep.of(made.folder).view
     workers = {place["host"] for trial in view.trials.values() for place in trial.places}
     return curves[0].rows, code, len(workers)
 

@@ -22,14 +22,11 @@ def repo_root() -> Path:
 def digits_sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """A finished sweep of four real trials on the digits, complete in a sqlite MLflow beside it."""
     from tests.tune_rsst.real_sweep import real_sweep
-    from tune_rsst.storage.folder import load
-    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.storage.folder import Sweep
     from tune_rsst.tracking.uploader import Uploader
 
     folder = real_sweep(tmp_path_factory.mktemp("digits"))
-    settings = load(folder)[0].settings
-    uri, experiment = settings["mlflow_tracking_uri"], settings["mlflow_experiment"]
-    uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
+    uploader = Uploader.of(folder, Sweep.of(folder).view.settings)
     assert uploader.sync_once(120) == 0, uploader.problems
     return folder
 

@@ -24,7 +24,7 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.ledger.provenance import origin
 from tune_rsst.planning import preflight
-from tune_rsst.planning.plan import Plan
+from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.live import LiveTable
 from tune_rsst.runners import capacity, local_ray, ray_cluster
 from tune_rsst.settings.addresses import without_secrets
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from tune_rsst.tracking.uploader import Uploader
 
 
-def run(plan: Plan, console: Console) -> int:
+def run(plan: Plan | Finished, console: Console) -> int:
     """Run `plan` to its end or to an interruption; print the table and say what to do next."""
-    folder = plan.folder
-    if plan.finished:
+    if isinstance(plan, Finished):
         return finish_again(plan, console)
+    folder = plan.folder
     _check_local_cpus(plan)
     preflight.check(plan, partial(say, console))
     home.make(folder.path)
     with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
-        ledger = _reopened(plan, Ledger(folder.ledger))
+        ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
         _write_settings(plan)
         plan.weights.copy_into(folder.path / "weights")
         if storage is not None:
@@ -68,16 +68,6 @@ def run(plan: Plan, console: Console) -> int:
             shutil.rmtree(folder.tune, ignore_errors=True)
 
 
-def _reopened(plan: Plan, ledger: Ledger) -> Ledger:
-    """The ledger, in which the trials that are to be tried again are open again."""
-    if not plan.again:
-        return ledger
-    for trial in plan.again:
-        ledger.append("reopened", trial=trial)
-    ledger.close()
-    return Ledger(plan.folder.ledger)
-
-
 def _write_settings(plan: Plan) -> None:
     kept = {name: value for name, value in plan.settings.flat().items() if name not in _its_own_addresses(plan)}
     text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
@@ -95,7 +85,6 @@ def _its_own_addresses(plan: Plan) -> set[str]:
 def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import Driver
     from tune_rsst.search.study import StudySearcher
-    from tune_rsst.tracking.artifacts import RunFiles
     from tune_rsst.tracking.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
@@ -108,8 +97,7 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
         own_file=database == folder.study,
         conditional=plan.conditional,
     )
-    uri = str(settings.mlflow_tracking_uri)
-    uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
+    uploader = Uploader.of(folder, settings.flat())
     listeners: list[Uploader | SweepStorage] = [uploader, storage] if storage else [uploader]
     driver = Driver(
         ledger,
@@ -134,6 +122,7 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
         **origin(),
     }
     if driver.view.name:
+        driver.reopen(plan.again)
         if plan.more_trials:
             driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}

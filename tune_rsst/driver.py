@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tune_rsst.ledger.file import Ledger
@@ -52,31 +52,38 @@ class Driver:
         self.exhausted = False
         self._worker_errors: dict[str, str] = {}
         self._data_digests: dict[tuple[Any, ...], str] = {}
-        due: dict[str, Decision] = {}
+        self._due: dict[str, Decision] = {}
         for event in ledger.events:
             self.view.apply(event)
             if event["event"] == "reported" and event["kind"] == "round":
                 decision = self._compare(self.view.trials[event["trial"]], event["metrics"])
                 if decision and decision.stop:
-                    due[event["trial"]] = decision
-        self._finish_what_was_decided(due)
+                    self._due[event["trial"]] = decision
         for trial in self.view.trials.values():
             if trial.data_digest:
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
-        self._left_over = self.view.unfinished
         self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
         if self.view.name:
             searcher.claim(LedgerTail(ledger.path).uid())
-            searcher.sync(self.view, self.rungs)
+        self._take_up()
 
-    def _finish_what_was_decided(self, due: Mapping[str, Decision]) -> None:
-        """A crash can fall between a report and its consequence: draw it now."""
+    def reopen(self, trials: Iterable[str]) -> None:
+        """Give failed trials out again. Before the first trial is asked for."""
+        for trial in trials:
+            self._write("reopened", trial=trial)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """What is unfinished is to be run. A crash can fall between a report and its consequence: draw it now."""
         for trial in self.view.unfinished:
             if trial.final is not None:
                 self._write("ended", trial=trial.trial, state="finished", reason=None, rung=None)
-            elif trial.trial in due:
-                decision = due[trial.trial]
+            elif trial.trial in self._due:
+                decision = self._due[trial.trial]
                 self._write("ended", trial=trial.trial, state="stopped", reason=decision.reason, rung=decision.rung)
+        self._left_over = self.view.unfinished
+        if self.view.name:
+            self._searcher.sync(self.view, self.rungs)
 
     def record(self, event: str, **fields: Any) -> None:
         """Write an event of the sweep itself (sweep_started, interrupted, resumed, sweep_ended)."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tune_rsst.ledger.lock import DriverLock
-from tune_rsst.planning.plan import Plan
+from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
 from tune_rsst.results.table import print_table
 from tune_rsst.storage.bucket import SweepStorage, held
-from tune_rsst.storage.folder import load
+from tune_rsst.storage.folder import Sweep
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
@@ -32,19 +32,15 @@ def say(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def finish_again(plan: Plan, console: Console) -> int:
+def finish_again(finished: Finished, console: Console) -> int:
     """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
-    from tune_rsst.tracking.artifacts import RunFiles
     from tune_rsst.tracking.uploader import Uploader
 
-    folder = plan.folder
-    view, _ = load(folder)
-    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
-        if not best.best_is_written(folder, view):
-            best.write_best(folder, view)
-        settings = plan.settings
-        uri = str(settings.mlflow_tracking_uri)
-        uploader = Uploader(folder.ledger, uri, settings.mlflow_experiment, folder.cursor, RunFiles(folder))
+    sweep, folder = finished.sweep, finished.sweep.folder
+    with DriverLock(folder.path), held(finished.settings.storage, folder, partial(say, console)) as storage:
+        if not best.best_is_written(sweep):
+            best.write_best(sweep)
+        uploader = Uploader.of(folder, finished.settings.flat())
         if uploader.missing():
             uploader.sync_once(UPLOAD_AT_END_S)
         if storage is not None:
@@ -53,7 +49,7 @@ def finish_again(plan: Plan, console: Console) -> int:
                 say(console, _not_stored(folder.name, problem))
                 return 1
     say(console, f"{folder.name} is finished: nothing to go on with")
-    return show_table(plan, console)
+    return show_table(sweep, console)
 
 
 def _shortfall(plan: Plan, driver: Driver) -> str | None:
@@ -79,7 +75,7 @@ def conclude(
     """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
     with deaf():
         try:  # before the end is recorded: a sweep that is finished has its files
-            best.write_best(plan.folder, driver.view)
+            best.write_best(Sweep(plan.folder, driver.view, "running"))
         except OSError as error:
             problem = f"the best trial's files could not be written ({error})"
             driver.broken = driver.broken or problem
@@ -94,7 +90,7 @@ def conclude(
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
     if driver.complete and driver.broken is None:
-        code = show_table(plan, console)
+        code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
             say(console, f"The sweep is shorter than asked: {short}")
             code = code if driver.view.trials else 1
@@ -117,7 +113,7 @@ def conclude(
 
 
 def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
-    command = dict(commands.next_commands(plan.folder, driver.view, "interrupted"))
+    command = dict(commands.next_commands(Sweep(plan.folder, driver.view, "interrupted")))
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     console.print(
@@ -129,7 +125,6 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str
     )
 
 
-def show_table(plan: Plan, console: Console) -> int:
-    view, state = load(plan.folder)
-    print_table(console, plan.folder, view, "finished" if view.ended else state)
-    return 3 if view.count("failed") else 0
+def show_table(sweep: Sweep, console: Console) -> int:
+    print_table(console, sweep)
+    return 3 if sweep.view.count("failed") else 0

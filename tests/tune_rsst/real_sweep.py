@@ -16,7 +16,7 @@ from tune_rsst.search.study import StudySearcher
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
 from tune_rsst.settings.written import given
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 OVERRIDES = ("trials=4", "startup_trials=4", "target_density=0.45", "stopping=none", "mlflow_experiment=digits")
 SPACE = '''
@@ -60,6 +60,6 @@ def _run(folder: SweepFolder, settings: SweepSettings, space: Any) -> None:
                 done = event.kind == "final"
                 if driver.take({"trial_key": trial.trial, "events": [told], "done": done}):
                     break
-    best.write_best(folder, driver.view)
+    best.write_best(Sweep(folder, driver.view, "running"))
     driver.record("sweep_ended")
     ledger.close()

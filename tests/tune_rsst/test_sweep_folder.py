@@ -11,7 +11,7 @@ from tests.trainables.rsst.data.test_folder import write_pngs
 from tests.tune_rsst.real_sweep import real_sweep
 from tests.tune_rsst.test_conduct import output, start
 from tune_rsst.settings.addresses import sqlite_uri
-from tune_rsst.storage.folder import load
+from tune_rsst.storage.folder import Sweep
 from tune_rsst.tracking.uploader import Uploader
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -26,7 +26,7 @@ def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_recor
     assert not (home / "refused").exists()
 
     sweep = real_sweep(home, "pngs", (*TINY, *words, "on_missing_weights=scratch"))
-    view = load(sweep)[0]
+    view = Sweep.of(sweep).view
     assert view.count("finished") == 2
     for trial in view.trials.values():
         assert trial.metrics["init_effective"] == "scratch"

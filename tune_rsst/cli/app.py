@@ -17,7 +17,7 @@ from tune_rsst.ledger.file import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
 
 if TYPE_CHECKING:
-    from tune_rsst.planning.plan import Plan
+    from tune_rsst.planning.plan import Finished, Plan
 
 
 app = typer.Typer(
@@ -60,30 +60,30 @@ def sweep(
     `tune-rsst settings` lists what key=value may be.
     """
     from tune_rsst.planning.begin import make_plan
+    from tune_rsst.planning.plan import Finished
     from tune_rsst.settings.written import written_in
 
     plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
-    if dry_run and plan.finished:
-        print(f"{plan.folder.name} is finished: nothing to go on with")
-        return
-    if dry_run:
+    if not dry_run:
+        _run(plan)
+    elif isinstance(plan, Finished):
+        print(f"{plan.sweep.name} is finished: nothing to go on with")
+    else:
         from tune_rsst.planning import preflight
         from tune_rsst.planning.estimate import estimate, lines
 
         preflight.check(plan, print)
         print("\n".join(lines(plan, estimate(plan))))
-        return
-    _run(plan)
 
 
-def _run(plan: Plan) -> NoReturn:
+def _run(plan: Plan | Finished) -> NoReturn:
     """Run a plan; its exit code is the program's."""
     from tune_rsst.conduct import run
     from tune_rsst.results.table import make_console
 
     console = make_console()
-    for line in filter(None, (plan.note, plan.warm.line)):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if plan.note:
+        console.print(plan.note, highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(run(plan, console))
 
 

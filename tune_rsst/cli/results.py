@@ -15,7 +15,7 @@ import typer
 from trainables.rsst.config import ConfigError
 
 app = typer.Typer()
-Sweep = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
+SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
 
 
 def fail(line: str, code: int) -> NoReturn:
@@ -26,7 +26,7 @@ def fail(line: str, code: int) -> NoReturn:
 
 @app.command()
 def show(
-    sweep: Sweep = None,
+    sweep: SweepName = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The ranking as CSV instead of the table.")] = False,
     where: Annotated[
@@ -44,7 +44,7 @@ def show(
     from tune_rsst.results.live import watch
     from tune_rsst.results.table import make_console, print_table
     from tune_rsst.storage import home
-    from tune_rsst.storage.folder import load
+    from tune_rsst.storage.folder import Sweep
     from tune_rsst.tracking.cursor import known_parent_run
 
     if as_json and as_csv:
@@ -52,17 +52,17 @@ def show(
     folder = home.find(sweep)
     if live:
         watch(make_console(), folder)
-    view, state = load(folder)
-    met, front = query.conditions(view, where or []), set(ranking.pareto_front(view))
+    found = Sweep.of(folder)
+    met, front = query.conditions(found.view, where or []), set(ranking.pareto_front(found.view))
     keep = (lambda trial: met(trial) and trial.trial in front) if pareto else met
     if as_json:
-        found = results.as_json(folder, view, state, known_parent_run(folder.cursor))
-        found["trials"] = [results.trial_json(trial) for trial in view.trials.values() if keep(trial)]
-        print(json.dumps(found, ensure_ascii=False))
+        shown = results.as_json(found, known_parent_run(folder.cursor))
+        shown["trials"] = [results.trial_json(trial) for trial in found.view.trials.values() if keep(trial)]
+        print(json.dumps(shown, ensure_ascii=False))
     elif as_csv:
-        query.print_csv(view, keep)
+        query.print_csv(found.view, keep)
     else:
-        print_table(make_console(), folder, view, state, keep)
+        print_table(make_console(), found, keep)
 
 
 @app.command()
@@ -80,30 +80,27 @@ def fetch(
 
 
 @app.command()
-def sync(sweep: Sweep = None) -> None:
+def sync(sweep: SweepName = None) -> None:
     """Upload to MLflow what is missing there, for example after the server was down."""
     from tune_rsst.settings import addresses
     from tune_rsst.storage import home
-    from tune_rsst.storage.folder import load
-    from tune_rsst.tracking.artifacts import RunFiles
+    from tune_rsst.storage.folder import Sweep
     from tune_rsst.tracking.uploader import Uploader
 
     folder = home.find(sweep)
-    view, _ = load(folder)
-    recorded, experiment = view.settings["mlflow_tracking_uri"], view.settings["mlflow_experiment"]
-    uri = addresses.with_passwords(view.settings).get("mlflow_tracking_uri", recorded)
-    uploader = Uploader(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
+    settings = Sweep.of(folder).view.settings
+    uploader = Uploader.of(folder, {**settings, **addresses.with_passwords(settings)})
     missing = uploader.sync_once()
     if missing:
         fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
     if uploader.refused:
         fail(f"{folder.name}: MLflow refused a part of what it was sent: {'; '.join(uploader.refused)}", 1)
-    print(f"{folder.name}: everything is in {recorded}, parent run {uploader.parent_run_id}")
+    print(f"{folder.name}: everything is in {settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}")
 
 
 @app.command()
 def report(
-    sweep: Sweep = None,
+    sweep: SweepName = None,
     to: Annotated[Path | None, typer.Option("--to", help="The file; else report.html in the sweep's folder.")] = None,
 ) -> None:
     """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
@@ -111,18 +108,18 @@ def report(
     from tune_rsst.report.sweep_figures import save_interactive, save_still
     from tune_rsst.report.trial_figures import save_trial
     from tune_rsst.storage import home
-    from tune_rsst.storage.folder import load
+    from tune_rsst.storage.folder import Sweep
 
     folder = home.find(sweep)
-    view, state = load(folder)
+    found = Sweep.of(folder)
     target = (to or folder.report).absolute()
     if not target.parent.is_dir():
         raise ConfigError("to", to, "a file in a folder that exists")
-    for trial in view.trials.values():
+    for trial in found.view.trials.values():
         save_trial(trial, folder.pictures / trial.trial)
-    save_still(view, folder.pictures)
-    save_interactive(view, folder.pictures)
-    print(f"report: {write_report(folder, view, state, target)}\npictures: {folder.pictures}")
+    save_still(found.view, folder.pictures)
+    save_interactive(found.view, folder.pictures)
+    print(f"report: {write_report(found, target)}\npictures: {folder.pictures}")
 
 
 @app.command()

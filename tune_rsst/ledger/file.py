@@ -13,6 +13,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,48 +39,62 @@ def decode(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
+@dataclass(frozen=True)
+class Lines:
+    """What was read of a ledger: its events, the bytes they take (a torn line may follow), and which file it was."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0
+    inode: int = 0
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """All events of the ledger at `path`, without the torn line at its end if there is one."""
-    return _read(path)[0]
+    return read_on(path, Lines()).events
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Events, and the number of bytes that they take (what follows is a torn line)."""
+def read_on(path: Path, known: Lines) -> Lines:
+    """All lines of the ledger at `path`; those that are `known` are read again only where it is another file by now."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            known = known if known.inode == inode else Lines()
+            file.seek(known.size)
+            data = file.read()
     except OSError as error:
         raise LedgerError(f"ledger = {path}: can't be read ({error.strerror})") from None
+    events, good = list(known.events), known.size
     lines = data.splitlines(keepends=True)
-    events: list[dict[str, Any]] = []
-    good = 0
     for number, line in enumerate(lines, start=1):
         event = decode(line) if line.endswith(b"\n") else None
         if event is None:
             if number == len(lines):
                 break
+            number += len(known.events)
             raise LedgerError(
                 f"ledger = {path}: line {number} is damaged; take it out and resume (the trials' own checkpoints "
                 "are whole), or start a new sweep"
             )
         events.append(event)
         good += len(line)
-    return events, good
+    return Lines(events, good, inode)
 
 
 class Ledger:
     """Writer of one ledger. Opening it drops a torn last line; `append` returns once the line is on the disk.
 
-    `events` is what the file held when it was opened.
+    `events` is what the file held when it was opened. `known`: lines that were read of it before.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, known: Lines | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self._clock = clock
         self.events: list[dict[str, Any]] = []
         if path.exists():
-            self.events, good = _read(path)
-            if good < path.stat().st_size:
-                os.truncate(path, good)
+            lines = read_on(path, known or Lines())
+            self.events = lines.events
+            if lines.size < path.stat().st_size:
+                os.truncate(path, lines.size)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._size = os.fstat(self._fd).st_size
 

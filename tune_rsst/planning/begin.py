@@ -11,8 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError
-from tune_rsst.planning.plan import Plan, _addresses, _ask_again_for_passwords, _checked, where_sqlite_is_unsafe
-from tune_rsst.planning.resume import _bring, _how_to_resume, _refuse_to_begin, _resumed, _to_resume
+from tune_rsst.planning.plan import (
+    Finished,
+    Plan,
+    addresses_of,
+    ask_again_for_passwords,
+    checked,
+    where_sqlite_is_unsafe,
+)
+from tune_rsst.planning.resume import bring, go_on, how_to_resume, refuse_to_begin, to_resume
 from tune_rsst.planning.warm_start import gather
 from tune_rsst.settings import settings as config
 from tune_rsst.settings.settings import SweepSettings
@@ -22,28 +29,35 @@ from tune_rsst.storage.folder import SweepFolder
 LEARN_FROM_FORMER = ("tpe", "gp")
 
 
-def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan:
+def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan | Finished:
     """Decide what to run. `resume` is the bare flag: resume=must for a named sweep, resume=auto without a name."""
     written = {**written, **({"name": name} if name else {})}
-    how = _how_to_resume(written, resume)
-    said = _bring(written) if how != "never" else []
-    target = _to_resume(written.get("name")) if how != "never" else None
+    how = how_to_resume(written, resume)
+    said = bring(written) if how != "never" else []
+    target = to_resume(written.get("name")) if how != "never" else None
     if target is not None:
-        return _resumed(target, written, said=said)
+        return go_on(target, written, said)
     if how == "must":
-        _refuse_to_begin(written.get("name"))
+        refuse_to_begin(written.get("name"))
+    return new_plan(written, begins_instead=how != "never")
+
+
+def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Plan:
+    """The plan of a new sweep. `begins_instead`: there was none to go on with, which its note says."""
     settings = config.resolve(written)
-    _ask_again_for_passwords(settings)
+    ask_again_for_passwords(settings)
     bucket.check(settings.storage)
     folder = _new_folder(settings)
-    settings = settings.model_copy(update={"name": folder.name, **_addresses(settings, folder)})
+    settings = settings.model_copy(update={"name": folder.name, **addresses_of(settings, folder)})
     if settings.warm_start and settings.sampler not in LEARN_FROM_FORMER:
         valid = f"{' or '.join(LEARN_FROM_FORMER)} with warm_start"
         raise ConfigError("sampler", settings.sampler, valid, "this one draws without looking at former trials")
-    notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if how != "never" else []
+    notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if begins_instead else []
     notes += where_sqlite_is_unsafe(settings)
-    plan = _checked(settings, folder, note="\n".join(notes) or None)
-    return replace(plan, warm=gather(plan.settings, plan.space, plan.weights))
+    plan = checked(settings, folder)
+    warm = gather(plan.settings, plan.space, plan.weights)
+    notes += [warm.line] if warm.line else []
+    return replace(plan, warm=warm, note="\n".join(notes) or None)
 
 
 def _new_folder(settings: SweepSettings) -> SweepFolder:

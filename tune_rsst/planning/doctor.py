@@ -19,11 +19,11 @@ from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.storage.secrets import hide_password
-from tune_rsst.planning.begin import make_plan
+from tune_rsst.planning.begin import new_plan
 from tune_rsst.planning.plan import Plan
+from tune_rsst.planning.preflight import distinct
 from tune_rsst.runners import capacity, local_ray
 from tune_rsst.runners.ray_cluster import address
-from tune_rsst.search import spaces
 from tune_rsst.storage import bucket as storage
 from tune_rsst.storage import home
 from tune_rsst.storage.filesystem import network_filesystem
@@ -52,7 +52,7 @@ def examine(written: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding("versions", True, ", ".join(f"{name} {number}" for name, number in versions.items()))
     plan = None
     try:
-        plan = make_plan({k: v for k, v in written.items() if k not in ("name", "resume")}, None, False)
+        plan = new_plan({k: v for k, v in written.items() if k not in ("name", "resume")})
         weights = (
             "; ".join(f"weights {w['source']}" for w in plan.weights.record()) or "no pretrained weights asked for"
         )
@@ -177,14 +177,12 @@ def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> I
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     where = f"node {node['NodeManagerAddress']}"
-    configs = [config for _, config in spaces.samples(plan.space, plan.settings.fixed, spaces.VALIDATION_DRAWS)]
-    distinct = {(c.dataset, c.data, c.img_size): c for c in configs}
     with tempfile.NamedTemporaryFile(dir=home.home(), prefix=".doctor-", delete=False) as probe:
         probe.write(b"driver")
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     task = ray.remote(num_cpus=0, scheduling_strategy=here, max_calls=1)(look_from_here)
     try:
-        told = ray.get(task.remote(probe.name, list(distinct.values()), plan.settings.storage), timeout=NODE_LIMIT_S)
+        told = ray.get(task.remote(probe.name, distinct(plan), plan.settings.storage), timeout=NODE_LIMIT_S)
     except Exception as error:  # noqa: BLE001  (whatever the task or Ray raises)
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         yield Finding("node", False, f"{where}: {line[:200]}")

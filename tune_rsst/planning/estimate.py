@@ -1,6 +1,6 @@
 """The plan before the bill (`--dry-run`): trials, rounds, epochs, hours, memory and disk of a sweep.
 
-Comes in: a `Plan`. Goes out: an `Estimate` and its lines. Epochs are counted on seeded draws of the space; hours come
+Comes in: a `Plan`. Goes out: an `Estimate` and its lines. Epochs are counted on the draws of the plan; hours come
 from real training steps of the largest of them on this machine. Nothing is written.
 """
 
@@ -19,19 +19,15 @@ from trainables.rsst.size import Size, dense_sizes, disk_mib
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
 from tune_rsst.runners.ray_cluster import address, connected_nodes
-from tune_rsst.search import spaces
 from tune_rsst.search.halving import EqualShareHalving
 from tune_rsst.settings.settings import SweepSettings
-from tune_rsst.storage import folder
 
-MOST_DRAWS = 200
 IMAGINED_SWEEPS = 20
-SPLIT_OFF = {"digits": 0.7, "folder": 0.7}
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One drawn trial: asked kept share, epochs and seconds of each round; disk (MiB)."""
+class Course:
+    """One drawn trial, run to its end: asked kept share, epochs and seconds of each round; disk (MiB)."""
 
     shares: tuple[float, ...]
     epochs: int
@@ -60,26 +56,25 @@ class Estimate:
 def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
     """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other."""
     settings = plan.settings
-    drawn = _drawn(plan)
-    sizes = dense_sizes(drawn)
-    largest, largest_size = _largest(drawn, sizes)
+    sizes = dense_sizes(plan.draws)
+    largest, largest_size = _largest(plan.draws, sizes)
     nodes = cluster_nodes(settings)
     found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
-    pairs = zip(drawn, sizes, strict=True)
-    costs = [_cost(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in pairs]
-    each_most = [c.epochs * len(c.shares) for c in costs]
-    share_left = expected_share(settings, costs)
+    pairs = zip(plan.draws, sizes, strict=True)
+    courses = [_course(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in pairs]
+    each_most = [c.epochs * len(c.shares) for c in courses]
+    share_left = expected_share(settings, courses)
     trials = settings.trials - _ended(plan)
-    scale = trials / len(costs)
-    most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in costs) * scale
+    scale = trials / len(courses)
+    most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in courses) * scale
     return Estimate(
         trials=trials,
-        rounds=(min(len(c.shares) for c in costs), max(len(c.shares) for c in costs)),
+        rounds=(min(len(c.shares) for c in courses), max(len(c.shares) for c in courses)),
         epochs_most=round(most),
         epochs_expected=round(most * share_left[0]),
         seconds_most=seconds,
         seconds_expected=seconds * share_left[1],
-        disk_mib=max(c.disk_mib for c in costs),
+        disk_mib=max(c.disk_mib for c in courses),
         at_once=at_once,
         cpus=cpus,
         gpus=gpus,
@@ -90,9 +85,9 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
 
 def _ended(plan: Plan) -> int:
     """Trials of a sweep to go on with that need nothing more; what the others have done is not taken off."""
-    if not plan.resumes:
+    if plan.sweep is None:
         return 0
-    view = folder.load(plan.folder)[0]
+    view = plan.sweep.view
     return len(view.trials) - len(view.unfinished) - len(plan.again)
 
 
@@ -116,15 +111,9 @@ def _measured(
     return found, cpus, gpus, at_once
 
 
-def _drawn(plan: Plan) -> list[RSSTConfig]:
-    count = min(plan.settings.trials, MOST_DRAWS)
-    return [config for _, config in spaces.samples(plan.space, plan.settings.fixed_in_trials, count)]
-
-
 def largest_trial(plan: Plan) -> RSSTConfig:
     """The drawn trial whose step takes most."""
-    drawn = _drawn(plan)
-    return _largest(drawn, dense_sizes(drawn))[0]
+    return _largest(plan.draws, dense_sizes(plan.draws))[0]
 
 
 def _largest(drawn: Sequence[RSSTConfig], sizes: Sequence[Size]) -> tuple[RSSTConfig, Size]:
@@ -132,8 +121,8 @@ def _largest(drawn: Sequence[RSSTConfig], sizes: Sequence[Size]) -> tuple[RSSTCo
     return max(zip(drawn, sizes, strict=True), key=lambda pair: pair[1].gmacs * pair[0].batch_size)
 
 
-def _cost(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Cost:
-    """The cost of one trial at full length; a round's images cost between the dense and the smallest model's."""
+def _course(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Course:
+    """A trial at full length; a round's images cost between the dense and the smallest model's."""
     shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
     last = shares[-1]
     train, val = train_images(config)
@@ -143,10 +132,10 @@ def _cost(config: RSSTConfig, found: Measured, relative: float, parameters: int)
         part = 1.0 if last >= 1 else (alive - last) / (1 - last)
         image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
         seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
-    return Cost(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
+    return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
 
 
-def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[float, float]:
+def expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[float, float]:
     """Shares of all epochs and of all seconds that early stopping leaves, when nothing is known of the trials' order.
 
     Trials of random merit pass the sweep's own rungs, in `IMAGINED_SWEEPS` imagined sweeps.
@@ -159,14 +148,14 @@ def expected_share(settings: SweepSettings, costs: Sequence[Cost]) -> tuple[floa
         halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
         spent_epochs = spent_s = 0.0
         for number in range(settings.trials):
-            cost, value = costs[number % len(costs)], merit.random()
-            for position, share in enumerate(cost.shares):
-                spent_epochs, spent_s = spent_epochs + cost.epochs, spent_s + cost.seconds[position]
-                last = position == len(cost.shares) - 1
+            course, value = courses[number % len(courses)], merit.random()
+            for position, share in enumerate(course.shares):
+                spent_epochs, spent_s = spent_epochs + course.epochs, spent_s + course.seconds[position]
+                last = position == len(course.shares) - 1
                 decision = halving.enter(str(number), share, value, last_round=last)
                 if decision and decision.stop:
                     break
-        whole = [costs[n % len(costs)] for n in range(settings.trials)]
+        whole = [courses[n % len(courses)] for n in range(settings.trials)]
         epochs.append(spent_epochs / sum(c.epochs * len(c.shares) for c in whole))
         seconds.append(spent_s / sum(sum(c.seconds) for c in whole))
     return statistics.fmean(epochs), statistics.fmean(seconds)

@@ -1,7 +1,6 @@
 """What `tune-rsst sweep` is about to do: a new sweep or one that goes on, checked before anything is written.
 
-Comes in: the settings that the user wrote, --name and --resume. Goes out: a `Plan`. A resumed sweep keeps the settings
-of its ledger; what the user writes again must be the same, apart from the settings of a run (config.RUN_ONLY).
+In: settings. Out: a `Plan`.
 """
 
 from __future__ import annotations
@@ -25,14 +24,16 @@ from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_track
 from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.filesystem import network_filesystem
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 
 @dataclass(frozen=True)
 class Plan:
     """A sweep that can be run: settings are complete, the space gives valid trials, the weights were found.
 
-    `starts`: what its trials will begin from, pretrained, scratch or both. `again`: failed trials to be tried again.
+    `draws`: trials drawn at random, all that is known of the space before the study is asked. `starts`: what its trials
+    will begin from, pretrained, scratch or both. `sweep`: what a resume goes on with. `again`: failed trials to be
+    tried again. `note`: to be said before it runs.
     """
 
     settings: SweepSettings
@@ -41,43 +42,58 @@ class Plan:
     conditional: bool
     folder: SweepFolder
     weights: SweepWeights
-    resumes: bool
-    finished: bool = False
+    sweep: Sweep | None = None
     note: str | None = None
     more_trials: int = 0
     warm: WarmStart = field(default_factory=WarmStart)
+    draws: tuple[RSSTConfig, ...] = ()
     starts: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
 
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on with a sweep that was begun before."""
+        return self.sweep is not None
 
-def _checked(
+
+@dataclass(frozen=True)
+class Finished:
+    """In place of a plan: the sweep has ended, and nothing more was asked of it."""
+
+    sweep: Sweep
+    settings: SweepSettings
+    note: str | None = None
+
+
+def checked(
     settings: SweepSettings,
     folder: SweepFolder,
     *,
     weights: SweepWeights | None = None,
-    resumes: bool = False,
+    sweep: Sweep | None = None,
     note: str | None = None,
 ) -> Plan:
     rules.check(settings)
     if settings.system_metrics and (missing := missing_library()):
         raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
     space = sized(spaces.find(settings.space), settings)
-    drawn = list(spaces.samples(space, settings.fixed_in_trials, spaces.VALIDATION_DRAWS))
-    if any(not draw.params for draw, _ in drawn):
+    drawn, draws = zip(*spaces.samples(space, settings.fixed_in_trials, spaces.VALIDATION_DRAWS), strict=True)
+    if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
-    spaces.check_parameters(space, settings.fixed_in_trials)
-    refuse_unsuitable_data(found for _, found in drawn)
-    refuse_what_is_no_model(found for _, found in drawn)
-    settings = config.with_checked_knobs(settings, drawn[0][1].knobs())
+    spaces.check_parameters(space, drawn)
+    refuse_unsuitable_data(draws)
+    refuse_what_is_no_model(draws)
+    settings = config.with_checked_knobs(settings, draws[0].knobs())
     weights = weights or SweepWeights()
-    weights.look_for(found for _, found in drawn)
-    starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for _, c in drawn}))
-    study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw, _ in drawn}) > 1)
-    return Plan(settings, space, space.digest(), conditional, folder, weights, resumes, note=note, starts=starts)
+    weights.look_for(draws)
+    starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in draws}))
+    study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
+    digest = space.digest()
+    return Plan(settings, space, digest, conditional, folder, weights, sweep, note, draws=draws, starts=starts)
 
 
-def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
+def addresses_of(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
     """Where the records go, with the defaults filled in. The study needs no file: the ledger makes it anew."""
     default = "memory" if network_filesystem(folder.path) else folder.study
     return {
@@ -86,7 +102,7 @@ def _addresses(settings: SweepSettings, folder: SweepFolder) -> dict[str, str]:
     }
 
 
-def _ask_again_for_passwords(settings: SweepSettings) -> None:
+def ask_again_for_passwords(settings: SweepSettings) -> None:
     for name in PASSWORD_IN:
         value = getattr(settings, name)
         if value and PASSWORD_MARK in value:

@@ -13,7 +13,6 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import ray_cluster
-from tune_rsst.search import spaces
 from tune_rsst.search.study_database import check_storage
 
 CONNECT_S, WORKER_S = 5.0, 600.0
@@ -35,8 +34,7 @@ def check(plan: Plan, say: Callable[[str], None] = lambda line: None) -> None:
 
 def distinct(plan: Plan) -> list[RSSTConfig]:
     """One config for each data set, size and device that the space draws."""
-    drawn = spaces.samples(plan.space, plan.settings.fixed, spaces.VALIDATION_DRAWS)
-    return list({(c.dataset, c.data, c.img_size, c.device): c for _, c in drawn}.values())
+    return list({(c.dataset, c.data, c.img_size, c.device): c for c in plan.draws}.values())
 
 
 def look(configs: Iterable[RSSTConfig]) -> None:

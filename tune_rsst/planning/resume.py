@@ -5,41 +5,55 @@ In: the name of a sweep, or its settings. Out: a `Plan`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
-from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView, data_key
-from tune_rsst.planning.plan import Plan, _addresses, _ask_again_for_passwords, _checked
+from tune_rsst.planning.plan import Finished, Plan, addresses_of, ask_again_for_passwords, checked
 from tune_rsst.search.pretrained import SweepWeights
-from tune_rsst.search.spaces import Space
 from tune_rsst.settings import addresses
 from tune_rsst.settings import settings as config
 from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings
 from tune_rsst.storage import bucket, home
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep
 
 
 def extension(name: str, more_trials: int) -> Plan:
     """The plan to go on with the sweep `name`, finished or interrupted, by `more_trials` trials more."""
-    return _resumed(home.find(name), {}, more_trials=more_trials)
+    sweep, said = _brought(Sweep.of(home.find(name)))
+    settings = _settings_again(sweep, {})
+    settings = settings.model_copy(update={"trials": settings.trials + more_trials})
+    return replace(_planned_again(sweep, settings, {}, said), more_trials=more_trials)
 
 
 def second_try(name: str, trials: Sequence[str]) -> Plan:
     """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`."""
-    folder = home.find(name)
-    failed = [trial.trial for trial in load(folder)[0].trials.values() if trial.state == "failed"]
+    sweep, said = _brought(Sweep.of(home.find(name)))
+    failed = [trial.trial for trial in sweep.view.trials.values() if trial.state == "failed"]
     if other := sorted(set(trials) - set(failed)):
         raise ConfigError("retry", other[0], f"a failed trial of {name}: {', '.join(failed) or 'there is none'}")
     if not failed:
         raise ConfigError("retry", name, "a sweep with failed trials", "it has none")
-    return replace(_resumed(folder, {}, reopened=True), again=tuple(t for t in failed if t in trials or not trials))
+    plan = _planned_again(sweep, _settings_again(sweep, {}), {}, said)
+    return replace(plan, again=tuple(t for t in failed if t in trials or not trials))
 
 
-def _how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
+def go_on(sweep: Sweep, written: Mapping[str, Any], said: Sequence[str] = ()) -> Plan | Finished:
+    """The plan to go on with `sweep`. What the user has written again must be as it was, apart from RUN_ONLY."""
+    if "storage" not in written:
+        sweep, more = _brought(sweep)
+        said = [*said, *more]
+    settings = _settings_again(sweep, written)
+    if sweep.state == "finished" and not written.keys() - RUN_ONLY:
+        return Finished(sweep, settings, "\n".join(said) or None)
+    plan = _planned_again(sweep, settings, written, said)
+    return Finished(sweep, plan.settings, plan.note) if sweep.state == "finished" else plan
+
+
+def how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
     """never, auto or must. The flag without a name goes on where there is something (the contract of `make sweep`)."""
     how = str(written.get("resume", "never")).lower()
     if flag and how == "never":
@@ -51,7 +65,7 @@ def _how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
     return how
 
 
-def _refuse_to_begin(name: object) -> None:
+def refuse_to_begin(name: object) -> None:
     if name is None:
         valid = f"a home with an interrupted sweep in it; {home.home()} has none"
         raise ConfigError("resume", "must", valid, "resume=auto begins a new one there")
@@ -60,7 +74,7 @@ def _refuse_to_begin(name: object) -> None:
     raise ConfigError("name", name, f"a sweep in {home.home()}, to go on with", hint)
 
 
-def _bring(written: Mapping[str, Any]) -> list[str]:
+def bring(written: Mapping[str, Any]) -> list[str]:
     """What lies in the bucket that the user named comes into the home. Lines to say."""
     said: list[str] = []
     if address := config.resolve({"storage": written.get("storage")}).storage:
@@ -69,47 +83,40 @@ def _bring(written: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _to_resume(name: str | None) -> SweepFolder | None:
+def to_resume(name: str | None) -> Sweep | None:
     """The named sweep, or the newest that is neither finished nor running; None where there is none."""
-    known = home.sweeps()
-    if name is not None:
-        return next((f for f in known if f.name == name), None)
-    for folder in reversed(known):
-        if not is_running(folder.path) and load(folder)[1] == "interrupted":
-            return folder
-    return None
+    known = (Sweep.of(folder) for folder in reversed(home.sweeps()) if name in (None, folder.name))
+    return next((sweep for sweep in known if name or sweep.state == "interrupted"), None)
 
 
-def _resumed(
-    folder: SweepFolder,
-    written: Mapping[str, Any],
-    more_trials: int = 0,
-    said: Iterable[str] = (),
-    *,
-    reopened: bool = False,
-) -> Plan:
-    view, state = load(folder)
-    if (there := view.settings.get("storage")) and "storage" not in written:
-        said = [*said, *_bring({"storage": there, "name": folder.name})]
-        view, state = load(folder)
-    note = "\n".join(said) or None
-    old = {**view.settings, "name": folder.name}
-    moved = _defaults_of(str(view.start.get("home", "")), folder.name)
+def _brought(sweep: Sweep) -> tuple[Sweep, list[str]]:
+    """The sweep as its own bucket has it, if it has one. Lines to say."""
+    address = sweep.view.settings.get("storage")
+    if not address:
+        return sweep, []
+    said = bring({"storage": address, "name": sweep.name})
+    return Sweep.of(sweep.folder, sweep.lines), said
+
+
+def _settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
+    """The settings of `sweep`, with its addresses as they are now, and with what is written."""
+    old = {**sweep.view.settings, "name": sweep.name}
+    moved = _defaults_of(str(sweep.view.start.get("home", "")), sweep.name)
     kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names()) and moved.get(k) != v}
     settings = config.resolve({**kept, **addresses.with_passwords(kept), **written})
     if "pruning_times" in old and "target_density" not in written and "target_density" not in old:
         settings.fixed.pop("target_density", None)
-    _ask_again_for_passwords(settings)
-    settings = settings.model_copy(update=_addresses(settings, folder))
-    if more_trials:
-        settings = settings.model_copy(update={"trials": settings.trials + more_trials})
-    elif state == "finished" and not reopened and not written.keys() - RUN_ONLY:
-        space = Space(settings.space, lambda trial: {})
-        return Plan(settings, space, "", False, folder, SweepWeights(), resumes=True, finished=True, note=note)
+    ask_again_for_passwords(settings)
+    return settings.model_copy(update=addresses_of(settings, sweep.folder))
+
+
+def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, Any], said: Sequence[str]) -> Plan:
+    """The plan to run `sweep` with `settings`, of which only those of a run may differ from what it began with."""
+    view, folder = sweep.view, sweep.folder
     bucket.check(settings.storage)
     weights = SweepWeights.recalled(view.start.get("weights", ()), folder.weights)
-    plan = _checked(settings, folder, weights=weights, resumes=True, note=note)
-    new = plan.settings.flat()
+    plan = checked(settings, folder, weights=weights, sweep=sweep, note="\n".join(said) or None)
+    old, new = {**view.settings, "name": folder.name}, plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
     if plan.space_digest != view.start["space_digest"]:
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
@@ -121,8 +128,7 @@ def _resumed(
             "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
         )
     _refuse_other_data(view, plan.settings, "data" in written)
-    finished = state == "finished" and not more_trials and not reopened
-    return replace(plan, more_trials=more_trials, finished=finished)
+    return plan
 
 
 def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:

@@ -25,7 +25,7 @@ from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
 from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> Warm
     images: dict[tuple[Any, ...], str | None] = {}
     for name in settings.warm_start:
         folder = _find(name)
-        for trial in load(folder)[0].trials.values():
+        for trial in Sweep.of(folder).view.trials.values():
             found = _taken_over(trial, settings, space, weights, images)
             if isinstance(found, str):
                 left_out[found] += 1

@@ -1,6 +1,6 @@
 """One HTML page with everything a sweep found; it opens without a network.
 
-Comes in: the ledger's view and the sweep's folder. Goes out: report.html, with plotly and every picture inside it.
+Comes in: a sweep. Goes out: report.html, with plotly and every picture inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tune_rsst.report import sweep_figures, trial_figures
 from tune_rsst.results.columns import counts, reasons, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 MOST_TRIALS_WITH_PICTURES = 12
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.label)
@@ -33,7 +33,7 @@ img { max-width: 100%; display: block; margin: 8px 0 } .note { color: #64748b } 
 """
 
 
-def write_report(folder: SweepFolder, view: SweepView, state: str, path: Path) -> Path:
+def write_report(sweep: Sweep, path: Path) -> Path:
     """Write the page to `path` and return it.
 
     Raises:
@@ -41,21 +41,22 @@ def write_report(folder: SweepFolder, view: SweepView, state: str, path: Path) -
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        for part in _page(folder, view, state):
+        for part in _page(sweep):
             file.write(part + "\n")
     temporary.replace(path)
     return path
 
 
-def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
+def _page(sweep: Sweep) -> Iterator[str]:
     from plotly.offline import get_plotlyjs
 
+    view = sweep.view
     title = f"Sweep {escape(view.name)}"
     yield "<!doctype html>"
     yield f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">'
     yield f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
     yield f"<h1>{title}</h1>"
-    yield from _head(view, state)
+    yield from _head(sweep)
     yield "<h2>Trials</h2>"
     yield from _table(view)
     for name, figure in sweep_figures.interactive(view):
@@ -65,16 +66,17 @@ def _page(folder: SweepFolder, view: SweepView, state: str) -> Iterator[str]:
             yield f"<p>No figure: {escape(figure)}.</p>"
         else:
             yield figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
-    yield from _trials(folder, view)
+    yield from _trials(sweep.folder, view)
     yield "<h2>Commands</h2>"
-    for what, command in next_commands(folder, view, state):
+    for what, command in next_commands(sweep):
         yield f"<p>{escape(what)}:</p><pre>{escape(command)}</pre>"
     yield "</body></html>"
 
 
-def _head(view: SweepView, state: str) -> Iterator[str]:
+def _head(sweep: Sweep) -> Iterator[str]:
+    view = sweep.view
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
-    yield f"<p>{escape(state)}: {counts(view) or 'no trials yet'}; begun {began}."
+    yield f"<p>{escape(sweep.state)}: {counts(view) or 'no trials yet'}; begun {began}."
     yield f" Objective: {escape(Objective.of(view.settings).words)}."
     best = best_of(view)
     if best is None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tune_rsst.storage.folder import SweepFolder
@@ -81,21 +82,21 @@ class Pictures:
 def main(words: Sequence[str]) -> None:
     """Draw what `words` ask for."""
     from tune_rsst.report.trial_figures import save_trial
-    from tune_rsst.storage.folder import load
+    from tune_rsst.storage.folder import Sweep
 
     os.nice(NICENESS)
     folder = SweepFolder(Path(words[0]))
-    view, state = load(folder)
+    sweep = Sweep.of(folder)
     for trial in words[1:]:
         if trial != "--sweep":
-            save_trial(view.trials[trial], folder.pictures / trial)
+            save_trial(sweep.view.trials[trial], folder.pictures / trial)
     if "--sweep" in words:
         from tune_rsst.report.page import write_report
         from tune_rsst.report.sweep_figures import save_interactive, save_still
 
-        save_still(view, folder.pictures)
-        save_interactive(view, folder.pictures)
-        write_report(folder, view, "finished" if view.ended else state, folder.report)
+        save_still(sweep.view, folder.pictures)
+        save_interactive(sweep.view, folder.pictures)
+        write_report(replace(sweep, state="finished") if sweep.view.ended else sweep, folder.report)
 
 
 if __name__ == "__main__":

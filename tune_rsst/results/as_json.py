@@ -1,6 +1,6 @@
-"""What a sweep found: ranking, the best trial, the JSON of `show`, the commands to type next, best.yaml and best_model.
+"""What a sweep found, as the JSON of `show --json`.
 
-Comes in: the ledger's view and the sweep's folder. Goes out: JSON, files. Nothing here changes the sweep.
+In: a sweep. Out: JSON-able objects.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from trainables.rsst.metrics import METRICS, is_words, kept_per
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.ranking import best_of, pareto_front, standing
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep
 
 # What a person compares, from the first round on, and how far the trial is.
 ALWAYS = (*(name for name in kept_per("round") if METRICS[name].column), "round", "epochs_trained")
@@ -32,18 +32,19 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
     }
 
 
-def as_json(folder: SweepFolder, view: SweepView, state: str, parent_run_id: str | None) -> dict[str, Any]:
+def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
     """The object that `show --json` prints."""
+    view = sweep.view
     best = best_of(view)
     return {
-        "name": folder.name,
-        "state": state,
+        "name": sweep.name,
+        "state": sweep.state,
         "objective": view.settings.get("objective"),
         "target_density": view.settings.get("target_density"),
         "mlflow_tracking_uri": view.settings.get("mlflow_tracking_uri"),
         "mlflow_experiment": view.settings.get("mlflow_experiment"),
         "mlflow_parent_run_id": parent_run_id,
-        "folder": str(folder.path),
+        "folder": str(sweep.folder.path),
         "best": trial_json(best) if best else None,
         "pareto": pareto_front(view),
         "warm_start": sorted(view.former),

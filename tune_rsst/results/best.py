@@ -1,6 +1,6 @@
 """The best trial's knobs and model as files: best.yaml and best_model.
 
-In: a sweep's folder and view. Out: files.
+In: a sweep. Out: files.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ import json
 import shutil
 from pathlib import Path
 
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.bucket import fetch_model
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep
 
 MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
 
 
-def best_is_written(folder: SweepFolder, view: SweepView) -> bool:
+def best_is_written(sweep: Sweep) -> bool:
     """Whether best.yaml and the best model are there, as far as there is a best trial."""
-    return best_of(view) is None or (
+    folder = sweep.folder
+    return best_of(sweep.view) is None or (
         folder.best.exists() and all((folder.best_model / n).exists() for n in MODEL_FILES)
     )
 
 
-def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
+def write_best(sweep: Sweep) -> TrialView | None:
     """Write best.yaml and best_model/ of the best trial there is; each file under a temporary name first."""
-    best = best_of(view)
+    folder, best = sweep.folder, best_of(sweep.view)
     if best is None:
         return None
     m = best.metrics
@@ -41,7 +42,7 @@ def write_best(folder: SweepFolder, view: SweepView) -> TrialView | None:
     temporary = folder.path / ".best.yaml.tmp"
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(folder.best)
-    fetch_model(folder, view.settings.get("storage"), best.fingerprint)
+    fetch_model(folder, sweep.view.settings.get("storage"), best.fingerprint)
     _copy_model(folder.store(best.fingerprint), folder.best_model)
     return best
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import KNOBS
-from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import best_of
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep
 
 # What an MLflow that is only looked at does not need; with one worker it is up in a third of the time.
 MLFLOW_QUIET = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
@@ -27,9 +26,10 @@ def _program(name: str) -> str:
     return shlex.quote(str(path)) if path.exists() else f"{shlex.quote(sys.executable)} -m {name.replace('-', '_')}"
 
 
-def next_commands(folder: SweepFolder, view: SweepView, state: str) -> list[tuple[str, str]]:
+def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     """(what for, command) of what one may want to do next; each works when pasted, from any folder."""
     q: Callable[[object], str] = lambda value: shlex.quote(str(value))  # noqa: E731
+    folder, view, state = sweep.folder, sweep.view, sweep.state
     home = f"TUNE_RSST_HOME={q(folder.path.parent)}"
     uri = str(view.settings.get("mlflow_tracking_uri"))
     there = f" storage={q(view.settings['storage'])}" if view.settings.get("storage") else ""

@@ -20,7 +20,7 @@ from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results import ranking
 from tune_rsst.storage import home
 from tune_rsst.storage.bucket import fetch_model
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def choose(what: str | None) -> Chosen:
     if not sweep and not re.fullmatch(r"t\d{4,}", name):
         sweep, name = name, ""
     folder = home.find(sweep or None)
-    view, _ = load(folder)
+    view = Sweep.of(folder).view
     finished = [trial.trial for trial in ranking.rank(view) if trial.state == "finished"]
     best = ranking.best_of(view)
     trial = view.trials.get(name) if name else best

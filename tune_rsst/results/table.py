@@ -1,6 +1,6 @@
 """The ranking as text, for a terminal or a log: on a terminal as many columns as fit, the least telling ones go first.
 
-Comes in: the ledger's view and the sweep's folder. Goes out: printed lines, one a trial; `fitting`, `counts` and the
+Comes in: a sweep. Goes out: printed lines, one a trial; `fitting`, `counts` and the
 other public names are what the live table, the listing of spaces, the CSV and the report have in common with it.
 A searched parameter's column is called knob.NAME until it is printed: metrics and knobs may have one name (epochs).
 """
@@ -31,7 +31,7 @@ from tune_rsst.results.columns import (
 )
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep
 
 LOG_WIDTH = 220
 BETWEEN = 2
@@ -88,14 +88,13 @@ def print_fitting(console: Console, table: Table, *lines: str) -> None:
 
 def print_table(
     console: Console,
-    folder: SweepFolder,
-    view: SweepView,
-    state: str,
+    sweep: Sweep,
     keep: Callable[[TrialView], bool] = lambda trial: True,
 ) -> None:
     """The ranking (of the trials that `keep` keeps), what it means, where everything lies, what to type next."""
+    view = sweep.view
     best = best_of(view)
-    _line(console, f"\nSweep {folder.name}: {state}; {counts(view) or 'no trials yet'}\n")
+    _line(console, f"\nSweep {sweep.name}: {sweep.state}; {counts(view) or 'no trials yet'}\n")
     if view.trials:
         columns = [*METRIC_OF, *searched(view)]
         table, shown = fitting(console, columns, leaving(columns), lambda names: _ranking(view, best, names, keep))
@@ -106,9 +105,9 @@ def print_table(
             _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
     for line in reasons(trial for trial in view.trials.values() if trial.state == "failed"):
         _line(console, line)
-    for line in _summary(folder, view, best):
+    for line in _summary(sweep, best):
         _line(console, line)
-    for title, command in next_commands(folder, view, state):
+    for title, command in next_commands(sweep):
         _line(console, f"\n{title}:\n  {command}")
 
 
@@ -139,7 +138,8 @@ def _front(view: SweepView) -> list[str]:
     return pareto_front(view) if view.settings.get("objective") == "pareto" else []
 
 
-def _summary(folder: SweepFolder, view: SweepView, best: TrialView | None) -> list[str]:
+def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
+    folder, view = sweep.folder, sweep.view
     after = Objective.of(view.settings).words
     if best is None:
         told = f"\nNo finished trial counts yet; the objective: {after}."

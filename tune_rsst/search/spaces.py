@@ -15,7 +15,7 @@ import math
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,16 +25,18 @@ from search_spaces import SPACES
 from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
 
-VALIDATION_DRAWS = 40
+# Together with the first trial at most 40: a space may be slow, and the user waits.
+VALIDATION_DRAWS = 23
 DIGEST_DRAWS = 16
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a space gave once: the searched parameters, and every knob of the trial."""
+    """What a space gave once: the searched parameters, every knob of the trial, and the ranges of a random draw."""
 
     params: dict[str, Any]
     knobs: dict[str, Any]
+    ranges: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,25 +119,22 @@ class Space:
         knobs = {**given, **fixed}
         if "pretrained" in suggestions.params and not given.get("pretrained"):
             knobs["weights"] = None  # the sweep's weights are for the trials that start from them
-        return Draw(dict(suggestions.params), knobs)
+        return Draw(dict(suggestions.params), knobs, getattr(trial, "ranges", {}))
 
     def digest(self) -> str:
         """16 hex digits over ranges and knobs that seeded draws show; comments and names do not matter."""
         seen = []
         for seed in range(DIGEST_DRAWS):
-            suggest = RandomSuggest(seed)
-            draw = self.draw(suggest, {})
-            seen.append([suggest.ranges, {k: v for k, v in draw.knobs.items() if k not in draw.params}])
+            draw = self.draw(RandomSuggest(seed), {})
+            seen.append([draw.ranges, {k: v for k, v in draw.knobs.items() if k not in draw.params}])
         return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def check_parameters(space: Space, fixed: Mapping[str, Any]) -> None:
+def check_parameters(space: Space, drawn: Iterable[Draw]) -> None:
     """Refuse parameters that Optuna or MLflow would refuse later, in the middle of the sweep."""
     known: dict[str, tuple[Any, ...]] = {}
-    for seed in range(VALIDATION_DRAWS):
-        suggest = RandomSuggest(seed)
-        space.draw(suggest, fixed)
-        for name, (kind, *details) in suggest.ranges.items():
+    for draw in drawn:
+        for name, (kind, *details) in draw.ranges.items():
             if not re.fullmatch(r"[\w.-][\w ./-]*", name):
                 raise ConfigError("space", space.address, "names of letters, digits, _ . and -", f"it has {name!r}")
             shape = (kind, *details) if kind == "categorical" else (kind, details[-1])

@@ -1,12 +1,12 @@
-"""The folder of one sweep: the paths in it, and its ledger as a view."""
+"""The folder of one sweep: the paths in it, and the sweep as its ledger has it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tune_rsst.ledger.file import LEDGER_NAME, read
+from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView
 
@@ -75,8 +75,23 @@ class SweepFolder:
         return {**knobs, "weights": str(own)} if digest and own.exists() else knobs
 
 
-def load(folder: SweepFolder) -> tuple[SweepView, str]:
-    """The view of the sweep in `folder`, and its state."""
-    running = is_running(folder.path)
-    view = SweepView.of(read(folder.ledger))
-    return view, view.state(running)
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that was read, to be handed on. `state`: running, finished or interrupted."""
+
+    folder: SweepFolder
+    view: SweepView
+    state: str
+    lines: Lines = field(default_factory=Lines, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @classmethod
+    def of(cls, folder: SweepFolder, known: Lines | None = None) -> Sweep:
+        """The sweep in `folder` as it is now. `known`: what was read of its ledger before."""
+        running = is_running(folder.path)
+        lines = read_on(folder.ledger, known or Lines())
+        view = SweepView.of(lines.events)
+        return cls(folder, view, view.state(running), lines)

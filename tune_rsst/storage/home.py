@@ -51,7 +51,8 @@ def sweeps() -> list[SweepFolder]:
     if not home().is_dir():
         return []
     found = [SweepFolder(path.parent) for path in home().glob(f"*/{LEDGER_NAME}")]
-    return sorted((f for f in found if _started_at(f)), key=lambda f: (_started_at(f), f.name))
+    begun = sorted((began, folder.name, folder) for folder in found if (began := _started_at(folder)))
+    return [folder for _, _, folder in begun]
 
 
 def _started_at(folder: SweepFolder) -> float:

@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainables.storage.locks import LockHeld, take
 from trainables.storage.retrying import RetryingThread
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.tail import LedgerTail
+from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.artifacts import RunFiles
 from tune_rsst.tracking.cursor import Cursor, load_cursor, store_cursor
 from tune_rsst.tracking.runs import SweepRuns
@@ -55,6 +58,12 @@ class Uploader:
         self._lines_at = 0.0
         self.refused: list[str] = []
         self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
+
+    @classmethod
+    def of(cls, folder: SweepFolder, settings: Mapping[str, Any]) -> Uploader:
+        """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files."""
+        uri, experiment = str(settings["mlflow_tracking_uri"]), settings["mlflow_experiment"]
+        return cls(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
 
     @property
     def parent_run_id(self) -> str | None:

@@ -10,15 +10,16 @@ import pytest
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
-from tune_rsst.conduct import _assemble, _reopened
+from tune_rsst.conduct import _assemble
 from tune_rsst.driver import Driver, OtherData
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
+from tune_rsst.planning.plan import Finished
 from tune_rsst.search.spaces import Space, find
 from tune_rsst.search.study import StudySearcher
 from tune_rsst.settings import written
 from tune_rsst.storage import home
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 DIGITS = find("digits")
 
@@ -83,7 +84,10 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
     """`tune-rsst extend`, apart from Ray and MLflow."""
 
     class NoUploader:
-        def __init__(self, *_: object) -> None: ...
+        @classmethod
+        def of(cls, *_: object) -> NoUploader:
+            return cls()
+
         def start(self) -> None: ...
         def notify(self) -> None: ...
         def hurry(self) -> None: ...
@@ -107,12 +111,12 @@ def test_extend_goes_on_by_so_many_trials_and_is_in_the_ledger(
     sweep.run(reports=4)
     sweep.ledger.close()
     again = planned(flag=True, name="fake")  # killed in the middle: a plain resume knows of the extension
-    assert again.settings.trials == 7 and not again.finished
+    assert again.settings.trials == 7 and again.resumes
     sweep = FakeSweep(folder.path, again.space, again.settings)
     sweep.run()
     sweep.driver.record("sweep_ended")
-    view, state = load(folder)
-    assert state == "finished" and len(view.trials) == 7 and not view.unfinished
+    view = Sweep.of(folder).view
+    assert view.ended and len(view.trials) == 7 and not view.unfinished
     assert {name: view.trials[name].fingerprint for name in known} == known
     assert view.settings["trials"] == 7
 
@@ -176,13 +180,13 @@ def test_a_resume_takes_data_from_another_folder_but_no_other_data(
 
 def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepFolder) -> None:
     begun(folder)
-    assert planned("resume=must", name="fake").finished
-    assert planned("resume=must", "max_concurrent_trials=1", name="fake").finished
+    assert isinstance(planned("resume=must", name="fake"), Finished)
+    assert isinstance(planned("resume=must", "max_concurrent_trials=1", name="fake"), Finished)
     with pytest.raises(ConfigError, match=r"trials \(4 → 9\); for more trials: tune-rsst extend fake N"):
         planned("resume=must", "trials=9", name="fake")
     with pytest.raises(ConfigError, match=r"lr \("):
         planned("resume=must", "lr=0.1", name="fake")
-    assert planned("resume=must", "trials=4", name="fake").finished
+    assert isinstance(planned("resume=must", "trials=4", name="fake"), Finished)
 
 
 def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:
@@ -200,13 +204,15 @@ def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) ->
     with pytest.raises(ConfigError, match="retry = t0099: valid is a failed trial of fake: " + lost.trial):
         resume.second_try("fake", ["t0099"])
     again = resume.second_try("fake", [])
-    assert again.again == (lost.trial,) and again.resumes and not again.finished
-    reopened = _reopened(again, Ledger(folder.ledger))
+    assert again.again == (lost.trial,) and again.resumes
+    reopened = Ledger(folder.ledger)
     driver = Driver(reopened, again.settings, StudySearcher(again.settings, again.space))
+    assert driver.complete and driver.next_trial() is None
+    driver.reopen(again.again)
     given_out = driver.next_trial()
     assert given_out is not None and (given_out.trial, given_out.seen) == (lost.trial, seen) and driver.remaining == 1
     assert given_out.reason is None and not driver.complete
-    state, _ = load(folder)[0].state(False), reopened.close()
-    assert state == "interrupted"
+    reopened.close()
+    assert Sweep.of(folder).state == "interrupted"
     with pytest.raises(ConfigError, match="retry = fake: valid is a sweep with failed trials"):
         resume.second_try("fake", [])

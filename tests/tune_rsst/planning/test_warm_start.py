@@ -22,7 +22,7 @@ from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space, samples
 from tune_rsst.search.study import StudySearcher
 from tune_rsst.storage import home
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 TINY = Space("tiny", tiny)
 USED = "stopping=none"
@@ -87,7 +87,7 @@ def test_finished_trials_are_in_the_study_before_the_first_suggestion_and_a_resu
     assert [t.params for t in again.searcher.study.trials[: len(done)]] == [t.params for t in done]
     again.run()
     assert len(again.view.trials) == 4 and min(t.number for t in again.view.trials.values()) == len(done)
-    shown = as_json.as_json(SweepFolder(tmp_path / "new"), again.view, "finished", None)
+    shown = as_json.as_json(Sweep(SweepFolder(tmp_path / "new"), again.view, "finished"), None)
     assert shown["warm_start"] == sorted(f"old/{t.trial}" for t in done)
     assert {t["id"] for t in shown["trials"]} == set(again.view.trials)
 

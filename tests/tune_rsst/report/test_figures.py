@@ -18,7 +18,7 @@ from tune_rsst.report.page import write_report
 from tune_rsst.report.pictures import Pictures
 from tune_rsst.results import ranking
 from tune_rsst.results.ranking import pareto_front
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 DRAWN = {"lr": FloatDistribution(1e-4, 1e-2, log=True), "rate": FloatDistribution(0.2, 0.5)}
 KNOBS = {"struct": "rsst", "RST_schedule": "exp_custom_exponents", "reg_granularity_prune": 0.3, "exponents": 2.0}
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
 
 @pytest.fixture(scope="module")
 def view(folder: SweepFolder) -> SweepView:
-    return load(folder)[0]
+    return Sweep.of(folder).view
 
 
 def test_a_trial_has_its_rounds_its_penalty_and_its_layers(view: SweepView) -> None:
@@ -147,7 +147,7 @@ def test_names_from_outside_are_text_on_the_page(folder: SweepFolder, tmp_path: 
     view = SweepView.of([{**event, "time": float(i)} for i, event in enumerate(map(complete, sweep_events(trials=1)))])
     view.name = "<script>alert(1)</script>"
     view.trials["t0000"].reason = json.dumps("<img src=x>")
-    page = write_report(folder, view, "finished", tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_report(Sweep(folder, view, "finished"), tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert(1)" not in page and "<img src=x>" not in page
 
 

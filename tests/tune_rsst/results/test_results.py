@@ -22,7 +22,7 @@ from tune_rsst.search.spaces import Space
 from tune_rsst.settings import addresses
 from tune_rsst.settings.written import given
 from tune_rsst.storage import home
-from tune_rsst.storage.folder import SweepFolder, load
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 TINY = Space("tiny", tiny)
 
@@ -75,8 +75,7 @@ def run(folder: SweepFolder, reports: int | None = None) -> FakeSweep:
 
 def test_the_json_object_is_what_the_contract_says(folder: SweepFolder) -> None:
     run(folder)
-    view, state = load(folder)
-    shown = json.loads(json.dumps(as_json.as_json(folder, view, state, "run-1")))
+    shown = json.loads(json.dumps(as_json.as_json(Sweep.of(folder), "run-1")))
     assert (shown["name"], shown["state"], shown["objective"]) == ("fake", "finished", "val_top1")
     assert shown["mlflow_parent_run_id"] == "run-1" and shown["mlflow_tracking_uri"].startswith("sqlite:///")
     assert [t["id"] for t in shown["trials"]] == [f"t{n:04d}" for n in range(6)]
@@ -90,13 +89,13 @@ def test_the_json_object_is_what_the_contract_says(folder: SweepFolder) -> None:
 
 def test_a_sweep_in_between_is_interrupted_or_running_and_has_no_nulls_missing(folder: SweepFolder) -> None:
     run(folder, reports=3)
-    view, state = load(folder)
-    assert state == "interrupted"
-    first = as_json.trial_json(view.trials["t0000"])
+    sweep = Sweep.of(folder)
+    assert sweep.state == "interrupted"
+    first = as_json.trial_json(sweep.view.trials["t0000"])
     assert first["state"] == "running" and first["metrics"]["epochs_trained"] == 2
     assert set(as_json.ALWAYS) <= set(first["metrics"]) and first["metrics"]["val_top1"] is None
     with DriverLock(folder.path):
-        assert load(folder)[1] == "running"
+        assert Sweep.of(folder).state == "running"
 
 
 def test_best_yaml_is_the_best_trial_and_its_model_is_copied(folder: SweepFolder) -> None:
@@ -106,22 +105,22 @@ def test_best_yaml_is_the_best_trial_and_its_model_is_copied(folder: SweepFolder
     store.mkdir(parents=True)
     for name in MODEL_FILES:
         (store / name).write_text(name)
-    assert not best_is_written(folder, sweep.view)
-    write_best(folder, sweep.view)
-    assert best_is_written(folder, sweep.view)
+    assert not best_is_written(Sweep.of(folder))
+    write_best(Sweep.of(folder))
+    assert best_is_written(Sweep.of(folder))
     written = given(folder.best, [])
     assert RSSTConfig.from_knobs(written).fingerprint == best.fingerprint
     assert sorted(p.name for p in folder.best_model.iterdir()) == sorted(MODEL_FILES)
-    write_best(folder, sweep.view)
+    write_best(Sweep.of(folder))
     assert not list(folder.path.glob(".best*"))
 
 
 @pytest.mark.parametrize("width", [60, 100, 220])
 def test_the_table_fits_its_console_and_says_what_to_do_next(folder: SweepFolder, width: int) -> None:
-    sweep = run(folder)
-    write_best(folder, sweep.view) if folder.trials.exists() else None
+    run(folder)
+    write_best(Sweep.of(folder)) if folder.trials.exists() else None
     console = Console(width=width, record=True, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    table.print_table(console, folder, sweep.view, "finished")
+    table.print_table(console, Sweep.of(folder))
     text = console.export_text()
     assert "init_effective" in text and "val_top1" in text and "test_top1" in text
     assert width == 60 or "…" not in text.split("Best:")[0]
@@ -130,14 +129,14 @@ def test_the_table_fits_its_console_and_says_what_to_do_next(folder: SweepFolder
 
 def test_the_commands_can_be_pasted_although_the_home_has_a_blank(folder: SweepFolder) -> None:
     sweep = run(folder)
-    for _, command in next_commands(folder, sweep.view, "interrupted"):
+    for _, command in next_commands(Sweep(folder, sweep.view, "interrupted")):
         words = [w for w in shlex.split(command) if not re.match(r"[A-Z_]+=", w)]
         assert Path(words[0]).is_absolute() and Path(words[0]).exists()
-    finished = dict(next_commands(folder, sweep.view, "finished"))
+    finished = dict(next_commands(Sweep(folder, sweep.view, "finished")))
     show = finished["See this table again"]
     assert not any("retry" in command for command in finished.values())
     next(iter(sweep.view.trials.values())).state = "failed"
-    commands = [command for _, command in next_commands(folder, sweep.view, "finished")]
+    commands = [command for _, command in next_commands(Sweep(folder, sweep.view, "finished"))]
     assert any(command.endswith(" retry fake") for command in commands)
     done = subprocess.run(show, shell=True, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

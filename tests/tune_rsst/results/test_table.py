@@ -19,7 +19,7 @@ from tune_rsst.cli import spaces
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import page
 from tune_rsst.results import query, ranking, table
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 ALWAYS = ("trial", "state", "val_top1", "test_top1", "kept", "density")
 EVERYTHING = ("#", "params", "gmacs", "gap", "epochs", "init_effective", "lr", "rate", "g", *ALWAYS)
@@ -42,7 +42,7 @@ def printed(view: SweepView, width: int, terminal: bool = True) -> list[str]:
     """The lines of print_table down to the best trial."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    table.print_table(console, SweepFolder(Path("/nowhere/demo")), view, "finished")
+    table.print_table(console, Sweep(SweepFolder(Path("/nowhere/demo")), view, "finished"))
     return out.getvalue().split("\nBest:")[0].strip().splitlines()
 
 

@@ -26,7 +26,7 @@ from tune_rsst.planning.begin import make_plan
 from tune_rsst.results import export
 from tune_rsst.settings.written import given
 from tune_rsst.storage import home
-from tune_rsst.storage.folder import load
+from tune_rsst.storage.folder import Sweep
 from tune_rsst.tracking.runs import _client
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
@@ -143,7 +143,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_another_machine_fetches_it_and_looks(away: dict[str, Any], elsewhere: Path) -> None:
     code, text = output(start(elsewhere, "fetch", STORAGE))
     assert code == 0 and text == f"away: {elsewhere / 'away'}\n"
-    view, state = load(home.find("away"))
+    away_now = Sweep.of(home.find("away"))
+    view, state = away_now.view, away_now.state
     assert state == "finished" and list(view.trials) == list(away["view"].trials)
     chosen = export.choose("away/t0001")
     [(model, _), *_] = export.export(chosen, elsewhere / "model", ["safetensors"])
