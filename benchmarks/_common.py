@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainables.storage.files import replaced
+
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 
 
@@ -61,12 +63,11 @@ class Results:
             self._write()
 
     def _write(self) -> None:
-        """Write the file, one record a line: a temporary name, then a rename."""
+        """Replace the file; one record a line."""
         lines = ",\n".join("  " + json.dumps(record, sort_keys=True) for record in self.records)
         about = json.dumps(rounded(self.about), sort_keys=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(f'{{"about": {about},\n "records": [\n{lines}\n]}}\n', encoding="utf-8")
-        os.replace(temporary, self.path)
+        with replaced(self.path) as new:
+            new.write_text(f'{{"about": {about},\n "records": [\n{lines}\n]}}\n', encoding="utf-8")
 
     def _address(self, record: Mapping[str, Any]) -> str:
         return json.dumps([rounded(record.get(key)) for key in self.keys], sort_keys=True)

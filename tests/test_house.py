@@ -24,6 +24,12 @@ CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "PIL"
     sys.stdlib_module_names
 )
 SERVICES = ("ray", "optuna", "mlflow", "search_spaces", "tune_rsst")
+TEMPORARY = re.compile(r"\.(tmp|temp|part|partial|old|new)\b")
+PUT_ASIDE = {  # what is damaged or overtaken gets a name under which people find it
+    "trainables/rsst/store/checkpoint.py",
+    "tune_rsst/search/study_database.py",
+    "tune_rsst/storage/ledger_objects.py",
+}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -114,6 +120,29 @@ def test_only_the_locks_module_takes_locks() -> None:
         if re.search(r"\b(fcntl|lockf|flock)\b", path.read_text(encoding="utf-8")) and path.name != "locks.py"
     ]
     assert elsewhere == []
+
+
+def renamings(path: Path) -> Iterator[str]:
+    """What a file knows of temporary names: such a name in a string, or a call that renames."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and TEMPORARY.search(node.value):
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.value[:40]!r}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            called, arguments = node.func.attr, len(node.args) + len(node.keywords)
+            of_os = isinstance(node.func.value, ast.Name) and node.func.value.id in ("os", "shutil")
+            renames = called in ("rename", "renames", "move") if of_os else called == "rename"
+            if renames or called == "mkstemp" or (called == "replace" and (of_os or arguments == 1)):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {called}"
+
+
+def test_only_the_files_module_writes_and_recognises_temporary_names() -> None:
+    """A string's `replace` takes two arguments and a path's one."""
+    everywhere = [path for path in sources(*PACKAGES, "benchmarks") if path.parent != ROOT / "trainables" / "storage"]
+    found = [line for path in everywhere for line in renamings(path)]
+    assert [line for line in found if line.split(":")[0] not in PUT_ASIDE] == []
+    assert {line.split(":")[0] for line in found} == PUT_ASIDE, "one rename each, and no file that is not there"
+    assert len(found) == len(PUT_ASIDE)
+    assert len(list(renamings(ROOT / "trainables" / "storage" / "files.py"))) >= 3
 
 
 def test_no_function_is_over_60_lines() -> None:

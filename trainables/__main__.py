@@ -30,7 +30,7 @@ from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.trial import open_trial
-from trainables.storage.files import read_json, replace_json
+from trainables.storage.files import read_json, replace_json, replaced
 
 try:
     import timm  # noqa: F401
@@ -159,9 +159,8 @@ def _take_back(folder: Path, config: RSSTConfig) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replaced(target) as new:
+        shutil.copyfile(source, new)
 
 
 def _from_file(path: str) -> dict[str, Any]:

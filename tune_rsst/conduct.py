@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import replaced
 from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
 from tune_rsst.ledger import provenance
 from tune_rsst.ledger.file import Ledger
@@ -72,7 +73,8 @@ def _write_settings(plan: Plan) -> None:
     kept = {name: value for name, value in plan.settings.flat().items() if name not in _its_own_addresses(plan)}
     text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
     head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
-    plan.folder.settings.write_text(head + text, encoding="utf-8")
+    with replaced(plan.folder.settings) as new:
+        new.write_text(head + text, encoding="utf-8")
 
 
 def _its_own_addresses(plan: Plan) -> set[str]:

@@ -1,36 +1,131 @@
-"""Files that survive a crash: written under another name, flushed, renamed; read back with their digest."""
+"""Files and folders that survive a crash: written under a temporary name, flushed, renamed. JSON, and digests of files.
+
+In: a path. Out: a place to write. When that went well the path holds what was written, else what it held before.
+
+A temporary name is `.NAME.PID-UNIQUE.tmp` in the same folder, so two writers of one path never meet; the last one wins.
+What a killed process leaves under such a name is removed by the next writer of the same path that finds it old, and by
+`remove_leftovers`.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
+# Ours; ours with what boto3 appends while it downloads; the name under which safetensors writes.
+_TEMPORARY = re.compile(r"\..+\.tmp(\.\w+)?|\.tmp\w{6}")
 
-def sha256_of(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Where to write a file that then replaces `path`: a reader sees the old file or the new one.
+
+    The old one stays, and nothing else is left, where the body raises or the new one cannot be flushed.
+    """
+    new = _temporary(path)
+    try:
+        yield new
+        publish(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A new folder that then replaces `path`, with the same guarantees; parents of `path` are made where missing.
+
+    Where there was a folder before, a reader may for an instant, between two renames, see none; never half of one.
+    """
+    with temporary_folder(path) as new:
+        yield new
+        publish(new, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, whose parents are made where missing. It is removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = _temporary(path)
+    new.mkdir()
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def publish(new: Path, path: Path) -> None:
+    """Flush the file or folder `new`, then rename it to `path`, on the same disk, in place of what is there."""
+    for written in (*new.rglob("*"), new):
+        _flush(written)
+    asides: list[Path] = []
+    while True:
+        try:
+            new.replace(path)
+            break
+        except OSError as error:  # a folder can only be renamed onto an empty one
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        asides.append(_temporary(path))
+        with suppress(FileNotFoundError):  # another process has moved it
+            path.rename(asides[-1])
+    _flush(path.parent)
+    for aside in asides:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder. It is renamed first, so that a kill half-way leaves a leftover and not half a folder.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = _temporary(path)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, of: str = "", older_s: float = 0.0) -> None:
+    """Remove what killed processes left in `folder` under temporary names, those of earlier versions included.
+
+    Args:
+        folder: no other process may be writing in it, unless `older_s` tells the two apart.
+        of: only what was to become the file or folder of this name.
+        older_s: only what was not written to for so long.
+    """
+    for entry in folder.iterdir():
+        if is_temporary(entry) and (not of or entry.name.startswith(f".{of}.")):
+            with suppress(OSError):
+                if time.time() - entry.stat().st_ctime >= older_s:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is a file or folder that is being written, or was when its writer was killed."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON and flush it to the disk; no NaN or infinity."""
+    """Write JSON; no NaN or infinity."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write_json(temporary, value)
-    temporary.rename(path)
-    _flush(path.parent)
+    """Write JSON in place of the file `path`, as `replaced` does."""
+    with replaced(path) as new:
+        write_json(new, value)
 
 
 def read_json(path: Path) -> Any:
@@ -42,12 +137,16 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _moved_aside(path: Path) -> Path:
-    """Rename to a temporary name, so that a kill while it is being removed leaves no half checkpoint."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    return aside
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """A new temporary name for `path`; old leftovers of it go."""
+    remove_leftovers(path.parent, path.name, OLD_S)
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
 
 
 def _flush(path: Path) -> None:

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 from trainables.rsst.metrics import METRICS
+from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
@@ -39,11 +40,9 @@ def write_report(sweep: Sweep, path: Path) -> Path:
     Raises:
         OSError: it can't be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replaced(path) as new, new.open("w", encoding="utf-8") as file:
         for part in _page(sweep):
             file.write(part + "\n")
-    temporary.replace(path)
     return path
 
 

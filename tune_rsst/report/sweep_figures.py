@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS
+from trainables.storage.files import replaced
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report.trial_figures import DPI, new_figure
+from tune_rsst.report.trial_figures import new_figure, save
 from tune_rsst.results.ranking import at_target, pareto_front, standing
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ CAPTIONS = {
 }
 FROM_OPTUNA = {"parallel_coordinates": "parallel_coordinate", "importances": "param_importances", "slices": "slice"}
 NEEDS_FINISHED = 2
+PLOTLY = "plotly.min.js"
 
 
 @dataclass(frozen=True)
@@ -133,22 +135,25 @@ def save_still(view: SweepView, folder: Path) -> list[Path]:
     paths = []
     for name, figure in still(view):
         if not isinstance(figure, str):
-            path = folder / f"{name}.png"
-            temporary = path.with_name(f".{path.name}.tmp")
-            figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight")
-            temporary.replace(path)
-            paths.append(path)
+            paths.append(folder / f"{name}.png")
+            save(figure, paths[-1], bbox_inches="tight")
     return paths
 
 
 def save_interactive(view: SweepView, folder: Path) -> list[Path]:
     """Write an HTML file for each figure, with one plotly.min.js for all of them beside it; returns the HTML files."""
+    from plotly.offline import get_plotlyjs
+
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / PLOTLY).exists():
+        with replaced(folder / PLOTLY) as new:
+            new.write_text(get_plotlyjs(), encoding="utf-8")
     paths = []
     for name, figure in interactive(view):
         if not isinstance(figure, str):
             paths.append(folder / f"{name}.html")
-            figure.write_html(paths[-1], include_plotlyjs="directory")
+            with replaced(paths[-1]) as new:
+                figure.write_html(new, include_plotlyjs=PLOTLY)
     return paths
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
+from trainables.storage.files import replaced
 from tune_rsst.ledger.view import TrialView
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def save_trial(trial: TrialView, folder: Path) -> list[Path]:
     return paths
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG; a reader finds the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+def save(figure: Figure, path: Path, **how: Any) -> None:
+    """Write `figure` as PNG; `how` goes to matplotlib."""
+    with replaced(path) as new:
+        figure.savefig(new, format="png", dpi=DPI, **how)
 
 
 def new_figure(width: float, height: float) -> Figure:

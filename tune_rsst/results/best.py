@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
+from trainables.storage.files import replaced, replaced_folder
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
 from tune_rsst.results.ranking import best_of
@@ -27,7 +27,7 @@ def best_is_written(sweep: Sweep) -> bool:
 
 
 def write_best(sweep: Sweep) -> TrialView | None:
-    """Write best.yaml and best_model/ of the best trial there is; each file under a temporary name first."""
+    """Write best.yaml and best_model/ of the best trial there is; the file and the folder are replaced at once."""
     folder, best = sweep.folder, best_of(sweep.view)
     if best is None:
         return None
@@ -39,19 +39,10 @@ def write_best(sweep: Sweep) -> TrialView | None:
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]
     lines += [f"{name}: {json.dumps(value)}" for name, value in of_a_rerun(best.knobs).items()]
-    temporary = folder.path / ".best.yaml.tmp"
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(folder.best)
+    with replaced(folder.best) as new:
+        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
     fetch_model(folder, sweep.view.settings.get("storage"), best.fingerprint)
-    _copy_model(folder.store(best.fingerprint), folder.best_model)
+    with replaced_folder(folder.best_model) as new:
+        for name in MODEL_FILES:
+            shutil.copy2(folder.store(best.fingerprint) / name, new / name)
     return best
-
-
-def _copy_model(store: Path, target: Path) -> None:
-    new = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    for name in MODEL_FILES:
-        shutil.copy2(store / name, new / name)
-    shutil.rmtree(target, ignore_errors=True)
-    new.rename(target)

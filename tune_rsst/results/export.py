@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import replace_json, replaced
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results import ranking
 from tune_rsst.storage import home
@@ -96,7 +97,6 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
     from trainables.export import TOLERANCE, difference, onnx_outputs
     from trainables.rsst.model.formats import save_onnx, save_program
     from trainables.rsst.model.saved import load_pruned
-    from trainables.storage.files import replace_json
 
     check_formats(formats)
     home.make(target)
@@ -129,9 +129,9 @@ def export(chosen: Chosen, target: Path, formats: Sequence[str]) -> list[tuple[P
 
 def _copied(file: Path, target: Path) -> Path:
     """A copy in the folder `target` with the rights that a new file has here, not those of the trial's store."""
-    copy = target / file.name
-    copy.unlink(missing_ok=True)
-    return shutil.copyfile(file, copy)
+    with replaced(target / file.name) as new:
+        shutil.copyfile(file, new)
+    return target / file.name
 
 
 def input_shape(chosen: Chosen) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import FILES, Bucket, StorageError
+from trainables.storage.files import replaced
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
@@ -77,9 +78,8 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
     for key, path in zip(keys, paths, strict=True):
         if not path.exists() or path.parent == folder.path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.tmp")
-            bucket.download(key, aside)
-            aside.replace(path)
+            with replaced(path) as new:
+                bucket.download(key, new)
     return True
 
 

@@ -6,10 +6,10 @@ with the offset behind them; the cursor, stored atomically. A torn last line is 
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from trainables.storage.files import read_json, replace_json
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Cursor:
 def load_cursor(path: Path) -> Cursor:
     """The stored cursor; at the ledger's beginning where there is none or it can't be read (a replay is harmless)."""
     try:
-        return Cursor(**json.loads(path.read_text(encoding="utf-8")))
+        return Cursor(**read_json(path))
     except (OSError, ValueError, TypeError):
         return Cursor()
 
@@ -36,12 +36,7 @@ def store_cursor(path: Path, cursor: Cursor) -> None:
     Raises:
         OSError: the disk is full or gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(asdict(cursor), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_json(path, asdict(cursor))
 
 
 def known_parent_run(cursor_path: Path) -> str | None:

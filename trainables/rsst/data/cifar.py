@@ -8,9 +8,7 @@ node while the others wait, to a temporary name that becomes the archive's only 
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
-import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -22,6 +20,7 @@ from torchvision.datasets.utils import check_integrity
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
+from trainables.storage.files import replaced, temporary_folder
 from trainables.storage.locks import held
 
 TIMEOUT_S = 20.0  # without one byte from the server
@@ -43,12 +42,10 @@ def read(dataset: str, data: str | None) -> dict[str, Any]:
     if not archive.is_file():
         _download_once(dataset, kind, archive)
     _check_archive(kind, archive)
-    scratch = cache_folder()
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpack-") as temporary:
+    with temporary_folder(cache_folder() / kind.base_folder) as unpacked:
         with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
-        return _unpacked(kind, Path(temporary))
+            tar.extractall(unpacked, filter="data")
+        return _unpacked(kind, unpacked)
 
 
 def _unpacked(kind: Any, root: Path) -> dict[str, Any]:
@@ -87,21 +84,15 @@ def _download_once(dataset: str, kind: Any, archive: Path) -> None:
 
 def _download(kind: Any, archive: Path) -> None:
     """One attempt; raises OSError or HTTPException (the network), ValueError (what came is not the archive)."""
-    partial = archive.with_name(f".{archive.name}.{os.getpid()}")
     md5 = hashlib.md5(usedforsecurity=False)
-    try:
-        with urllib.request.urlopen(kind.url, timeout=TIMEOUT_S) as answer, partial.open("wb") as file:
+    with replaced(archive) as new:
+        with urllib.request.urlopen(kind.url, timeout=TIMEOUT_S) as answer, new.open("wb") as file:
             while block := answer.read(1 << 20):
                 md5.update(block)
                 file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
         if md5.hexdigest() != kind.tgz_md5:
-            size = partial.stat().st_size
+            size = new.stat().st_size
             raise ValueError(f"the download from {kind.url} is damaged ({size} bytes, md5 {md5.hexdigest()})")
-        partial.rename(archive)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _md5(path: Path) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables.storage.files import remove_leftovers, replaced_folder
 from trainables.storage.locks import held
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -92,15 +92,9 @@ def _mapped(folder: Path) -> Prepared | None:
 
 
 def _write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    remove_leftovers(folder.parent, folder.name)  # we hold the lock of this set
+    with replaced_folder(folder) as new:
         for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", np.ascontiguousarray(array))
+            np.save(new / f"{name}.npy", np.ascontiguousarray(array))
         manifest = {"arrays": sorted(arrays), "facts": facts, "digest": digest_of(arrays)}
-        (partial / "manifest.json").write_text(json.dumps(manifest))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (new / "manifest.json").write_text(json.dumps(manifest))

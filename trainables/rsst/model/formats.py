@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trainables.storage.files import replaced
+
 _BATCH = torch.export.Dim("batch", min=1, max=65536)
 
 
@@ -25,24 +27,22 @@ def save_onnx(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None
     Raises:
         ImportError: the extra `onnx` is not installed.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.onnx.export(
-        model.eval(),
-        (_example(shape),),
-        temporary,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: _BATCH},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    temporary.replace(path)
+    with replaced(path) as new:
+        torch.onnx.export(
+            model.eval(),
+            (_example(shape),),
+            new,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: _BATCH},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 def save_program(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
     """Write `model` as a torch.export program (.pt2): `torch.export.load(path).module()(images)` gives logits."""
     program = torch.export.export(model.eval(), (_example(shape),), dynamic_shapes=({0: _BATCH},))
-    temporary = path.with_name(f".{path.stem}.tmp.pt2")
-    torch.export.save(program, temporary)
-    temporary.replace(path)
+    with replaced(path) as new, new.open("wb") as file:  # a file: for a name that does not end in .pt2 it warns
+        torch.export.save(program, file)

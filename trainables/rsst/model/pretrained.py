@@ -18,7 +18,6 @@ no worker asks a hub, and a trial that fell back has another fingerprint than on
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.hub import fetch
 from trainables.rsst.model.vit import NAMED
 from trainables.rsst.model.weight_files import Tensors, digest_of, read_weights
+from trainables.storage.files import replaced
 
 ABSENT = "absent"  # the weights_digest of a trial whose weights were looked for and not found
 PATCH_EMBED = "patch_embed.proj.weight"
@@ -141,11 +141,8 @@ def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"weights-{found.digest}.safetensors"
     if not (target.exists() and intact(target, found.digest)):
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        save_file({name: t.contiguous() for name, t in read_weights(found.path).items()}, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
+        with replaced(target) as new:
+            save_file({name: t.contiguous() for name, t in read_weights(found.path).items()}, new)
     if not intact(target, found.digest):
         raise ConfigError("weights", target, f"a copy with digest {found.digest}", "it reads back otherwise")
     return ResolvedWeights(target, found.digest, found.source)

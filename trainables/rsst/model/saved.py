@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from trainables.rsst.model.vit import Architecture, built_with
-from trainables.storage.files import read_json, replace_json
+from trainables.storage.files import read_json, replace_json, replaced
 
 MODEL, ARCHITECTURE = "model.safetensors", "architecture.json"
 
@@ -21,9 +21,8 @@ MODEL, ARCHITECTURE = "model.safetensors", "architecture.json"
 def save_pruned(arch: Architecture, weights: dict[str, Tensor], folder: Path) -> None:
     """Write `weights` and `arch` to `folder` (made if it is missing)."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{MODEL}.tmp"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
-    temporary.rename(folder / MODEL)
+    with replaced(folder / MODEL) as new:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, new)
     replace_json(folder / ARCHITECTURE, arch.to_json())
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from trainables.rsst.state import TrialState
-from trainables.storage.files import _flush, _moved_aside, read_json, sha256_of, write_json
+from trainables.storage.files import (
+    read_json,
+    remove_folder,
+    remove_leftovers,
+    replaced_folder,
+    sha256_of,
+    write_json,
+)
 from trainables.storage.locks import LockHeld, take
 
 _NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
@@ -58,7 +64,7 @@ class CheckpointStore:
         except LockHeld:
             raise StoreBusy(f"{self.folder} is in use by another process") from None
         try:
-            self._remove_orphans()
+            remove_leftovers(self.folder)
             yield
         finally:
             os.close(fd)
@@ -71,24 +77,13 @@ class CheckpointStore:
         """
         events = len(state.meta["history"])
         final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}-n{events:05d}"
-        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
-        try:
-            temporary.mkdir()
-            save_file(dict(state.tensors), temporary / "tensors.safetensors")
-            write_json(temporary / "state.json", dict(state.meta))
+        with replaced_folder(final) as new:
+            save_file(dict(state.tensors), new / "tensors.safetensors")
+            write_json(new / "state.json", dict(state.meta))
             names = ("tensors.safetensors", "state.json")
-            _flush(temporary / names[0])
-            write_json(temporary / "manifest.json", {name: sha256_of(temporary / name) for name in names})
-            _flush(temporary)
-            if final.exists():  # the same point of the same trial, written again
-                shutil.rmtree(_moved_aside(final))
-            temporary.rename(final)
-            _flush(self.folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            write_json(new / "manifest.json", {name: sha256_of(new / name) for name in names})
         for old in self._names()[KEEP:]:
-            shutil.rmtree(_moved_aside(self.folder / old), ignore_errors=True)
+            remove_folder(self.folder / old)
         return final
 
     def newest(self) -> TrialState | None:
@@ -123,11 +118,6 @@ class CheckpointStore:
     def _names(self) -> list[str]:
         """Names of the checkpoints, newest first."""
         return checkpoint_names(entry.name for entry in self.folder.iterdir())
-
-    def _remove_orphans(self) -> None:
-        for entry in self.folder.iterdir():
-            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
-                shutil.rmtree(entry, ignore_errors=True)
 
 
 def checkpoint_names(names: Iterable[str]) -> list[str]:
