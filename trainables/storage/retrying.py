@@ -1,6 +1,6 @@
 """A thread that keeps trying: it repeats one action whenever it is woken, backs off while that fails, never raises.
 
-Comes in: the action. Goes out: `problems`, what stopped it last. The action may check `time_left_s` between its steps.
+In: the action, which may check `time_left_s` between its steps. Out: `problems`, what stopped it last.
 """
 
 from __future__ import annotations
@@ -17,17 +17,35 @@ PROBLEMS_KEPT, PROBLEM_LENGTH = 20, 300
 
 
 class RetryingThread:
-    """Runs `action` at once, then `gather_s` after a `wake`, so that one run of it covers several wakes.
+    """Runs `action` at once, then `gather_s` after a `wake`, so that one run of it covers several wakes."""
 
-    `at_end` is called in the thread when it ends, also when `close` has left it behind long before.
-    """
+    def __init__(
+        self,
+        action: Callable[[], None],
+        *,
+        name: str,
+        gather_s: float = 0.0,
+        every_s: float | None = None,
+        last_retry_s: float = LAST_RETRY_S,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins with `start`.
 
-    def __init__(self, action: Callable[[], None], *, name: str, gather_s: float, at_end: Callable[[], None]) -> None:
-        self._action, self._gather_s, self._at_end = action, gather_s, at_end
+        Args:
+            action: what to run; whatever it raises is noted and the action tried again.
+            name: the thread's.
+            gather_s: how long to wait for more wakes after one.
+            every_s: run it this long after the last run also where nobody has woken it.
+            last_retry_s: the longest wait before another try.
+            at_end: called in the thread when it ends, also when `close` has left it behind long before.
+        """
+        self._action, self._gather_s, self._every_s, self._at_end = action, gather_s, every_s, at_end
+        self._last_retry_s, self._runs, self._asked, self._done = last_retry_s, threading.Condition(), 0, 0
         self._wake, self._closing, self._hurried = threading.Event(), threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._work_and_end, name=name, daemon=True)
         self.problems: deque[str] = deque(maxlen=PROBLEMS_KEPT)
+        self.problem: str | None = None  # what stopped the last run; None where it went through
 
     @property
     def closing(self) -> bool:
@@ -45,13 +63,23 @@ class RetryingThread:
         return self._deadline - time.monotonic()
 
     def start(self) -> None:
-        """Begin, with a first run of the action."""
-        self._wake.set()
-        self._thread.start()
+        """Begin, with a first run of the action; later the same as `wake`."""
+        self.wake()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wake(self) -> None:
         """There is something to do. Returns at once."""
+        with self._runs:
+            self._asked += 1
         self._wake.set()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wake it, and wait until a run that begins from now on has succeeded; false when `timeout_s` is over first."""
+        self.wake()
+        wanted = self._asked
+        with self._runs:
+            return self._runs.wait_for(lambda: self._done >= wanted, timeout_s)
 
     def hurry(self) -> None:
         """Gather wakes no longer: run the action as soon as there is something to do. Returns at once."""
@@ -103,15 +131,18 @@ class RetryingThread:
             elif retry_s:
                 self._closing.wait(retry_s)
             elif not self.closing:
-                self._wake.wait()
+                self._wake.wait(self._every_s)
                 self._hurried.wait(gather_s)
                 gather_s = self._gather_s
             self._wake.clear()
-            last = self.closing  # a run that had begun before `close` has not seen all that was there then
+            wanted, last = self._asked, self.closing  # a run that began earlier has not seen all that is there now
             if self.attempt(self._action):
-                retry_s = 0.0
+                retry_s, self.problem = 0.0, None
+                with self._runs:
+                    self._done = wanted
+                    self._runs.notify_all()
             else:
-                limit_s = LAST_RETRY_WHEN_CLOSING_S if self.closing else LAST_RETRY_S
-                retry_s = min(max(2 * retry_s, FIRST_RETRY_S), limit_s)
+                limit_s = LAST_RETRY_WHEN_CLOSING_S if self.closing else self._last_retry_s
+                retry_s, self.problem = min(max(2 * retry_s, FIRST_RETRY_S), limit_s), self.problems[-1]
             if last and (not retry_s or retry_s > self.time_left_s):
                 return

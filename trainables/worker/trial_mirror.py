@@ -1,8 +1,8 @@
 """A trial's store in a bucket: checkpoints and results go there while the trial trains, and come back anywhere.
 
-Comes in: the trial's store on this node's disk. Goes out: the same files below the bucket's `FINGERPRINT/`:
+In: the trial's store on this node's disk. Out: the same files below the bucket's `FINGERPRINT/`:
     r003-e012-n00055/0123456789abcdef-tensors.safetensors …  named by their content, so two writers never mix
-    r003-e012-n00055/manifest.json                            written last: the checkpoint exists from here on
+    r003-e012-n00055/manifest.json                            written last: from then on the checkpoint exists
     results/…  results/manifest.json                          the model and the report, in the same way
 Uploads run in a thread, newest checkpoint first; what was overtaken meanwhile is left out.
 """
@@ -10,20 +10,18 @@ Uploads run in a thread, newest checkpoint first; what was overtaken meanwhile i
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from trainables.rsst.store.checkpoint import KEEP, checkpoint_names
 from trainables.storage.bucket import FILES, Bucket, StorageError
-from trainables.storage.files import sha256_of
+from trainables.storage.files import publish, replaced, sha256_of, temporary_folder
+from trainables.storage.retrying import RetryingThread
 
-MANIFEST, RESULTS = "manifest.json", "results"
+MANIFEST, RESULTS, REPORT = "manifest.json", "results", "report.json"
 LEFT_OUT = ("lock", MANIFEST)
 SHA_DIGITS = 16
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
+LAST_RETRY_S = 15.0
 
 
 class TrialMirror:
@@ -31,16 +29,19 @@ class TrialMirror:
 
     def __init__(self, bucket: Bucket, store: Path, say: Callable[[str], None]) -> None:
         self._bucket, self._store, self._say = bucket.below(store.name), store, say
-        self._changed, self._asked, self._done = threading.Condition(), 0, 0
-        self._closing = self._with_results = False
-        self._thread: threading.Thread | None = None
+        self._with_results = False
         self._committed: set[str] = set()
-        self.problem: str | None = None
+        self._thread = RetryingThread(self._push, name="trial-mirror", last_retry_s=LAST_RETRY_S)
 
     @property
     def address(self) -> str:
         """Where the trial's files go."""
         return self._bucket.address
+
+    @property
+    def problem(self) -> str | None:
+        """What stopped the last upload; None where it went through."""
+        return self._thread.problem
 
     def fetch(self) -> None:
         """Bring the newest whole checkpoint here, where it is newer than what is here; the results too, if any.
@@ -58,97 +59,52 @@ class TrialMirror:
                 break
             if self._bring(name):
                 break
-        if RESULTS in there and not (self._store / "report.json").exists():
+        if RESULTS in there and not (self._store / REPORT).exists():
             self.fetch_results()
 
     def fetch_results(self) -> bool:
         """Bring the model and the report here; False where the bucket has none that are whole."""
-        aside = self._download(RESULTS)
-        if aside is None:
-            return False
-        for file in aside.iterdir():
-            file.replace(self._store / file.name)
-        aside.rmdir()
-        return True
+        return self._bring(RESULTS)
 
     def _bring(self, name: str) -> bool:
-        aside = self._download(name)
-        if aside is None:
-            return False
-        aside.rename(self._store / name)
-        return True
-
-    def _download(self, name: str) -> Path | None:
-        """The set `name` in a folder under a temporary name; None where it is not whole: it may then be put anew."""
+        """Bring the set `name` here; False where the bucket has no complete one, which may then be uploaded again."""
         text = self._bucket.read(f"{name}/{MANIFEST}")
         if text is None:
             self._committed.discard(name)
-            return None
-        self._store.mkdir(parents=True, exist_ok=True)
-        aside = self._store / f".{name}.{os.getpid()}.fetch.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+            return False
         try:
-            for file, sha in _files_in(text).items():
-                self._bucket.download(f"{name}/{sha[:SHA_DIGITS]}-{file}", aside / file)
-                if sha256_of(aside / file) != sha:
-                    raise ValueError(f"{file} has another sha256 than its manifest says")
-            if name != RESULTS:
-                (aside / MANIFEST).write_bytes(text)
+            with temporary_folder(self._store / name) as new:
+                for file, sha in _files_in(text).items():
+                    self._bucket.download(f"{name}/{sha[:SHA_DIGITS]}-{file}", new / file)
+                    if sha256_of(new / file) != sha:
+                        raise ValueError(f"{file} has another sha256 than its manifest says")
+                if name == RESULTS:
+                    for path in sorted(new.iterdir(), key=lambda path: path.name == REPORT):  # last: all are here
+                        publish(path, self._store / path.name)
+                else:
+                    (new / MANIFEST).write_bytes(text)
+                    publish(new, self._store / name)
         except (StorageError, ValueError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
             if isinstance(error, StorageError) and "404" not in str(error) and "NoSuchKey" not in str(error):
                 raise
             self._committed.discard(name)
             self._say(f"{name} in {self._bucket.address} is damaged ({error}); falling back to the one before it")
-            return None
-        return aside
+            return False
+        return True
 
     def wake(self) -> None:
         """There may be a new checkpoint. Returns at once."""
-        with self._changed:
-            self._asked += 1
-            self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="trial-mirror", daemon=True)
-            self._thread.start()
+        self._thread.start()
 
     def flush(self, timeout_s: float, *, results: bool) -> bool:
         """Wait until the newest checkpoint is in the bucket, and the `results`; False when `timeout_s` is over."""
         self._with_results = self._with_results or results
-        self.wake()
-        with self._changed:
-            wanted = self._asked
-            return self._changed.wait_for(lambda: self._done >= wanted, timeout_s)
+        self._thread.start()
+        return self._thread.flush(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Upload what is left, for `timeout_s` at most, and end the thread."""
-        if self._thread is not None:
-            self.flush(timeout_s, results=False)
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
-
-    def _work(self) -> None:
-        retry_s = 0.0
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._asked > self._done)
-                wanted = self._asked
-                if self._closing:
-                    return
-            try:
-                self._push()
-            except (StorageError, OSError) as error:
-                self.problem = str(error)
-                retry_s = min(max(2 * retry_s, FIRST_RETRY_S), LAST_RETRY_S)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing, retry_s)
-                continue
-            retry_s, self.problem = 0.0, None
-            with self._changed:
-                self._done = wanted
-                self._changed.notify_all()
+        self._thread.close(timeout_s)
 
     def _push(self) -> None:
         while names := checkpoint_names(p.name for p in self._store.iterdir()):
@@ -183,11 +139,11 @@ def _files_in(manifest: bytes) -> dict[str, str]:
     """sha256 by file name.
 
     Raises:
-        ValueError: it is no manifest, or has a name that `_put` gives to none: one that leads out of the folder, say.
+        ValueError: not a manifest, or it names a file that `_put` never writes, such as one outside the folder.
     """
     found = json.loads(manifest)
     if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
-        raise ValueError("its manifest is none")
+        raise ValueError("not a manifest")
     for file in found:
         if file != Path(file).name or not file or file[0] == "." or file in LEFT_OUT or "\0" in file:
             raise ValueError(f"its manifest names {file!r}, which is no file of a trial right in its folder")
@@ -200,6 +156,5 @@ def fetch_weights(bucket: Bucket, weights: str | None, sweep: Path) -> None:
     if path is None or path.parent.parent != sweep or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    bucket.download(f"{FILES}/{path.parent.name}/{path.name}", aside)
-    aside.replace(path)
+    with replaced(path) as new:
+        bucket.download(f"{FILES}/{path.parent.name}/{path.name}", new)

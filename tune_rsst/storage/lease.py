@@ -1,8 +1,9 @@
 """Who drives a sweep that lies in a bucket: a small object that its driver renews, because a bucket knows no locks.
 
-Comes in: the sweep's part of the bucket. Goes out: the lease, or a refusal. It is written on condition that nobody else
-has written since it was read; a driver that was killed loses it after LEASE_S, at once where it ran on this machine in
-this folder (whose lock we hold). What a driver that lost its lease still writes is refused by the ledger's objects.
+In: the sweep's part of the bucket. Out: the lease, or a refusal.
+It is written on condition that nobody else has written since it was read. A driver that was killed loses it after
+LEASE_S, or at once where it ran on this machine in this folder (whose lock we hold). The ledger's objects refuse what a
+driver still writes after it has lost its lease.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.storage.bucket import Bucket, Found, StorageError, Taken
+from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.lock import SweepBusy
 
 LEASE_KEY = "driver.json"
@@ -38,9 +39,9 @@ class Lease:
     def __init__(self, bucket: Bucket, folder: Path, lost: Callable[[str], None], lease_s: float = LEASE_S) -> None:
         self._bucket, self._folder, self._lost, self._lease_s = bucket, folder, lost, lease_s
         self._own = {"machine": _machine(), "host": socket.gethostname(), "folder": str(folder), "pid": os.getpid()}
-        self._id, self._version = uuid.uuid4().hex, ""
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._id, self._version, self._is_lost = uuid.uuid4().hex, "", False
+        every_s = min(RENEW_S, lease_s / 4)
+        self._thread = RetryingThread(self._renew, name="lease", every_s=every_s, last_retry_s=every_s)
 
     def acquire(self, say: Callable[[str], None]) -> None:
         """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock."""
@@ -48,14 +49,11 @@ class Lease:
             self._take(say)
         except Taken:
             self._refuse(self._bucket.find(LEASE_KEY))
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def release(self) -> None:
         """Give it back; harmless when it was lost or the bucket is away (then it runs out by itself)."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(RENEW_S)
+        self._thread.close(RENEW_S)
         try:
             found = self._bucket.find(LEASE_KEY)
             if found and found.version == self._version:
@@ -90,18 +88,18 @@ class Lease:
         raise SweepBusy(f"name = {self._folder.name}: {who} is driving this sweep in {where}; wait for it, or stop it")
 
     def _renew(self) -> None:
-        while not self._over.wait(min(RENEW_S, self._lease_s / 4)):
-            try:
-                self._version = self._write(self._version)
-            except Taken:
-                found = self._bucket.find(LEASE_KEY)
-                if found is not None and _record(found).get("id") == self._id:  # our own write, its answer was lost
-                    self._version = found.version
-                    continue
-                self._lost(f"{_holder(found) if found else 'another driver'} has taken this sweep over")
+        """A storage that is away may be back before the lease runs out; the ledger's objects guard what we write."""
+        if self._thread.closing or self._is_lost:
+            return
+        try:
+            self._version = self._write(self._version)
+        except Taken:
+            found = self._bucket.find(LEASE_KEY)
+            if found is not None and _record(found).get("id") == self._id:  # our own write, its answer was lost
+                self._version = found.version
                 return
-            except StorageError:
-                continue  # it may come back before the lease runs out; the ledger's objects guard what we write
+            self._is_lost = True
+            self._lost(f"{_holder(found) if found else 'another driver'} has taken this sweep over")
 
 
 def _record(found: Found) -> dict[str, Any]:

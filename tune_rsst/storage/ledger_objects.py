@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainables.storage.bucket import Bucket, Taken
+from trainables.storage.files import replaced
 from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.file import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
@@ -59,9 +60,8 @@ def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
         aside = path.with_name(f"{path.name}.{stamp}.aside")
         path.rename(aside)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.tmp")
-    new.write_bytes(there)
-    new.replace(path)
+    with replaced(path) as new:
+        new.write_bytes(there)
     where = f"{bucket.address}, the old one is {aside}"
     return f"the sweep went on elsewhere: its ledger was taken from {where}" if aside else None
 
@@ -73,7 +73,7 @@ class LedgerObjects:
         self._path, self._bucket, self._lost_to = path, bucket, lost
         self._lines = self._offset = self._objects = 0
         self._lost = False
-        self._thread = RetryingThread(self._push, name="ledger-objects", gather_s=GATHER_S, at_end=lambda: None)
+        self._thread = RetryingThread(self._push, name="ledger-objects", gather_s=GATHER_S)
 
     def start(self) -> None:
         """Begin; everything that the bucket has must be in the file (`bring_ledger`)."""

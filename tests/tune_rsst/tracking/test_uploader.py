@@ -296,7 +296,7 @@ def test_what_came_while_the_last_run_but_one_was_busy_is_uploaded_too() -> None
         begun.set()
         assert go_on.wait(20)
 
-    thread = RetryingThread(action, name="busy", gather_s=0.0, at_end=lambda: None)
+    thread = RetryingThread(action, name="busy")
     thread.start()
     assert begun.wait(20)
     closer = threading.Thread(target=thread.close, args=(20.0,))
