@@ -75,7 +75,7 @@ def elsewhere(program: str, blocked: tuple[str, ...], folder: Path, *words: str)
 
 @pytest.fixture(scope="module")
 def chosen(digits_sweep: SweepFolder) -> export.Chosen:
-    view, _ = folder.load(digits_sweep)
+    view = folder.Sweep.of(digits_sweep).view
     best = ranking.best_of(view)
     assert best is not None
     return export.Chosen(digits_sweep, view, best)
