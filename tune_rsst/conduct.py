@@ -7,7 +7,6 @@ and resumable, 1 anything else). A resume is a fresh Tuner over the same ledger:
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -43,7 +42,6 @@ def run(plan: Plan | Finished, console: Console) -> int:
     if isinstance(plan, Finished):
         return finish_again(plan, console)
     folder = plan.folder
-    _check_local_cpus(plan)
     preflight.check(plan, partial(say, console))
     home.make(folder.path)
     with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
@@ -175,14 +173,6 @@ def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str],
     if on_cluster:
         preflight.check_a_worker(plan, cpus, gpus, say_here)
     fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, table.tick)
-
-
-def _check_local_cpus(plan: Plan) -> None:
-    """Refuse before anything is written what a local Ray can never run."""
-    here = os.cpu_count() or 1
-    wanted = plan.settings.cpus_per_trial
-    if not ray_cluster.address(plan.settings) and wanted != "auto" and float(wanted) > here:
-        raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
 
 
 def _room(

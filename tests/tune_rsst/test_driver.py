@@ -15,7 +15,7 @@ from tune_rsst.ledger.file import Ledger, read
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import StudySearcher
-from tune_rsst.search.study_database import check_storage
+from tune_rsst.search.study_database import check as check_storage
 
 SAMPLERS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}
 TINY, FEW = Space("tiny", tiny), Space("few", few)

@@ -1,85 +1,64 @@
 """`tune-rsst doctor`: would this sweep run here? One line for each thing that must hold, before anything is begun.
 
-Comes in: the settings of a sweep, as `tune-rsst sweep` takes them. Goes out: `Finding`s. A task goes to every node of
-the cluster (a local Ray is one node): can it write where the sweep lies, has it the data and
-the same versions.
+In: the settings of a sweep, as `tune-rsst sweep` takes them. Out: `Finding`s: the probes of preflight.py, and what a
+sweep meets later. A task goes to every node of the cluster (a local Ray is one node): can it write where the sweep
+lies, has it the data and the same versions.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.storage.secrets import hide_password
+from tune_rsst.ledger import provenance
 from tune_rsst.planning.begin import new_plan
 from tune_rsst.planning.plan import Plan
-from tune_rsst.planning.preflight import distinct
+from tune_rsst.planning.preflight import Finding, distinct, finding, probes
 from tune_rsst.runners import capacity, local_ray
-from tune_rsst.runners.ray_cluster import address
-from tune_rsst.storage import bucket as storage
-from tune_rsst.storage import home
+from tune_rsst.runners.ray_cluster import address, connected
+from tune_rsst.search.study_database import connection
+from tune_rsst.storage import bucket, home
 from tune_rsst.storage.filesystem import network_filesystem
-from tune_rsst.storage.home import default_tracking_uri
 
 HTTP_LIMIT_S, NODE_LIMIT_S = 10.0, 120.0
 MUST_AGREE = ("tune-rsst", "torch", "ray", "timm", "numpy")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line. `fine` False: a sweep would break."""
-
-    what: str
-    fine: bool
-    text: str
-
-    def line(self) -> str:
-        """As it is printed."""
-        return f"{'ok  ' if self.fine else 'FAIL'}  {self.what:<15} {self.text}"
-
-
 def examine(written: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything that a sweep of these settings needs, as it is found out."""
-    versions = _versions()
+    versions = provenance.versions()
     yield Finding("versions", True, ", ".join(f"{name} {number}" for name, number in versions.items()))
-    plan = None
     try:
         plan = new_plan({k: v for k, v in written.items() if k not in ("name", "resume")})
-        weights = (
-            "; ".join(f"weights {w['source']}" for w in plan.weights.record()) or "no pretrained weights asked for"
-        )
-        yield Finding("settings", True, f"space {plan.settings.space}, {plan.settings.trials} trials; {weights}")
     except ConfigError as error:
         yield Finding("settings", False, str(error))
-    yield _storage(plan.settings.storage if plan else None)
-    yield mlflow(str(plan.settings.mlflow_tracking_uri) if plan else default_tracking_uri())
-    if plan is not None and plan.settings.optuna_storage not in (None, "memory", plan.folder.study):
-        yield _database(str(plan.settings.optuna_storage))
-    if plan is not None:
+        yield finding("storage", partial(_storage, None))
+        yield mlflow(home.default_tracking_uri())
+        return
+    sources = "; ".join(f"weights {w['source']}" for w in plan.weights.record()) or "no pretrained weights asked for"
+    yield Finding("settings", True, f"space {plan.settings.space}, {plan.settings.trials} trials; {sources}")
+    yield finding("storage", partial(_storage, plan.settings.storage))
+    yield mlflow(str(plan.settings.mlflow_tracking_uri))
+    found = [finding(what, look) for what, look in probes(plan)]
+    yield from found
+    if all(one.fine or one.what != "address" for one in found):
         yield from _cluster(plan, versions)
 
 
-def _versions() -> dict[str, str]:
-    from tune_rsst.ledger.provenance import versions as found
-
-    return found()
-
-
-def _storage(bucket: str | None) -> Finding:
-    try:
-        home.make(home.home())
-        storage.check(bucket)
-    except ConfigError as error:
-        return Finding("storage", False, str(error))
-    return Finding("storage", True, f"{home.home()}{f' and {bucket}' if bucket else ''} can be written here")
+def _storage(address: str | None) -> str:
+    home.make(home.home())
+    bucket.check(address)
+    return f"{home.home()}{f' and {address}' if address else ''} can be written here"
 
 
 def mlflow(uri: str) -> Finding:
@@ -93,13 +72,11 @@ def mlflow(uri: str) -> Finding:
         unsafe = f", but it is on {kind}, where sqlite's locks do not hold: give mlflow_tracking_uri" if kind else ""
         return Finding("mlflow", fine, f"{shown} {'can' if fine else 'can not'} be written{unsafe if fine else ''}")
     if not uri.startswith("http"):
-        return _database(uri, "mlflow")
+        return finding("mlflow", partial(_answers, uri))
     request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1")
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
     elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        import base64
-
         both = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}".encode()
         request.add_header("Authorization", f"Basic {base64.b64encode(both).decode()}")
     try:
@@ -113,6 +90,11 @@ def mlflow(uri: str) -> Finding:
         return Finding("mlflow", False, f"{shown} does not answer as an MLflow server does ({reason}); start it")
 
 
+def _answers(database: str) -> str:
+    with connection("mlflow_tracking_uri", database):
+        return f"{hide_password(database)} answers"
+
+
 def _refusal(error: urllib.error.HTTPError, uri: str) -> str:
     """What an HTTP error of an MLflow server means."""
     text = error.read(2000).decode(errors="replace")
@@ -124,34 +106,21 @@ def _refusal(error: urllib.error.HTTPError, uri: str) -> str:
     return f"HTTP {error.code} {' '.join(text.split())[:120]}"
 
 
-def _database(url: str, what: str = "optuna") -> Finding:
-    try:
-        from sqlalchemy import create_engine
-
-        with create_engine(url).connect():
-            return Finding(what, True, f"{hide_password(url)} answers")
-    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        line = hide_password(str(error).splitlines()[0])
-        return Finding(what, False, f"{hide_password(url)} can't be reached: {line}")
-
-
 def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
-    from tune_rsst.runners.ray_cluster import connected
-
     where = address(plan.settings) or "a local Ray"
     try:
         with local_ray.ray_folder() as folder, connected(plan.settings, str(folder)):
             import ray
 
             mode = os.environ.get("RAY_AUTH_MODE", "disabled")
-            found = ray.cluster_resources()
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            gpus = found.get("GPU", 0)
-            yield Finding("cluster", True, f"{where}: {len(nodes)} nodes, {found.get('CPU', 0):g} CPUs, {gpus:g} GPUs")
+            has = [node["Resources"] for node in nodes]
+            there = "{CPU:g} CPUs, {GPU:g} GPUs".format(**capacity.total(has))
+            yield Finding("cluster", True, f"{where}: {len(nodes)} nodes, {there}")
             safe = mode == "token" or not address(plan.settings)
             text = f"RAY_AUTH_MODE = {mode}" + ("" if safe else "; anyone who reaches this cluster can run code on it")
             yield Finding("authentication", True, text)
-            yield _fits(plan, capacity.alive_nodes())
+            yield _fits(plan, has)
             for node in nodes:
                 yield from _node(node, plan, versions)
     except Exception as error:  # noqa: BLE001  (whatever a connection raises)
@@ -171,7 +140,7 @@ def _fits(plan: Plan, nodes: list[capacity.Node]) -> Finding:
     return Finding("resources", grows, f"{capacity.no_room(*asked, nodes)}{wait if grows else ''}")
 
 
-def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
+def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> list[Finding]:
     """What a task on this node found."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -182,52 +151,57 @@ def _node(node: Mapping[str, Any], plan: Plan, versions: Mapping[str, str]) -> I
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     task = ray.remote(num_cpus=0, scheduling_strategy=here, max_calls=1)(look_from_here)
     try:
-        told = ray.get(task.remote(probe.name, distinct(plan), plan.settings.storage), timeout=NODE_LIMIT_S)
+        found = task.remote(where, Path(probe.name), distinct(plan), versions, plan.settings.storage)
+        return ray.get(found, timeout=NODE_LIMIT_S)
     except Exception as error:  # noqa: BLE001  (whatever the task or Ray raises)
         line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        yield Finding("node", False, f"{where}: {line[:200]}")
-        return
+        return [Finding("node", False, f"{where}: {line[:200]}")]
     finally:
         Path(probe.name).unlink(missing_ok=True)
-    yield Finding("storage", told["storage"] is None, f"{where}: {told['storage'] or 'reads and writes it'}")
-    images = f"has {told['images']} training images"
-    yield Finding("data", told["data"] is None, f"{where}: {told['data'] or images}")
-    other = [
-        f"{n} {told['versions'].get(n)} (here {versions.get(n)})"
-        for n in MUST_AGREE
-        if told["versions"].get(n, versions.get(n)) != versions.get(n)
-    ]
-    yield Finding("versions", not other, f"{where}: {', '.join(other) or 'as here'}")
-    yield Finding("gpus", True, f"{where}: {', '.join(told['gpus']) or 'none that torch finds'}")
 
 
-def look_from_here(probe: str, configs: list[RSSTConfig], bucket: str | None = None) -> dict[str, Any]:
-    """Runs on a node: the storage, the data, versions and GPUs as this node sees them. None: nothing is wrong.
-
-    Where the sweep lies in a bucket, the home is this node's own: it must be writable, and the bucket.
-    """
+def look_from_here(
+    where: str, probe: Path, configs: list[RSSTConfig], versions: Mapping[str, str], address: str | None = None
+) -> list[Finding]:
+    """Runs on a node: the storage, the data, versions and GPUs as this node sees them. `versions`: the driver's."""
     import torch
 
     from trainables.rsst.data.load import load
 
-    told: dict[str, Any] = {"storage": None, "data": None, "images": 0, "versions": _versions()}
+    storage, (data, images), here = _trouble_with(probe, address), ("", 0), provenance.versions()
+    for config in configs:
+        try:
+            images += len(load(config).train_labels)
+        except ConfigError as error:
+            data = str(error)
+    other = [
+        f"{n} {here[n]} (here {versions.get(n)})" for n in MUST_AGREE if here.get(n) not in (None, versions.get(n))
+    ]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [
+        Finding("storage", not storage, f"{where}: {storage or 'reads and writes it'}"),
+        Finding("data", not data, f"{where}: {data or f'has {images} training images'}"),
+        Finding("versions", not other, f"{where}: {', '.join(other) or 'as here'}"),
+        Finding("gpus", True, f"{where}: {', '.join(gpus) or 'none that torch finds'}"),
+    ]
+
+
+def _trouble_with(probe: Path, address: str | None) -> str:
+    """Why a sweep can't lie where the driver put `probe`; "" if it can.
+
+    Where the sweep lies in a bucket, the home is this node's own: it must be writable, and the bucket.
+    """
     try:
-        if bucket:
-            Path(probe).parent.mkdir(parents=True, exist_ok=True)
-            storage.check(bucket)
-        elif Path(probe).read_bytes() != b"driver":
+        if address:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            bucket.check(address)
+        elif probe.read_bytes() != b"driver":
             raise OSError(f"{probe} has other contents than the driver wrote")
-        mine = Path(f"{probe}-{os.getpid()}")
+        mine = probe.with_name(f"{probe.name}-{os.getpid()}")
         mine.write_bytes(b"node")
         mine.unlink()
     except ConfigError as error:
-        told["storage"] = str(error)
+        return str(error)
     except OSError as error:
-        told["storage"] = f"{Path(probe).parent} is not the driver's or can't be written ({error.strerror or error})"
-    for config in configs:
-        try:
-            told["images"] += len(load(config).train_labels)
-        except ConfigError as error:
-            told["data"] = str(error)
-    told["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return told
+        return f"{probe.parent} is not the driver's or can't be written ({error.strerror or error})"
+    return ""

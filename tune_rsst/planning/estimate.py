@@ -18,7 +18,7 @@ from trainables.rsst.measure import Measured
 from trainables.rsst.size import Size, dense_sizes, disk_mib
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
-from tune_rsst.runners.ray_cluster import address, connected_nodes
+from tune_rsst.runners.ray_cluster import address, nodes_of
 from tune_rsst.search.halving import EqualShareHalving
 from tune_rsst.settings.settings import SweepSettings
 
@@ -163,8 +163,8 @@ def expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[
 
 def cluster_nodes(settings: SweepSettings) -> list[capacity.Node]:
     """What each node of the cluster that ray_address names has, else this machine, without starting Ray."""
-    if cluster := address(settings):
-        return connected_nodes(cluster)
+    if address(settings):
+        return nodes_of(settings)
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

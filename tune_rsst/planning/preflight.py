@@ -1,35 +1,66 @@
-"""What would make every trial of a sweep fail, found out before anything is written or started.
+"""Would a sweep run here? The probes that a sweep must pass before anything is written or started.
 
-Comes in: a plan. On this machine: the device, the images, Optuna's database, the cluster's address. On a cluster, once
-it is connected, the same of one worker, because the driver's machine need not have images or GPUs.
+In: a plan. Out: a ConfigError for the first probe that fails (`check`), or a `Finding` for each (`tune-rsst doctor`).
+On this machine: CPUs, Optuna's database, the device, the images, the cluster's address. On a cluster, once it is
+connected, the device and the images of one worker, because the driver's machine need not have them.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import ray_cluster
-from tune_rsst.search.study_database import check_storage
+from tune_rsst.search import study_database
+from tune_rsst.settings.settings import SweepSettings
 
 CONNECT_S, WORKER_S = 5.0, 600.0
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found, in one line. `fine` False: a sweep would break."""
+
+    what: str
+    fine: bool
+    text: str
+
+    def line(self) -> str:
+        """As it is printed."""
+        return f"{'ok  ' if self.fine else 'FAIL'}  {self.what:<15} {self.text}"
+
+
+def finding(what: str, look: Callable[[], str]) -> Finding:
+    """What `look` says, or the ConfigError that it raises."""
+    try:
+        return Finding(what, True, look())
+    except ConfigError as error:
+        return Finding(what, False, str(error))
+
+
 def check(plan: Plan, say: Callable[[str], None] = lambda line: None) -> None:
     """Refuse what can't work; prepares the images of a local sweep, which its trials then share (`say` tells)."""
-    storage, cluster = plan.settings.optuna_storage, ray_cluster.address(plan.settings)
-    if storage not in ("memory", plan.folder.study) and not plan.resumes:
-        check_storage(str(storage), plan.folder.name)
+    for _, look in probes(plan, say):
+        look()
+
+
+def probes(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What must hold for `plan` on this machine, and how to find it out."""
+    database, cluster = str(plan.settings.optuna_storage), ray_cluster.address(plan.settings)
+    if not cluster:
+        yield "resources", partial(_cpus, plan.settings)
+    if database not in ("memory", plan.folder.study) and not plan.resumes:
+        yield "optuna", partial(study_database.check, database, plan.folder.name)
     if cluster:
-        _reach(cluster)
-        return
-    configs = distinct(plan)
-    if others := sorted({config.dataset for config in configs} - {"digits"}):
-        say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
-    look(configs)
+        yield "address", partial(_reach, cluster)
+    else:
+        yield "data", partial(_images, distinct(plan), say)
 
 
 def distinct(plan: Plan) -> list[RSSTConfig]:
@@ -37,21 +68,19 @@ def distinct(plan: Plan) -> list[RSSTConfig]:
     return list({(c.dataset, c.data, c.img_size, c.device): c for c in plan.draws}.values())
 
 
-def look(configs: Iterable[RSSTConfig]) -> None:
-    """Have this process what the trials `configs` need: the device and the images."""
+def look(configs: Iterable[RSSTConfig]) -> list[str]:
+    """Have this process what the trials `configs` need: the device and the images. Says what was found."""
     from trainables.rsst.data.load import load
     from trainables.rsst.training.device import choose_device
 
-    for config in configs:
-        choose_device(config)
-        load(config)
+    return [f"{c.dataset} for {choose_device(c)}, {len(load(c).train_labels):,} training images" for c in configs]
 
 
 def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
     """The same on a worker of the connected cluster; where that can't be found out it is left to the trials."""
     import ray
 
-    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_what_is_missing)
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(what_is_missing)
     try:
         missing = ray.get(task.remote(distinct(plan)), timeout=WORKER_S)
     except ray.exceptions.RayError as error:  # too long, or its node went away
@@ -61,7 +90,7 @@ def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], No
         raise ConfigError(*missing)
 
 
-def _what_is_missing(configs: list[RSSTConfig]) -> tuple[str, Any, str, str] | None:
+def what_is_missing(configs: list[RSSTConfig]) -> tuple[str, Any, str, str] | None:
     """Runs on a node. An error of its own would come back as one of Ray's."""
     try:
         look(configs)
@@ -70,13 +99,26 @@ def _what_is_missing(configs: list[RSSTConfig]) -> tuple[str, Any, str, str] | N
     return None
 
 
-def _reach(cluster: str) -> None:
+def _images(configs: list[RSSTConfig], say: Callable[[str], None]) -> str:
+    if others := sorted({config.dataset for config in configs} - {"digits"}):
+        say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
+    return "; ".join(look(configs))
+
+
+def _cpus(settings: SweepSettings) -> str:
+    here, wanted = os.cpu_count() or 1, settings.cpus_per_trial
+    if wanted != "auto" and float(wanted) > here:
+        raise ConfigError("cpus_per_trial", wanted, f"at most {here} on this machine")
+    return f"this machine has {here} CPUs"
+
+
+def _reach(cluster: str) -> str:
     """Ray itself tries for minutes."""
     host, colon, port = cluster.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():  # "auto" and the like
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None
+    if colon and port.isdigit():  # else "auto" and the like
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None
+    return f"{cluster} answers"

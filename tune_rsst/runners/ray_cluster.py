@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.interrupt import deaf
+from tune_rsst.runners.capacity import Node, alive_nodes
 from tune_rsst.settings.settings import SweepSettings
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -72,17 +73,11 @@ def connected(settings: SweepSettings, local_folder: str, leaving: Callable[[], 
         signal.signal(signal.SIGTERM, before)
 
 
-def connected_nodes(cluster: str) -> list[Mapping[str, float]]:
-    """What each node of the cluster at the address `cluster` has."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
+def nodes_of(settings: SweepSettings) -> list[Node]:
+    """What each node of the sweep's cluster has."""
     try:
-        ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        with connected(settings, ""):
+            return alive_nodes()
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError("ray_address", cluster, "a Ray cluster that can be reached", reason) from None
-    finally:
-        ray.shutdown()
+        raise ConfigError("ray_address", address(settings), "a Ray cluster that can be reached", reason) from None

@@ -1,15 +1,18 @@
 """The database that holds Optuna's study: opened, and looked at beforehand. Other people's studies are never touched.
 
-Comes in: a database URL. Goes out: Optuna's storage, or one line that says why not, without the password.
+In: a database URL. Out: Optuna's storage, or one line that says why not, without the password.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import optuna
+from sqlalchemy import Connection, create_engine, inspect, text
 
 from trainables.rsst.config import ConfigError
 from trainables.storage.secrets import hide_password
@@ -23,34 +26,39 @@ def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        reason = str(error).splitlines()[0]
         if own_file and any(word in str(error) for word in DAMAGED):
             file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
             return optuna.storages.RDBStorage(url)
-        valid = "memory, or the URL of a database that can be reached"
-        raise ConfigError("optuna_storage", hide_password(url), valid, hide_password(reason)) from None
+        raise _unreachable("optuna_storage", url, error) from None
 
 
-def check_storage(url: str, name: str) -> None:
-    """That a new sweep `name` can have its study in the database at `url`; writes nothing."""
-    from sqlalchemy import create_engine, inspect, text
-
+def check(url: str, name: str) -> str:
+    """Check that the database at `url` can hold a study called `name`. Writes nothing; returns what it found."""
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
-        return
-    try:
-        engine = create_engine(url)
-        with engine.connect() as connection:
-            there = (
-                inspect(connection).has_table("studies")
-                and connection.execute(text("select 1 from studies where study_name = :name"), {"name": name}).first()
-            )
-        engine.dispose()
-    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        reason = hide_password(str(error).splitlines()[0])
-        valid = "memory, or the URL of a database that can be reached"
-        raise ConfigError("optuna_storage", hide_password(url), valid, reason) from None
+        return f"{url} is not there yet"
+    with connection("optuna_storage", url) as found:
+        studies = text("select 1 from studies where study_name = :name")
+        there = inspect(found).has_table("studies") and found.execute(studies, {"name": name}).first()
     if there:
         refuse_study_of_another(name, url)
+    return f"{hide_password(url)} answers"
+
+
+@contextmanager
+def connection(setting: str, url: str) -> Iterator[Connection]:
+    """A connection to the database at `url`, which `setting` names."""
+    try:
+        engine = create_engine(url)
+        with engine.connect() as made:
+            yield made
+        engine.dispose()
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        raise _unreachable(setting, url, error) from None
+
+
+def _unreachable(setting: str, url: str, error: Exception) -> ConfigError:
+    valid = f"{'memory, or ' if setting == 'optuna_storage' else ''}the URL of a database that can be reached"
+    return ConfigError(setting, hide_password(url), valid, hide_password(str(error).splitlines()[0]))
 
 
 def refuse_study_of_another(name: str, url: str) -> NoReturn:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.cli.spaces import setting_lines
-from tune_rsst.planning import doctor
+from tune_rsst.ledger import provenance
+from tune_rsst.planning import doctor, preflight
+from tune_rsst.planning.begin import new_plan
 from tune_rsst.settings.settings import settings_names
 from tune_rsst.settings.written import KNOBS_OF_A_SWEEP
 
@@ -76,13 +78,27 @@ def test_what_a_node_sees_that_has_another_disk_and_no_data(tmp_path: Path) -> N
     probe = tmp_path / "probe"
     probe.write_bytes(b"driver")
     config = RSSTConfig.from_knobs({"dataset": "digits"})
-    told = doctor.look_from_here(str(probe), [config])
-    assert told["storage"] is None and told["data"] is None and told["images"] == 1259
+    mine = provenance.versions()
+    storage, data, versions, _ = doctor.look_from_here("node a", probe, [config], mine)
+    assert storage.fine and data.fine and versions.fine and data.text == "node a: has 1259 training images"
     assert [p.name for p in tmp_path.iterdir()] == ["probe"]
     missing = RSSTConfig.from_knobs({"dataset": "folder", "data": str(tmp_path / "none")})
-    told = doctor.look_from_here(str(tmp_path / "elsewhere" / "probe"), [missing])
-    assert "is not the driver's" in told["storage"]
-    assert told["data"].startswith("data = ")
+    elsewhere = tmp_path / "elsewhere" / "probe"
+    storage, data, versions, _ = doctor.look_from_here("node b", elsewhere, [missing], {**mine, "torch": "0.1"})
+    assert not storage.fine and "is not the driver's" in storage.text
+    assert not data.fine and data.text.startswith("node b: data = ")
+    assert not versions.fine and versions.text == f"node b: torch {mine['torch']} (here 0.1)"
+
+
+def test_what_a_sweep_would_refuse_are_the_doctors_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    words = {"optuna_storage": "postgresql+psycopg://u:secret@127.0.0.1:1/x", "ray_address": "127.0.0.1:1"}
+    found = [finding for finding in doctor.examine(words) if not finding.fine]
+    assert [finding.what for finding in found] == ["optuna", "address"]
+    with pytest.raises(ConfigError) as first:
+        preflight.check(new_plan(words))
+    assert str(first.value) == found[0].text and "secret" not in found[0].text
 
 
 def test_settings_lists_every_setting_and_every_knob() -> None:
