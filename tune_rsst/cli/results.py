@@ -105,7 +105,7 @@ def report(
 ) -> None:
     """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
     from tune_rsst.report.page import write_report
-    from tune_rsst.report.sweep_figures import save_interactive, save_still
+    from tune_rsst.report.sweep_figures import save_figures
     from tune_rsst.report.trial_figures import save_trial
     from tune_rsst.storage import home
     from tune_rsst.storage.folder import Sweep
@@ -117,8 +117,7 @@ def report(
         raise ConfigError("to", to, "a file in a folder that exists")
     for trial in found.view.trials.values():
         save_trial(trial, folder.pictures / trial.trial)
-    save_still(found.view, folder.pictures)
-    save_interactive(found.view, folder.pictures)
+    save_figures(found.view, folder.pictures)
     print(f"report: {write_report(found, target)}\npictures: {folder.pictures}")
 
 

@@ -35,11 +35,7 @@ img { max-width: 100%; display: block; margin: 8px 0 } .note { color: #64748b } 
 
 
 def write_report(sweep: Sweep, path: Path) -> Path:
-    """Write the page to `path` and return it.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Write the page to `path` and return it."""
     with replaced(path) as new, new.open("w", encoding="utf-8") as file:
         for part in _page(sweep):
             file.write(part + "\n")

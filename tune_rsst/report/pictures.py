@@ -27,19 +27,14 @@ class BrokenOff(Exception):
 
 
 class Pictures:
-    """Draws pictures of one sweep, outside this process, as long as `go_on()`, which is asked a few times a second."""
+    """Draws pictures of one sweep in a child process, which is stopped as soon as `go_on()` is false."""
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder = folder
         self.go_on: Callable[[], bool] = lambda: True
 
     def of_trials(self, trials: Sequence[str], timeout_s: float = TIMEOUT_S) -> dict[str, list[Path]]:
-        """Paths by trial.
-
-        Raises:
-            BrokenOff: not `go_on`.
-            RuntimeError: drawing failed; one line.
-        """
+        """Paths by trial; errors as in `of_sweep`."""
         self._draw(list(trials), timeout_s)
         return {trial: sorted((self._folder.pictures / trial).glob("*.png")) for trial in trials}
 
@@ -92,10 +87,9 @@ def main(words: Sequence[str]) -> None:
             save_trial(sweep.view.trials[trial], folder.pictures / trial)
     if "--sweep" in words:
         from tune_rsst.report.page import write_report
-        from tune_rsst.report.sweep_figures import save_interactive, save_still
+        from tune_rsst.report.sweep_figures import save_figures
 
-        save_still(sweep.view, folder.pictures)
-        save_interactive(sweep.view, folder.pictures)
+        save_figures(sweep.view, folder.pictures)
         write_report(replace(sweep, state="finished") if sweep.view.ended else sweep, folder.report)
 
 

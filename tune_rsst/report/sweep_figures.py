@@ -125,36 +125,18 @@ def still(view: SweepView) -> Iterator[tuple[str, Any]]:
     yield from _drawn(view, _still_front, _still_progress, "matplotlib")
 
 
-def save_still(view: SweepView, folder: Path) -> list[Path]:
-    """Write the PNG files into `folder` (made if missing) and return their paths.
-
-    Raises:
-        OSError: the disk is full or gone.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in still(view):
-        if not isinstance(figure, str):
-            paths.append(folder / f"{name}.png")
-            save(figure, paths[-1], bbox_inches="tight")
-    return paths
-
-
-def save_interactive(view: SweepView, folder: Path) -> list[Path]:
-    """Write an HTML file for each figure, with one plotly.min.js for all of them beside it; returns the HTML files."""
+def save_figures(view: SweepView, folder: Path) -> None:
+    """Write each figure into `folder`, which is made if missing, as PNG and as HTML, with one plotly.min.js for all."""
     from plotly.offline import get_plotlyjs
 
-    folder.mkdir(parents=True, exist_ok=True)
+    save(still(view), folder, bbox_inches="tight")
     if not (folder / PLOTLY).exists():
         with replaced(folder / PLOTLY) as new:
             new.write_text(get_plotlyjs(), encoding="utf-8")
-    paths = []
     for name, figure in interactive(view):
         if not isinstance(figure, str):
-            paths.append(folder / f"{name}.html")
-            with replaced(paths[-1]) as new:
+            with replaced(folder / f"{name}.html") as new:
                 figure.write_html(new, include_plotlyjs=PLOTLY)
-    return paths
 
 
 def _drawn(view: SweepView, front: Callable[..., Any], progress: Callable[..., Any], by: str) -> Iterator[Any]:

@@ -1,11 +1,11 @@
 """A trial's pictures: its rounds, its penalty, its layers; drawn from the ledger's view, as PNG.
 
-Comes in: a `TrialView`. Goes out: matplotlib figures by name, and files. Nothing here uses pyplot, so no state is kept.
+In: a `TrialView`. Out: matplotlib figures by name, and files. Nothing here uses pyplot, so no state is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +39,20 @@ def trial_figures(trial: TrialView) -> Iterator[tuple[str, Figure]]:
 
 
 def save_trial(trial: TrialView, folder: Path) -> list[Path]:
-    """Write the pictures of `trial` into `folder` (made if missing) and return their paths.
+    """Write the pictures of `trial` into `folder`, which is made if missing; returns their paths."""
+    return save(trial_figures(trial), folder)
 
-    Raises:
-        OSError: the disk is full or gone.
-    """
+
+def save(figures: Iterable[tuple[str, Figure | str]], folder: Path, **how: Any) -> list[Path]:
+    """Write those that are figures into `folder`, as NAME.png; `how` goes to matplotlib. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, figure in trial_figures(trial):
-        paths.append(folder / f"{name}.png")
-        save(figure, paths[-1])
+    for name, figure in figures:
+        if not isinstance(figure, str):
+            paths.append(folder / f"{name}.png")
+            with replaced(paths[-1]) as new:
+                figure.savefig(new, format="png", dpi=DPI, **how)
     return paths
-
-
-def save(figure: Figure, path: Path, **how: Any) -> None:
-    """Write `figure` as PNG; `how` goes to matplotlib."""
-    with replaced(path) as new:
-        figure.savefig(new, format="png", dpi=DPI, **how)
 
 
 def new_figure(width: float, height: float) -> Figure:

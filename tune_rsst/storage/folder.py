@@ -11,59 +11,40 @@ from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView
 
 
+class _Below:
+    """A path below the sweep's folder, as an attribute of `SweepFolder`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: SweepFolder, owner: type[SweepFolder]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """Paths of one sweep."""
 
     path: Path
 
+    ledger = _Below(LEDGER_NAME)
+    settings = _Below("settings.yaml")
+    trials = _Below("trials")
+    cursor = _Below("mlflow_cursor.json")
+    tune = _Below(".tune")
+    best = _Below("best.yaml")
+    best_model = _Below("best_model")
+    pictures = _Below("pictures")
+    report = _Below("report.html")
+    weights = _Below("weights")
+
     @property
     def name(self) -> str:
         return self.path.name
 
     @property
-    def ledger(self) -> Path:
-        return self.path / LEDGER_NAME
-
-    @property
-    def settings(self) -> Path:
-        return self.path / "settings.yaml"
-
-    @property
-    def trials(self) -> Path:
-        return self.path / "trials"
-
-    @property
-    def cursor(self) -> Path:
-        return self.path / "mlflow_cursor.json"
-
-    @property
     def study(self) -> str:
         return f"sqlite:///{self.path / 'optuna.db'}"
-
-    @property
-    def tune(self) -> Path:
-        return self.path / ".tune"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.yaml"
-
-    @property
-    def best_model(self) -> Path:
-        return self.path / "best_model"
-
-    @property
-    def pictures(self) -> Path:
-        return self.path / "pictures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights"
 
     def store(self, fingerprint: str) -> Path:
         return self.trials / fingerprint

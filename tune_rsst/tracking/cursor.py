@@ -1,8 +1,4 @@
-"""How far the uploader has come, and what the ledger holds beyond that.
-
-Comes in: the path of a ledger that somebody else is writing, and of the cursor file. Goes out: whole lines, each once,
-with the offset behind them; the cursor, stored atomically. A torn last line is not a line yet.
-"""
+"""How far the uploader has come. In: the path of the cursor file. Out: the cursor."""
 
 from __future__ import annotations
 
@@ -31,11 +27,7 @@ def load_cursor(path: Path) -> Cursor:
 
 
 def store_cursor(path: Path, cursor: Cursor) -> None:
-    """Replace the stored cursor; a crash leaves the old one or the new one.
-
-    Raises:
-        OSError: the disk is full or gone.
-    """
+    """Replace the stored cursor; a crash leaves the old one or the new one."""
     replace_json(path, asdict(cursor))
 
 

@@ -14,6 +14,7 @@ from tests.trainables import toy
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.trial import open_trial
 from trainables.storage.bucket import Bucket, StorageError
+from trainables.worker import trial_mirror
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
 
 ray_trainable = pytest.importorskip("trainables.worker.ray_trainable")
@@ -91,6 +92,16 @@ def test_the_results_come_to_a_place_that_has_no_store(bucket: Bucket, tmp_path:
     for file in ("model.safetensors", "architecture.json", "report.json"):
         assert (tmp_path / "b" / name / file).read_bytes() == (tmp_path / "a" / name / file).read_bytes()
     assert not list((tmp_path / "b" / name).glob(".*"))
+
+
+def test_the_report_comes_last_because_it_says_that_the_results_are_here(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "a", 3, mirror(bucket, tmp_path / "a"))
+    published: list[str] = []
+    monkeypatch.setattr(trial_mirror, "publish", lambda new, path: published.append(path.name))
+    assert mirror(bucket, tmp_path / "b").fetch_results()
+    assert len(published) >= 3 and published[-1] == "report.json"
 
 
 def test_an_upload_that_was_broken_off_is_no_checkpoint(bucket: Bucket, tmp_path: Path) -> None:

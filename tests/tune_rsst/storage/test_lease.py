@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.s3_server import BUCKET, S3Server
-from trainables.storage.bucket import Bucket
+from trainables.storage.bucket import Bucket, Found, StorageError
 from tune_rsst.ledger.lock import SweepBusy
 from tune_rsst.storage import lease as leases
 from tune_rsst.storage.lease import LEASE_KEY, Lease
@@ -107,6 +107,31 @@ def test_whoever_loses_it_hears_so(bucket: Bucket, monkeypatch: pytest.MonkeyPat
     assert told == ["a driver on other (process 7) has taken this sweep over"]
     first.release()
     assert bucket.read(LEASE_KEY) is not None, "it is the other's now"
+
+
+def test_it_is_looked_at_again_where_the_storage_was_away_just_after_another_had_written(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.2)
+    told: list[str] = []
+    first = lease(bucket, "/a/sweep", told)
+    first.acquire(print)
+    away, real = [2], Bucket.find
+
+    def find(self: Bucket, key: str) -> Found | None:
+        if away[0] > 0:
+            away[0] -= 1
+            raise StorageError("storage = s3://research: gone")
+        return real(self, key)
+
+    monkeypatch.setattr(Bucket, "find", find)
+    bucket.write(LEASE_KEY, b'{"host": "other", "pid": 7}')
+    deadline = time.monotonic() + 20
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert told == ["a driver on other (process 7) has taken this sweep over"], "and said once"
+    first.release()
 
 
 def test_damaged_it_is_waited_for_like_any_other(bucket: Bucket) -> None:
