@@ -16,7 +16,7 @@ from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.vit import NAMED
 from trainables.rsst.size import cost
-from tune_rsst.search.spaces import RandomSuggest, Space, find, samples
+from tune_rsst.search.spaces import Space, find, samples
 from tune_rsst.settings import settings as config
 from tune_rsst.settings import written
 
@@ -72,7 +72,8 @@ def test_spaces_follow_what_the_user_fixes(
     name: str, seed: int, epochs: int, target: float, arch: str, dataset: str
 ) -> None:
     given_knobs = {"epochs": epochs, "target_density": target, "arch": arch, "dataset": dataset}
-    draw = find(name).draw(RandomSuggest(seed), given_knobs)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+    draw = find(name).draw(trial, given_knobs)
     found = RSSTConfig.from_knobs(draw.knobs)
     assert not set(draw.params) & set(given_knobs)
     assert (found.epochs, found.arch, found.dataset) == (epochs, arch, dataset) and found.warmup <= epochs
@@ -99,12 +100,10 @@ def test_distributions_never_change_between_trials_and_a_bare_optuna_trial_will_
 
 def test_the_guides_values_are_in_range() -> None:
     for name, guide in (("scratch", {"lr": 1e-3, "warmup": 40}), ("pretrained", {"lr": 5e-4, "warmup": 20})):
-        suggest = RandomSuggest(0)
-        find(name).draw(suggest, fixed_of(name))
+        draw, _ = next(samples(find(name), fixed_of(name), 1))
         guide |= {"rate": 0.15, "reg_granularity_prune": 0.3}
         for parameter, value in guide.items():
-            _, low, high, *_ = suggest.ranges[parameter]
-            assert low <= value <= high
+            assert draw.ranges[parameter].low <= value <= draw.ranges[parameter].high
 
 
 def test_init_compare_gives_each_start_its_own_ranges_and_weights_only_to_those_that_want_them() -> None:
@@ -119,9 +118,8 @@ def test_init_compare_gives_each_start_its_own_ranges_and_weights_only_to_those_
 
 def test_l2_has_a_range_of_its_own() -> None:
     for form, widest in (("normalized", 2.0), ("l2", 30.0)):
-        suggest = RandomSuggest(0)
-        find("penalty").draw(suggest, fixed_of("penalty", f"penalty_form={form}"))
-        assert suggest.ranges["reg_granularity_prune"][2] == widest
+        draw, _ = next(samples(find("penalty"), fixed_of("penalty", f"penalty_form={form}"), 1))
+        assert draw.ranges["reg_granularity_prune"].high == widest
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "digits"])

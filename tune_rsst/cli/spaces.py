@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,10 +22,11 @@ from trainables.text import short
 from tune_rsst.results import columns as columns_module
 from tune_rsst.results import table
 from tune_rsst.search import spaces
-from tune_rsst.search.spaces import Draw, RandomSuggest, Space, find, samples
+from tune_rsst.search.spaces import Draw, find, samples
 from tune_rsst.settings import rules
 from tune_rsst.settings import settings as config
 
+SHOW_RANGES = 20  # draws, so that ranges that depend on a choice are shown as well
 HERE = {
     "epochs": "at most, without early stopping",
     "params": "parameters at the end",
@@ -51,14 +53,14 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     settings = config.resolve({**given, "space": address})
     rules.check(settings)
     space, fixed = spaces.sized(space, settings), settings.fixed_in_trials
-    drawn = list(samples(space, fixed, count))
+    drawn = list(samples(space, fixed, max(count, SHOW_RANGES)))
     words = inspect.getdoc(find(address).function) or "(no description)"
     console.print(words, highlight=False, soft_wrap=True, markup=False)
     console.print()
-    for name, shown in _ranges(space, fixed).items():
-        console.print(f"  {name:24}{shown}", highlight=False, soft_wrap=True, markup=False)
+    for name, found in spaces.ranges(space, [draw for draw, _ in drawn]).items():
+        console.print(f"  {name:24}{_range(found)}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"\n[i]{count} trials drawn at random[/i]", highlight=False)
-    _print_draws(console, drawn)
+    _print_draws(console, drawn[:count])
 
 
 def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None:
@@ -91,20 +93,13 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     table.print_fitting(console, fitted, said)
 
 
-def _ranges(space: Space, fixed: Mapping[str, Any]) -> dict[str, str]:
-    """Parameter → its range in words, over several draws, so that dependent parameters show too."""
-    found: dict[str, str] = {}
-    for seed in range(20):
-        suggest = RandomSuggest(seed)
-        space.draw(suggest, fixed)
-        for name, (kind, *values) in suggest.ranges.items():
-            if kind == "categorical":
-                found[name] = "one of " + ", ".join(map(str, values))
-            else:
-                low, high, step, log = values
-                scale = ", log scale" if log else f", step {step:g}" if step not in (None, 1) else ""
-                found[name] = f"{'whole number ' if kind == 'int' else ''}{low:g} to {high:g}{scale}"
-    return found
+def _range(found: Any) -> str:
+    """An Optuna distribution in words."""
+    if isinstance(found, CategoricalDistribution):
+        return "one of " + ", ".join(map(str, found.choices))
+    whole = "whole number " if isinstance(found, IntDistribution) else ""
+    scale = ", log scale" if found.log else f", step {found.step:g}" if found.step not in (None, 1) else ""
+    return f"{whole}{found.low:g} to {found.high:g}{scale}"
 
 
 def setting_lines() -> list[str]:
@@ -135,7 +130,7 @@ def setting_lines() -> list[str]:
 
 def _knobs_heading(space: str) -> str:
     """What is true of all knobs, and what the default space makes of them."""
-    draw = find(space).draw(RandomSuggest(0), {})
+    draw, _ = next(samples(find(space), {}, 1))
     own = ", ".join(f"{name}={value}" for name, value in draw.knobs.items() if name not in draw.params)
     return (
         "Knobs of a trial. Given here they are fixed, and leave the search. Else the space fixes or searches some\n"

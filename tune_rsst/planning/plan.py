@@ -81,7 +81,7 @@ def checked(
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
-    spaces.check_parameters(space, drawn)
+    spaces.ranges(space, drawn)
     refuse_unsuitable_data(draws)
     refuse_what_is_no_model(draws)
     settings = config.with_checked_knobs(settings, draws[0].knobs())
@@ -89,7 +89,7 @@ def checked(
     weights.look_for(draws)
     starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in draws}))
     study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
-    digest = space.digest()
+    digest = spaces.digest(drawn, settings.fixed)
     return Plan(settings, space, digest, conditional, folder, weights, sweep, note, draws=draws, starts=starts)
 
 

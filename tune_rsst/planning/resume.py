@@ -13,6 +13,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.ledger.view import SweepView, data_key
 from tune_rsst.planning.plan import Finished, Plan, addresses_of, ask_again_for_passwords, checked
+from tune_rsst.search import spaces
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings import addresses
 from tune_rsst.settings import settings as config
@@ -118,7 +119,7 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
     plan = checked(settings, folder, weights=weights, sweep=sweep, note="\n".join(said) or None)
     old, new = {**view.settings, "name": folder.name}, plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
-    if plan.space_digest != view.start["space_digest"]:
+    if not _gives_the_same(plan, view):
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
     if changed:
         hint = "leave these out, or start a new sweep without --resume"
@@ -129,6 +130,15 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
         )
     _refuse_other_data(view, plan.settings, "data" in written)
     return plan
+
+
+def _gives_the_same(plan: Plan, view: SweepView) -> bool:
+    """Whether the space is the one that the sweep began with; by its trials where an old ledger has another digest."""
+    began_with = str(view.start["space_digest"])
+    if began_with.startswith(spaces.DIGEST_OF_RANGES):
+        return plan.space_digest == began_with
+    fixed = plan.settings.fixed_in_trials
+    return all(spaces.still_gives(plan.space, fixed, t.params, t.distributions) for t in view.trials.values())
 
 
 def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:

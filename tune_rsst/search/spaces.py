@@ -1,7 +1,8 @@
-"""Finds a search space, fixes knobs in it, draws from it, and checks that what it gives can be trained.
+"""Finds a search space, fixes knobs in it, draws from it, and checks that its trials can be trained.
 
-Comes in: a space's name or address, fixed knobs, something that suggests. Goes out: searched parameters and all knobs
-of a trial; a digest of the space's behaviour, by which a resume notices that it was changed.
+In: a space's name or address, fixed knobs, an Optuna trial.
+Out: searched parameters and all knobs of a trial; the ranges and a digest of the space, by which a resume notices that
+the space was changed.
 """
 
 from __future__ import annotations
@@ -11,32 +12,40 @@ import importlib
 import importlib.util
 import inspect
 import json
-import math
-import random
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
+
 from search_spaces import SPACES
 from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
 
-# Together with the first trial at most 40: a space may be slow, and the user waits.
-VALIDATION_DRAWS = 23
-DIGEST_DRAWS = 16
+# Together with the first trial 40: a space may be slow, and the user waits.
+VALIDATION_DRAWS = 39
+DIGEST_OF_RANGES = "ranges1:"
+MANY_VALUES = 8
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a space gave once: the searched parameters, every knob of the trial, and the ranges of a random draw."""
+    """What a space gave once: the searched parameters with their ranges, and every knob of the trial."""
 
     params: dict[str, Any]
     knobs: dict[str, Any]
-    ranges: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    ranges: dict[str, BaseDistribution] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,37 +74,6 @@ class Suggestions:
         return self.params[name]
 
 
-@dataclass
-class RandomSuggest:
-    """Uniform draws with a seed of their own; needs no Optuna. `ranges` records what was asked for."""
-
-    seed: int
-    ranges: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        self.ranges[name] = ("float", low, high, step, log)
-        if step:
-            return low + step * self._random.randint(0, int((high - low) / step + 1e-9))
-        if log:
-            return math.exp(self._random.uniform(math.log(low), math.log(high)))
-        return self._random.uniform(low, high)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self.ranges[name] = ("int", low, high, step, log)
-        if log:
-            return min(high, int(math.exp(self._random.uniform(math.log(low), math.log(high + 1)))))
-        return low + step * self._random.randint(0, (high - low) // step)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self.ranges[name] = ("categorical", *choices)
-        return self._random.choice(list(choices))
-
-
 @dataclass(frozen=True)
 class Space:
     """A search space that was found: its address, and the function."""
@@ -119,28 +97,56 @@ class Space:
         knobs = {**given, **fixed}
         if "pretrained" in suggestions.params and not given.get("pretrained"):
             knobs["weights"] = None  # the sweep's weights are for the trials that start from them
-        return Draw(dict(suggestions.params), knobs, getattr(trial, "ranges", {}))
-
-    def digest(self) -> str:
-        """16 hex digits over ranges and knobs that seeded draws show; comments and names do not matter."""
-        seen = []
-        for seed in range(DIGEST_DRAWS):
-            draw = self.draw(RandomSuggest(seed), {})
-            seen.append([draw.ranges, {k: v for k, v in draw.knobs.items() if k not in draw.params}])
-        return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return Draw(dict(suggestions.params), knobs, dict(trial.distributions))
 
 
-def check_parameters(space: Space, drawn: Iterable[Draw]) -> None:
-    """Refuse parameters that Optuna or MLflow would refuse later, in the middle of the sweep."""
-    known: dict[str, tuple[Any, ...]] = {}
+def ranges(space: Space, drawn: Iterable[Draw]) -> dict[str, BaseDistribution]:
+    """The range of every parameter that `drawn` shows, those that depend on a choice too.
+
+    Refuses parameters that Optuna or MLflow would refuse later, in the middle of the sweep.
+    """
+    found: dict[str, BaseDistribution] = {}
     for draw in drawn:
-        for name, (kind, *details) in draw.ranges.items():
+        for name, distribution in draw.ranges.items():
             if not re.fullmatch(r"[\w.-][\w ./-]*", name):
                 raise ConfigError("space", space.address, "names of letters, digits, _ . and -", f"it has {name!r}")
-            shape = (kind, *details) if kind == "categorical" else (kind, details[-1])
-            if known.setdefault(name, shape) != shape:
+            try:
+                check_distribution_compatibility(found.setdefault(name, distribution), distribution)
+            except ValueError:
                 hint = f"{name} has other choices, or another kind or scale, in some trials: give it a name of its own"
-                raise ConfigError("space", space.address, "one set of choices for each parameter's name", hint)
+                valid = "one set of choices for each parameter's name"
+                raise ConfigError("space", space.address, valid, hint) from None
+    return found
+
+
+def digest(drawn: Iterable[Draw], fixed: Mapping[str, Any]) -> str:
+    """A mark and 16 hex digits over the ranges in `drawn` and the values that the space itself gives to knobs.
+
+    Comments, names and the drawn values do not matter. A knob with many values is computed from drawn ones: only its
+    name counts, so that a sampler that draws other values gives the same digest.
+    """
+    seen: dict[str, set[str]] = {}
+    for draw in drawn:
+        for name, distribution in draw.ranges.items():
+            seen.setdefault(f"range {name}", set()).add(distribution_to_json(distribution))
+        for name in draw.knobs.keys() - draw.params.keys() - fixed.keys():
+            seen.setdefault(f"knob {name}", set()).add(json.dumps(draw.knobs[name], default=str))
+    behaviour = {name: sorted(values) if len(values) <= MANY_VALUES else "many" for name, values in seen.items()}
+    text = json.dumps(behaviour, sort_keys=True)
+    return DIGEST_OF_RANGES + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def still_gives(
+    space: Space, fixed: Mapping[str, Any], params: Mapping[str, Any], distributions: Mapping[str, str]
+) -> bool:
+    """Whether the space, answered with the `params` of a recorded trial, asks for the same ranges as it did then."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's, about a value out of its range
+            draw = space.draw(optuna.trial.FixedTrial(dict(params)), fixed)
+    except ConfigError:  # it asks for a parameter that the trial does not have
+        return False
+    return draw.ranges == {name: json_to_distribution(text) for name, text in distributions.items()}
 
 
 def find(address: str) -> Space:
@@ -173,7 +179,7 @@ def _load(address: str, place: str) -> Any:
         path = Path(place).expanduser().resolve()
         spec = importlib.util.spec_from_file_location(f"tune_rsst_space_{path.stem}", path)
         if spec is None or spec.loader is None:
-            raise ImportError("it is no Python file")
+            raise ImportError("not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
@@ -186,15 +192,17 @@ def _load(address: str, place: str) -> Any:
 
 
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:
-    """`count` seeded draws, each with the trial that it is."""
-    for seed in range(count):
-        draw = space.draw(RandomSuggest(seed), fixed)
+    """`count` seeded draws at random, each with the trial that it is."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for seed in range(count):  # a study each: one study would refuse a parameter with other choices, without its name
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+        draw = space.draw(study.ask(), fixed)
         yield draw, RSSTConfig.from_knobs(draw.knobs)
 
 
 @dataclass(frozen=True)
 class SizedSpace:
-    """A space with the final size searched beside it; the trial's own `target_density` wins."""
+    """A space with the final size as one more parameter; the space's own `target_density` wins."""
 
     function: Any
     least: float

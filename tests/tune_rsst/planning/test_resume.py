@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,12 @@ def planned(*words: str, name: str | None = None, flag: bool = False) -> plan.Pl
     return begin.make_plan(written.given(None, words), name, flag)
 
 
-def begun(folder: SweepFolder, *words: str, reports: int | None = None) -> FakeSweep:
+def begun(folder: SweepFolder, *words: str, reports: int | None = None, space_digest: str | None = None) -> FakeSweep:
     """A sweep over the digits space, trained by formulas: to its end, or killed after some reports."""
     made = planned("trials=4", *words, name=folder.name)
     sweep = FakeSweep(folder.path, made.space, made.settings)
-    sweep.driver.record(
-        "sweep_started", name=folder.name, settings=made.settings.flat(), space_digest=made.space_digest
-    )
+    digest = space_digest or made.space_digest
+    sweep.driver.record("sweep_started", name=folder.name, settings=made.settings.flat(), space_digest=digest)
     sweep.run(reports=reports)
     if sweep.driver.complete:
         sweep.driver.record("sweep_ended")
@@ -187,6 +187,35 @@ def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepF
     with pytest.raises(ConfigError, match=r"lr \("):
         planned("resume=must", "lr=0.1", name="fake")
     assert isinstance(planned("resume=must", "trials=4", name="fake"), Finished)
+
+
+@pytest.mark.parametrize("digest", [None, "0123456789abcdef"], ids=["of ranges", "of draws, as old ledgers have it"])
+def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str | None
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # else a text of the same length and second is not read again
+    mine = tmp_path / "mine.py"
+    text = """def space(trial):
+    optimizer = trial.suggest_categorical("optimizer", ["adamw", "sgd"])
+    knobs = {"dataset": "digits", "epochs": 2, "warmup": 0, "rate": 0.4, "optimizer": optimizer}
+    if optimizer == "sgd":
+        knobs["momentum"] = trial.suggest_float("momentum", 0.5, 0.9)
+    return {**knobs, "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
+"""
+    mine.write_text(text)
+    sweep = begun(folder, f"space={mine}:space", "seed=2", reports=9, space_digest=digest)
+    assert any("momentum" in trial.params for trial in sweep.view.trials.values())
+    mine.write_text(f"# the same\n{text}")
+    assert planned(flag=True).resumes
+    for changed in (
+        text.replace("1e-3", "2e-3"),
+        text.replace("0.9)", "0.8)"),
+        text.replace('["adamw", ', "["),
+        text.replace('"momentum", 0.5', '"other", 0.5'),
+    ):
+        mine.write_text(changed)
+        with pytest.raises(ConfigError, match=r"it differs in space \(.*gives other trials than it did"):
+            planned(flag=True)
 
 
 def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:

@@ -7,7 +7,7 @@ import pytest
 from trainables.rsst.config import ConfigError
 from trainables.storage import secrets
 from tune_rsst.planning.begin import make_plan
-from tune_rsst.search.spaces import RandomSuggest, Space, find
+from tune_rsst.search.spaces import Space, digest, find, samples
 from tune_rsst.settings import addresses, written
 from tune_rsst.storage import home
 
@@ -81,7 +81,7 @@ def test_the_file_is_overridden_by_the_words_and_knobs_are_fixed_in_the_search(t
     made = plan("trials=7", file=file)
     assert (made.settings.trials, made.settings.sampler, made.settings.rungs) == (7, "random", (0.5,))
     assert made.settings.fixed["lr"] == 0.001
-    draw = made.space.draw(RandomSuggest(0), made.settings.fixed)
+    draw, _ = next(samples(made.space, made.settings.fixed, 1))
     assert "lr" not in draw.params and draw.knobs["lr"] == 0.001
 
 
@@ -209,8 +209,42 @@ def test_the_digest_sees_ranges_and_knobs_not_names() -> None:
     def other_knob(trial):
         return {"dataset": "digits", "epochs": 3, "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
 
-    digests = [Space("x", function).digest() for function in (one, same, wider, other_knob)]
+    def sometimes(trial):
+        knobs = one(trial)
+        if trial.suggest_categorical("optimizer", ["adamw", "sgd"]) == "sgd":
+            knobs["momentum"] = trial.suggest_float("momentum", 0.5, highest)
+        return knobs
+
+    def of(function, skip: int = 0) -> str:
+        drawn = [draw for draw, _ in samples(Space("x", function), {}, 40 + skip)][skip:]
+        return digest(drawn, {})
+
+    digests = [of(function) for function in (one, same, wider, other_knob)]
     assert digests[0] == digests[1] and len(set(digests)) == 3
+    highest = 0.9
+    assert of(sometimes) == of(sometimes, skip=40), "other draws of one space give the same digest"
+    narrow = of(sometimes)
+    highest = 0.99
+    assert of(sometimes) != narrow, "a range that only some trials ask for counts"
+
+
+def test_a_value_that_is_computed_from_drawn_ones_does_not_make_the_digest_one_over_draws() -> None:
+    def computed(trial):
+        lr = trial.suggest_float("base_lr", 1e-4, 1e-3)
+        return {"dataset": "digits", "lr": 2 * lr}
+
+    drawn = [draw for draw, _ in samples(Space("x", computed), {}, 80)]
+    assert digest(drawn[:40], {}) == digest(drawn[40:], {})
+
+
+def test_fixed_knobs_do_not_count_in_the_digest() -> None:
+    def space(trial):
+        return {"dataset": "digits", "epochs": 3, "lr": trial.suggest_float("lr", 1e-4, 1e-3)}
+
+    def of(fixed: dict) -> str:
+        return digest([draw for draw, _ in samples(Space("x", space), fixed, 40)], fixed)
+
+    assert of({"data": "/a"}) == of({"data": "/b"}) != of({"epochs": 4})
 
 
 def test_passwords_are_not_written() -> None:
