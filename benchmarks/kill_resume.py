@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.event import Event
 from trainables.rsst.metrics import TIMES
 from trainables.rsst.trial import open_trial
 
@@ -49,9 +50,10 @@ def live(config: RSSTConfig, root: Path, diary: Path, every_s: float) -> None:
         open_trial(config, root, say=print, checkpoint_every_s=every_s) as trial,
     ):
         past = trial.history
-        rounds = sum(event["kind"] == "round" for event in past)
-        last = past[-1] if past else {"kind": "start", "round": 0, "epoch": 0}
-        place = (last["round"] + 1, 0) if last["kind"] in ("round", "final") else (last["round"], last["epoch"])
+        rounds = sum(event.kind == "round" for event in past)
+        last = past[-1] if past else Event("start", {"round": 0, "epoch": 0})
+        at, epoch = last.metrics["round"], last.metrics["epoch"]
+        place = (at + 1, 0) if last.kind in ("round", "final") else (at, epoch)
         print("open", rounds, *place, file=file, flush=True)
         for number, event in enumerate(trial.events()):
             if number >= len(past):

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from benchmarks._common import Progress, percent, table
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import PARTS, ImageData, image_data, load
-from trainables.rsst.experiment import Event, run
+from trainables.rsst.event import Event
+from trainables.rsst.experiment import run
 
 SOURCE = {"epochs": 40, "augment": "strong"}
 

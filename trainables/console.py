@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from trainables.first_epoch import first_epoch_check
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import describe
-from trainables.rsst.experiment import Event
+from trainables.rsst.event import Event
 from trainables.text import counted, duration, framed
 
 _PLAIN_EVERY_S = 15.0
@@ -57,18 +57,19 @@ class Console:
             event.metrics
         )
 
-    def go_on(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def go_on(self, history: Sequence[Event]) -> None:
         """Say where a former run of the trial stopped, if there was one; what it said stands in the log already."""
         if not history:
             return
-        self._init, last, c = history[0]["init_effective"], history[-1], self._config
-        if last["kind"] == "final":
+        last, c = history[-1], self._config
+        self._init = history[0].metrics["init_effective"]
+        if last.kind == "final":
             self.say("nothing is left to do: this run has finished before")
-            self._final(dict(last))
-        elif last["kind"] == "start":
+            self._final(last.metrics)
+        elif last.kind == "start":
             self.say(f"going on at round 1/{c.rounds}, before its first epoch · {self._init}")
         else:
-            stopped = f"round {last['round'] + 1}/{c.rounds}, epoch {last['epoch']}/{c.epochs}"
+            stopped = f"round {last.metrics['round'] + 1}/{c.rounds}, epoch {last.metrics['epoch']}/{c.epochs}"
             self.say(f"going on after {stopped} · {self._init}")
 
     def _start(self, m: dict[str, Any]) -> None:

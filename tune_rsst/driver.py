@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from trainables.rsst.event import Event
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
@@ -193,8 +194,7 @@ class Driver:
         for event in result.get("events", ()):
             if trial.state != UNFINISHED:
                 return True
-            metrics = {name: value for name, value in event.items() if name != "kind"}
-            self._take_event(trial, event["kind"], metrics)
+            self._take_event(trial, Event.from_json(event))
         if trial.state == UNFINISHED and result.get("failed"):
             self.end(trial, "failed", str(result["failed"]))
         return trial.state != UNFINISHED
@@ -220,9 +220,10 @@ class Driver:
                 f"sweep's first trials ({known}); put them back and resume"
             )
 
-    def _take_event(self, trial: TrialView, kind: str, metrics: dict[str, Any]) -> None:
-        if trial.knows(kind, metrics):
+    def _take_event(self, trial: TrialView, event: Event) -> None:
+        if trial.knows(event):
             return
+        kind, metrics = event.kind, event.metrics
         if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
             self.end(
                 trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})"

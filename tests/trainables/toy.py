@@ -17,7 +17,8 @@ from trainables.rsst import reports
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data import load
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.experiment import Event, run
+from trainables.rsst.event import Event
+from trainables.rsst.experiment import run
 from trainables.rsst.metrics import TIMES
 from trainables.rsst.model import vit
 from trainables.rsst.model.cost import Latency, gmacs

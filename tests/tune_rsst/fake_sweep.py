@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.event import Event
 from tune_rsst.driver import Driver
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.view import SweepView, TrialView
@@ -102,7 +103,7 @@ class FakeSweep:
                     return
                 event = alter(trial, next(stream))
                 made += 1
-                if event["kind"] == "round" and not trial.knows("round", event):
+                if event["kind"] == "round" and not trial.knows(Event.from_json(event)):
                     self.trained.append((trial.trial, event["round"]))
                 if self.driver.take({"trial_key": trial.trial, "events": [event], "done": event["kind"] == "final"}):
                     live.remove((trial, stream))

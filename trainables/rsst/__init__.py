@@ -4,6 +4,7 @@ experiment.py   the round loop: read this first
 trial.py        one trial with its state on disk: what single-GPU mode, Ray and the tests open
 running.py      the live model, optimizer and penalty
 state.py        a trial as a value
+event.py        one report of a trial
 metrics.py reports.py   the one list of what is reported; how reports are put together
 size.py measure.py   what a trial will cost: counted, and timed
 seeding.py      a seed for everything random

@@ -13,29 +13,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData
+from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.reports import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
 from trainables.rsst.training.epoch import TrialDiverged, train_epoch
 from trainables.rsst.training.evaluation import evaluate
-
-Metrics = dict[str, Any]
-Kind = Literal["start", "epoch", "round", "final"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """One report. `snapshot()` is the state right after it; call it before asking for the next event."""
-
-    kind: Kind
-    metrics: Metrics
-    snapshot: Callable[[], TrialState]
 
 
 def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) -> Iterator[Event]:
@@ -110,5 +97,6 @@ def end_round(trial: Running) -> Metrics:
 
 
 def _event(trial: Running, kind: Kind, metrics: Metrics) -> Event:
-    trial.history.append({"kind": kind, **metrics})
-    return Event(kind, metrics, trial.snapshot)
+    event = Event(kind, metrics, trial.snapshot)
+    trial.history.append(event)
+    return event

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Per = Literal["start", "epoch", "round", "final"]
+from trainables.rsst.event import Kind
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Metric:
     unit: str
     help: str
     form: str = ""
-    per: tuple[Per, ...] = ()
+    per: tuple[Kind, ...] = ()
     better: Literal["higher", "lower", ""] = ""
     label: str = ""
     column: str = ""
@@ -51,7 +51,7 @@ class Metric:
         return "" if value is None else format(value, self.form)
 
 
-_BOTH: tuple[Per, ...] = ("round", "final")
+_BOTH: tuple[Kind, ...] = ("round", "final")
 
 # fmt: off
 METRICS: Mapping[str, Metric] = {
@@ -132,6 +132,6 @@ def is_words(name: str) -> bool:
     return name in METRICS and METRICS[name].words
 
 
-def kept_per(event: Per) -> tuple[str, ...]:
+def kept_per(event: Kind) -> tuple[str, ...]:
     """Metrics whose value at each such event (start, epoch, round, final) is kept."""
     return tuple(name for name, metric in METRICS.items() if event in metric.per)

@@ -5,9 +5,10 @@ In: a running trial. Out: dicts of numbers by the names of metrics.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.model.cost import gmacs, latency, parameters
 from trainables.rsst.pruning.pruners import density
 from trainables.rsst.training.device import environment
@@ -46,7 +47,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
     removed_last = removal.after is not None and not trial.config.removes_first
     top1 = removal.after if removed_last else evaluate(trial.model, trial.images.val).top1
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
-    gaps = [abs(event["round_gap"]) for event in trial.history if event["kind"] == "round"]
+    gaps = [abs(past["round_gap"]) for past in of_kind(trial.history, "round")]
     one = latency(trial.model, arch.input_shape(), 1)
     many = latency(trial.model, arch.input_shape(), trial.config.batch_size)
     return {
@@ -72,16 +73,15 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "latency_iqr_ms": one.iqr_ms,
         "latency_batch_ms": many.median_ms,
         "latency_batch_iqr_ms": many.iqr_ms,
-        "seconds": sum(e["seconds"] for e in trial.history if e["kind"] == "epoch" and e["round"] == trial.round),
+        "seconds": sum(m["seconds"] for m in of_kind(trial.history, "epoch") if m["round"] == trial.round),
     }
 
 
 def final_metrics(trial: Running) -> dict[str, Any]:
     """The last round's report, the test accuracy of the final model, and where the trial came from."""
-    last = next(event for event in reversed(trial.history) if event["kind"] == "round")
     test = evaluate(trial.model, trial.images.test)
     return {
-        **{name: value for name, value in last.items() if name != "kind"},
+        **of_kind(trial.history, "round")[-1],
         "test_top1": test.top1,
         "test_loss": test.loss,
         "init_effective": trial.init["init_effective"],
@@ -91,21 +91,22 @@ def final_metrics(trial: Running) -> dict[str, Any]:
     }
 
 
-def report_of(config: RSSTConfig, history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def of_kind(events: Iterable[Event], kind: Kind) -> list[Metrics]:
+    """The metrics of all events of one kind, oldest first."""
+    return [event.metrics for event in events if event.kind == kind]
+
+
+def report_of(config: RSSTConfig, history: Sequence[Event]) -> dict[str, Any]:
     """report.json of a trial: config, fingerprint, start, rounds, epochs, and the final metrics when finished."""
-    by_kind: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "round": [], "final": []}
-    for event in history:
-        by_kind[event["kind"]].append({name: value for name, value in event.items() if name != "kind"})
-    start = by_kind["start"][-1] if by_kind["start"] else {}
-    final = by_kind["final"][-1] if by_kind["final"] else {}
+    start, final = ((of_kind(history, kind) or [{}])[-1] for kind in ("start", "final"))
     return {
         "config": config.knobs(),
         "fingerprint": config.fingerprint,
         "init_effective": start.get("init_effective"),
         "weights_digest": start.get("weights_digest"),
         "start": start,
-        "rounds": by_kind["round"],
-        "epochs": by_kind["epoch"],
+        "rounds": of_kind(history, "round"),
+        "epochs": of_kind(history, "epoch"),
         "test_top1": final.get("test_top1"),
         "final": final,
     }

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
+from trainables.rsst.event import Event
 from trainables.rsst.model.pretrained import initial_weights
 from trainables.rsst.model.vit import Architecture, architecture, build, built_with
 from trainables.rsst.pruning.compact import Units, Weights
@@ -52,7 +53,7 @@ class Running:
     doomed: Doomed = field(default_factory=Doomed)
     removal: Removal = field(default_factory=Removal)
     doomed_norm_start: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pruner = pruner_for(self.config.granularity)
@@ -93,7 +94,7 @@ class Running:
         units = Units.from_json(meta["doomed"]) if meta["doomed"] else None
         trial.doomed = Doomed(units, state.group("doomed"))
         trial.removal = Removal(**meta["removal"])
-        trial.history = [dict(event) for event in meta["history"]]
+        trial.history = [Event.from_json(event) for event in meta["history"]]
         trial._arm_penalty()
         trial.doomed_norm_start = meta["doomed_norm_start"]
         load_optimizer_tensors(trial.optimizer, model, state.group("optimizer"))
@@ -107,7 +108,7 @@ class Running:
     @property
     def finished(self) -> bool:
         """Whether the final event has been reported."""
-        return bool(self.history) and self.history[-1]["kind"] == "final"
+        return bool(self.history) and self.history[-1].kind == "final"
 
     def choose_doomed(self) -> None:
         """Score what round − 1 trained and choose what this round removes."""
@@ -182,7 +183,7 @@ class Running:
             "init": self.init,
             "removal": vars(self.removal).copy(),
             "doomed_norm_start": self.doomed_norm_start,
-            "history": [dict(event) for event in self.history],
+            "history": [event.to_json() for event in self.history],
             "data_digest": self.data_digest,
             "environment": environment(self.config, self.images.train.labels.device),
         }

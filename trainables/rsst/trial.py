@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData, load
-from trainables.rsst.experiment import Event, run
+from trainables.rsst.event import Event
+from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
 from trainables.rsst.model.vit import Architecture
 from trainables.rsst.pruning.compact import Units
@@ -43,9 +43,10 @@ class Trial:
         self._state = store.newest()
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Event]:
         """Events that the newest whole checkpoint holds, oldest first."""
-        return list(self._state.meta["history"]) if self._state else []
+        past = self._state.meta["history"] if self._state else ()
+        return [Event.from_json(event, self._replayed) for event in past]
 
     def events(self) -> Iterator[Event]:
         """All events from the start: replayed ones first, then live ones. A finished trial is only replayed.
@@ -56,8 +57,7 @@ class Trial:
         state = self._state
         if state is not None and state.finished:  # first: whoever stops at the final event must find the files
             self._write_results(state)
-        for past in self.history:
-            yield Event(past["kind"], {k: v for k, v in past.items() if k != "kind"}, self._replayed)
+        yield from self.history
         if state is not None and state.finished:
             return
         if state is not None:
@@ -88,7 +88,7 @@ class Trial:
 
     def _write_results(self, state: TrialState) -> None:
         export_state(state, self.folder)
-        replace_json(self.folder / "report.json", report_of(self.config, state.meta["history"]))
+        replace_json(self.folder / "report.json", report_of(self.config, self.history))
 
     def _warn_of_other_environment(self, state: TrialState) -> None:
         then, now = state.meta["environment"], environment(self.config, choose_device(self.config))

@@ -26,7 +26,7 @@ from ray import tune
 
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
-from trainables.rsst.experiment import Event
+from trainables.rsst.event import Event
 from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training.device import free_memory, is_out_of_memory
 from trainables.rsst.training.epoch import TrialDiverged
@@ -135,7 +135,7 @@ class RSSTTrainable(tune.Trainable):
             if event.kind == "final":
                 result["done"] = True
             if self._position > self._assignment["reported"]:
-                result["events"].append({"kind": event.kind, **event.metrics})
+                result["events"].append(event.to_json())
             if event.kind != "epoch" or (result["events"] and time.monotonic() - began >= MIN_STEP_S):
                 return
         result["done"] = True
@@ -149,7 +149,7 @@ class RSSTTrainable(tune.Trainable):
             self._events = self._trial.events()
             self._busy_since = None
             node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-            there = max((event.get("epochs_trained", 0) for event in self._trial.history), default=0)
+            there = max((event.metrics.get("epochs_trained", 0) for event in self._trial.history), default=0)
             self._watch_the_machine()
             self._placed = {"host": socket.gethostname(), "node": node[:NODE_DIGITS], "epochs_there": there}
         return self._events

@@ -12,22 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.rsst.config import KNOBS
+from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
 
 UNFINISHED = "running"
-ENDED_STATES = ("finished", "stopped", "failed")
-EventKey = tuple[str, int, int]
 ORIGIN = kept_per("start")  # what a trial started from, known before its first round
 
 
 def trial_key(number: int) -> str:
     """ "t0007": the trial's id everywhere; the number is Optuna's."""
     return f"t{number:04d}"
-
-
-def key(kind: str, metrics: Mapping[str, Any]) -> EventKey:
-    """What makes a core event the only one of its kind in its trial."""
-    return kind, int(metrics.get("round", -1)), int(metrics.get("epoch", -1))
 
 
 def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -46,12 +40,11 @@ class TrialView:
     knobs: dict[str, Any]
     fingerprint: str
     rounds: int
-    suggested_at: float
     state: str = UNFINISHED
     reason: str | None = None
     rung: int | None = None
     ended_at: float | None = None
-    seen: set[EventKey] = field(default_factory=set)
+    seen: set[tuple[str, int, int]] = field(default_factory=set)
     round_events: list[dict[str, Any]] = field(default_factory=list)
     last_epoch: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -80,16 +73,16 @@ class TrialView:
             found.setdefault("round", self.last_epoch["round"])
         return found
 
-    def knows(self, kind: str, metrics: Mapping[str, Any]) -> bool:
+    def knows(self, event: Event) -> bool:
         """Whether this core event is in the ledger already."""
-        return key(kind, metrics) in self.seen
+        return event.key in self.seen
 
-    def apply_report(self, kind: str, metrics: dict[str, Any]) -> bool:
+    def apply_report(self, event: Event) -> bool:
         """Take one core event in. False when it was known already."""
-        event = key(kind, metrics)
-        if event in self.seen:
+        key, kind, metrics = event.key, event.kind, event.metrics
+        if key in self.seen:
             return False
-        self.seen.add(event)
+        self.seen.add(key)
         if kind == "start":
             self.origin = {name: metrics[name] for name in ORIGIN if name in metrics}
         elif kind == "epoch":
@@ -115,7 +108,6 @@ class SweepView:
     ended: bool = False
     started_at: float = 0.0
     updated_at: float = 0.0
-    active_s: float = 0.0
 
     @classmethod
     def of(cls, events: Iterable[dict[str, Any]]) -> SweepView:
@@ -128,12 +120,10 @@ class SweepView:
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take one ledger event in. Kinds that a later version may add are passed over."""
         kind, now = event["event"], float(event["time"])
-        if kind not in ("resumed", "sweep_started") and self.updated_at:
-            self.active_s += max(0.0, now - self.updated_at)
         self.updated_at = now
         if kind == "sweep_started":
             self.name, self.settings, self.start, self.started_at = event["name"], event["settings"], dict(event), now
-            self.former = {record["trial"]: _former(record, now) for record in event.get("warm_start", ())}
+            self.former = {record["trial"]: _former(record) for record in event.get("warm_start", ())}
         elif kind == "suggested":
             self.trials[event["trial"]] = TrialView(
                 trial=event["trial"],
@@ -143,11 +133,10 @@ class SweepView:
                 knobs=event["knobs"],
                 fingerprint=event["fingerprint"],
                 rounds=event["rounds"],
-                suggested_at=now,
                 sampler=event.get("sampler", {}),
             )
         elif kind == "reported":
-            self.trials[event["trial"]].apply_report(event["kind"], event["metrics"])
+            self.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
         elif kind == "ended":
             trial = self.trials[event["trial"]]
             trial.state, trial.reason, trial.rung, trial.ended_at = event["state"], event["reason"], event["rung"], now
@@ -190,9 +179,9 @@ class SweepView:
         return sum(t.state == state for t in self.trials.values())
 
 
-def _former(record: Mapping[str, Any], now: float) -> TrialView:
+def _former(record: Mapping[str, Any]) -> TrialView:
     """A trial of an earlier sweep, as tune_rsst/planning/warm_start.py recorded it."""
     names = ("trial", "number", "params", "distributions", "fingerprint")
-    trial = TrialView(**{name: record[name] for name in names}, knobs={}, rounds=0, suggested_at=now)
+    trial = TrialView(**{name: record[name] for name in names}, knobs={}, rounds=0)
     trial.state, trial.final = "finished", dict(record["metrics"])
     return trial

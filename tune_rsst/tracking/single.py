@@ -15,30 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.event import Event
 from trainables.storage.locks import is_held
 from tune_rsst.ledger.provenance import origin
 from tune_rsst.results.commands import rerun_command
 from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, tags_of, text
 
-Events = list[dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class SingleRun:
-    """A run as far as its folder shows it; `events` are the core's, in order, each with its kind.
-
-    `alive`: a process holds its lock.
-    """
+    """A run as far as its folder shows it; `events` in order; `alive`: a process holds its lock."""
 
     folder: Path
     config: RSSTConfig
-    events: Events
+    events: list[Event]
     alive: bool
 
     @property
     def state(self) -> str:
         """finished, running, or interrupted: it can be resumed."""
-        if any(event["kind"] == "final" for event in self.events):
+        if any(event.kind == "final" for event in self.events):
             return "finished"
         return "running" if self.alive else "interrupted"
 
@@ -63,25 +59,22 @@ def read(save_dir: Path) -> SingleRun:
     return SingleRun(folder, config, _of_checkpoint(store), alive)
 
 
-def _of_report(report: Mapping[str, Any]) -> Events:
-    found = [{"kind": "start", **report["start"]}] if report["start"] else []
-    by_round: dict[int, Events] = {}
-    for event in report["epochs"]:
-        by_round.setdefault(event["round"], []).append({"kind": "epoch", **event})
-    for event in report["rounds"]:
-        by_round.setdefault(event["round"], []).append({"kind": "round", **event})
-    found += [event for number in sorted(by_round) for event in by_round[number]]
-    return found + ([{"kind": "final", **report["final"]}] if report["final"] else [])
+def _of_report(report: Mapping[str, Any]) -> list[Event]:
+    epochs = [Event("epoch", metrics) for metrics in report["epochs"]]
+    rounds = [Event("round", metrics) for metrics in report["rounds"]]
+    found = [Event("start", report["start"])] if report["start"] else []
+    found += sorted((*epochs, *rounds), key=lambda event: event.metrics["round"])
+    return found + ([Event("final", report["final"])] if report["final"] else [])
 
 
-def _of_checkpoint(store: Path) -> Events:
+def _of_checkpoint(store: Path) -> list[Event]:
     """The history of the newest checkpoint; empty before the first. A folder that vanishes meanwhile is passed over."""
     for folder in sorted(store.glob("r[0-9]*"), reverse=True):
         try:
             history = json.loads((folder / "state.json").read_text(encoding="utf-8"))["history"]
         except (OSError, ValueError, KeyError):
             continue
-        return list(history)
+        return [Event.from_json(event) for event in history]
     return []
 
 
@@ -111,19 +104,19 @@ class SinglePlan:
         write.tags |= {"save_dir": text(run.folder), "mlflow.note.content": self._note()}
         write.tags |= {name: text(value) for name, value in origin().items() if name == "host"}
         for event in run.events:
-            write.tags |= tags_of(event)
+            write.tags |= tags_of(event.metrics)
         ms = begun_ms
         for number, (ms, event) in enumerate(self._timed(begun_ms)):
             if number >= done:
-                write.points += points_of(event["kind"], event, ms)
+                write.points += points_of(event, ms)
         write.status = SWEEP_STATUS[run.state]
         write.end_ms = None if run.state == "running" else ms
         return write
 
-    def _timed(self, begun_ms: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _timed(self, begun_ms: int) -> Iterator[tuple[int, Event]]:
         seconds = 0.0
         for event in self.run.events:
-            seconds += float(event.get("seconds", 0.0)) if event["kind"] == "epoch" else 0.0
+            seconds += float(event.metrics.get("seconds", 0.0)) if event.kind == "epoch" else 0.0
             yield begun_ms + round(1000 * seconds), event
 
     def _note(self) -> str:

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.rsst.metrics import METRICS, Per, kept_per
+from trainables.rsst.event import Event
+from trainables.rsst.metrics import METRICS, kept_per
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import at_target, pareto_front, ranking
@@ -68,10 +69,10 @@ def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int,
     return [(into + name, value, ms, step) for name, value in values if value is not None]
 
 
-def points_of(kind: Per, metrics: Mapping[str, Any], ms: int) -> list[Point]:
+def points_of(event: Event, ms: int) -> list[Point]:
     """What a trial's event adds to its curves and final values."""
-    step = {"epoch": "epochs_trained", "round": "round"}.get(kind, "")
-    return points(kept_per(kind), metrics, ms, int(metrics.get(step, 0)), "final/" if kind == "final" else "")
+    step = event.metrics.get({"epoch": "epochs_trained", "round": "round"}.get(event.kind, ""), 0)
+    return points(kept_per(event.kind), event.metrics, ms, int(step), "final/" if event.kind == "final" else "")
 
 
 def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -131,7 +132,7 @@ class RunWrites:
             case "suggested":
                 self._suggested(event, ms)
             case "reported" if not known:
-                self._reported(event["trial"], event["kind"], event["metrics"], ms)
+                self._reported(event["trial"], Event(event["kind"], event["metrics"]), ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
             case "reopened":
@@ -150,7 +151,7 @@ class RunWrites:
                 self._sweep_best(ms)
 
     def _is_known(self, report: Mapping[str, Any]) -> bool:
-        return self.view.trials[report["trial"]].knows(report["kind"], report["metrics"])
+        return self.view.trials[report["trial"]].knows(Event(report["kind"], report["metrics"]))
 
     def interrupted(self) -> None:
         """The ledger ends without an end, and nobody is writing it: the sweep was killed."""
@@ -180,9 +181,9 @@ class RunWrites:
         write.status, write.end_ms = "RUNNING", None
         self._touched.add(trial)
 
-    def _reported(self, trial: str, kind: Per, metrics: Mapping[str, Any], ms: int) -> None:
-        write = self._write(trial)
-        write.points += points_of(kind, metrics, ms)
+    def _reported(self, trial: str, event: Event, ms: int) -> None:
+        write, kind, metrics = self._write(trial), event.kind, event.metrics
+        write.points += points_of(event, ms)
         write.tags |= tags_of(metrics)
         write.params |= {name: text(metrics[name]) for name in START_PARAMS if metrics.get(name) is not None}
         self._epochs += kind == "epoch"
@@ -215,7 +216,7 @@ class RunWrites:
         if trial.reason:
             write.tags["reason"] = text(trial.reason)[:MAX_TAG]
         if trial.state == "stopped":
-            write.points += points_of("final", trial.metrics, ms)
+            write.points += points_of(Event("final", trial.metrics), ms)
         self._touched.update((name, PARENT))
         self._ended += 1
         self._count[trial.state] += 1

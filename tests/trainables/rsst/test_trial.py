@@ -18,7 +18,7 @@ from trainables.rsst import experiment, trial
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.experiment import Event
+from trainables.rsst.event import Event
 from trainables.rsst.metrics import METRICS, kept_per
 from trainables.rsst.model.saved import load_pruned
 from trainables.rsst.running import Running

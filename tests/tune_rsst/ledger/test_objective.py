@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from tests.tune_rsst.fake_sweep import FakeSweep, tiny
 from trainables.rsst.config import ConfigError
+from trainables.rsst.event import Event
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.planning.begin import make_plan
@@ -27,7 +28,7 @@ PARETO = ("objective=pareto", "pareto_against=gmacs")
 
 
 def trial(number: int, val_top1: float, gmacs: float, state: str = "finished") -> TrialView:
-    found = TrialView(f"t{number:04d}", number, {}, {}, {}, f"f{number}", 3, 1.0, state=state)
+    found = TrialView(f"t{number:04d}", number, {}, {}, {}, f"f{number}", 3, state=state)
     size = {
         "gmacs": gmacs,
         "density": gmacs,
@@ -35,7 +36,7 @@ def trial(number: int, val_top1: float, gmacs: float, state: str = "finished") -
         "kept_share_asked": gmacs,
         "latency_ms": gmacs,
     }
-    found.apply_report("round", {"round": 2, "val_top1": val_top1, **size})
+    found.apply_report(Event("round", {"round": 2, "val_top1": val_top1, **size}))
     return found
 
 

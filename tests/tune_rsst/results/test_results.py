@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from trainables.rsst.config import RSSTConfig, config
+from trainables.rsst.event import Event
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.planning import begin, plan
@@ -28,10 +29,10 @@ TINY = Space("tiny", tiny)
 
 
 def trial(number: int, val_top1: float, params: int, share: float, state: str = "finished") -> TrialView:
-    found = TrialView(f"t{number:04d}", number, {"lr": 0.1}, {}, {"lr": 0.1}, f"f{number}", 3, 1.0, state=state)
+    found = TrialView(f"t{number:04d}", number, {"lr": 0.1}, {}, {"lr": 0.1}, f"f{number}", 3, state=state)
     metrics = {"round": 2, "val_top1": val_top1, "params": params, "kept_share_asked": share, "kept_share": share}
-    found.apply_report("round", metrics)
-    found.apply_report("final", {**metrics, "test_top1": 0.5})
+    found.apply_report(Event("round", metrics))
+    found.apply_report(Event("final", {**metrics, "test_top1": 0.5}))
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.ray_nodes import free_port
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.event import Event
 from trainables.rsst.reports import report_of
 from tune_rsst.cli import results
 from tune_rsst.settings.addresses import sqlite_uri
@@ -46,7 +47,8 @@ def folder_of(tmp_path: Path, events: list[dict[str, Any]]) -> Path:
         (folder / "config.json").write_text(json.dumps(CONFIG.knobs()), encoding="utf-8")
     (checkpoint / "state.json").write_text(json.dumps({"history": events}), encoding="utf-8")
     if events[-1]["kind"] == "final":
-        (folder / "report.json").write_text(json.dumps(report_of(CONFIG, events)), encoding="utf-8")
+        report = report_of(CONFIG, [Event.from_json(event) for event in events])
+        (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     return folder
 
 
