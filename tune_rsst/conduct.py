@@ -1,7 +1,8 @@
 """Runs a planned sweep on Ray Tune, from the folder's lock to the final table; new or resumed, the way is the same.
 
-Comes in: a `Plan`. Goes out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted
-and resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read.
+In: a `Plan`. Out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted and
+resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read. What
+happens at Ctrl-C: interrupt.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.console import Console
 from trainables.rsst.config import ConfigError
 from trainables.storage.files import replaced
 from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger import provenance
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import DriverLock
@@ -44,15 +46,16 @@ def run(plan: Plan | Finished, console: Console) -> int:
     folder = plan.folder
     preflight.check(plan, partial(say, console))
     home.make(folder.path)
-    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console)) as storage:
+    interruption = Interruption()
+    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
         ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
         _write_settings(plan)
         plan.weights.copy_into(folder.path / "weights")
         if storage is not None:
             storage.start()
-        driver, uploader = _assemble(plan, ledger, storage)
+        driver, uploader = _assemble(plan, ledger, storage, interruption)
         try:
-            problem = _train(plan, driver, console)
+            _train(plan, driver, console)
         except ConfigError as error:
             driver.record("interrupted", reason=str(error))
             if storage is not None:
@@ -61,7 +64,7 @@ def run(plan: Plan | Finished, console: Console) -> int:
             ledger.close()
             raise
         try:
-            return conclude(plan, driver, uploader, storage, console, problem)
+            return conclude(plan, driver, uploader, storage, console)
         finally:
             ledger.close()
             shutil.rmtree(folder.tune, ignore_errors=True)
@@ -82,7 +85,9 @@ def _its_own_addresses(plan: Plan) -> set[str]:
     return {name for name, default in own.items() if default}
 
 
-def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple[Driver, Uploader]:
+def _assemble(
+    plan: Plan, ledger: Ledger, storage: SweepStorage | None, interruption: Interruption
+) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import Driver
     from tune_rsst.search.study import StudySearcher
     from tune_rsst.tracking.uploader import Uploader
@@ -98,16 +103,7 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
         conditional=plan.conditional,
     )
     uploader = Uploader.of(folder, settings.flat())
-    listeners: list[Uploader | SweepStorage] = [uploader, storage] if storage else [uploader]
-    driver = Driver(
-        ledger,
-        settings,
-        searcher,
-        notify=lambda: [listener.notify() for listener in listeners],
-        hurry=lambda: [listener.hurry() for listener in listeners],
-    )
-    if storage is not None:
-        storage.guard(driver)
+    driver = Driver(ledger, settings, searcher, interruption, [uploader, storage] if storage else [uploader])
     started = {
         "name": folder.name,
         "settings": without_secrets(settings.flat()),
@@ -133,10 +129,10 @@ def _assemble(plan: Plan, ledger: Ledger, storage: SweepStorage | None) -> tuple
     return driver, uploader
 
 
-def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
-    """Let Tune run what the driver gives out. Returns what went wrong, in one line, if something did."""
-    if driver.complete:
-        return None
+def _train(plan: Plan, driver: Driver, console: Console) -> None:
+    """Let Tune run what the driver gives out, to the end or to an interruption."""
+    if driver.complete or driver.interruption.broken:
+        return
     where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
     console.print(
         f"Sweep {plan.folder.name}: {driver.remaining} of {plan.settings.trials} trials to run; starting {where} …\n"
@@ -147,21 +143,20 @@ def _train(plan: Plan, driver: Driver, console: Console) -> str | None:
     try:
         with (
             local_ray.ray_folder() as ray_folder,
-            ray_cluster.connected(plan.settings, str(ray_folder), driver.leave_soon),
+            ray_cluster.connected(plan.settings, str(ray_folder), driver.interruption),
             LiveTable(driver.view, plan.settings.trials, console) as table,
         ):
             _fit(plan, driver, table, partial(say, console))
             table.tick(force=True)
     except KeyboardInterrupt:
-        return None
+        return
     except ConfigError:
         raise
     except Exception as error:
         logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        driver.interruption.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     finally:
         local_ray.forget_sessions()
-    return driver.broken
 
 
 def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str], None]) -> None:

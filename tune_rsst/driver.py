@@ -8,12 +8,12 @@ parameters, rungs are refilled in the order in which they were filled, a decisio
 from __future__ import annotations
 
 import math
-import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from trainables.rsst.event import Event
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
@@ -21,11 +21,16 @@ from tune_rsst.search.halving import Decision, EqualShareHalving
 from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
 from tune_rsst.settings.settings import HERE, SweepSettings
 
-LEAVE_ANYWAY_S = 1.0
-
 
 class OtherData(RuntimeError):
     """A trial was given other images than the trials before it: nothing of it may be compared. One line."""
+
+
+class Follower(Protocol):
+    """Somebody who reads the ledger while it grows."""
+
+    def notify(self, hurry: bool = False) -> None:
+        """The ledger has a new line; with `hurry` there is little time left to pass it on. Returns at once."""
 
 
 class Driver:
@@ -36,20 +41,19 @@ class Driver:
         ledger: Ledger,
         settings: SweepSettings,
         searcher: StudySearcher,
-        notify: Callable[[], object] = lambda: None,
-        hurry: Callable[[], object] = lambda: None,
+        interruption: Interruption | None = None,
+        followers: Sequence[Follower] = (),
     ) -> None:
-        """Replay `ledger`; `notify` is called after each line that is written, `hurry` when there is little time."""
+        """Replay `ledger`; `followers` hear of each line that is written."""
         self._ledger, self.settings, self._searcher = ledger, settings, searcher
-        self._notify, self._hurry = notify, hurry
-        self._leaving = self.left = False
+        self.interruption, self._followers = interruption or Interruption(), followers
+        self.interruption.write_down = self.leave
         self._lock = threading.RLock()
         self.view = SweepView()
         self.halving = None
         if settings.stopping == "halving" and settings.target_density is not None:
             self.halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
         self.rungs: dict[str, dict[int, float]] = {}
-        self.broken: str | None = None
         self.exhausted = False
         self._worker_errors: dict[str, str] = {}
         self._data_digests: dict[tuple[Any, ...], str] = {}
@@ -94,33 +98,17 @@ class Driver:
             self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
             self._searcher.sync(self.view, self.rungs)
 
-    def break_off(self, why: str) -> None:
-        """The sweep can't go on: nothing more is written, and Tune is stopped. From any thread."""
-        self.broken = self.broken or why
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    def leave_soon(self) -> None:
-        """The sweep is to be interrupted; safe in a signal handler.
-
-        `leave` then writes it: after the present step or, where that hangs (Ray was ended with us), after a moment.
-        """
-        self._leaving = True
-        moment = threading.Timer(LEAVE_ANYWAY_S, self.leave)
-        moment.daemon = True
-        moment.start()
-
     def leave(self) -> None:
-        """After `leave_soon`: write that the sweep is interrupted, before Tune waits for its workers. Once."""
+        """Where the process may be killed within seconds: write once that the sweep is interrupted."""
         with self._lock:
-            if self._leaving and not self.left and not self.complete:
-                self.left = True
-                self._hurry()
+            if not self.complete and self.interruption.claim():
                 self._write("interrupted")
 
     def _write(self, event: str, **fields: Any) -> None:
         with self._lock:
             self.view.apply(self._ledger.append(event, **fields))
-        self._notify()
+        for follower in self._followers:
+            follower.notify(self.interruption.terminated)
 
     # --- what to run -----------------------------------------------------------------------------------------------
 

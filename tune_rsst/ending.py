@@ -1,6 +1,6 @@
 """How a sweep ends: what is written, uploaded and said; and putting right what a kill in the last moment left out.
 
-Comes in: the plan and the driver. Goes out: the exit code.
+In: the plan and the driver. Out: the exit code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
@@ -21,7 +22,6 @@ from tune_rsst.storage.folder import Sweep
 if TYPE_CHECKING:
     from tune_rsst.driver import Driver
     from tune_rsst.tracking.uploader import Uploader
-from tune_rsst.interrupt import deaf
 
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
 STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
@@ -36,11 +36,11 @@ def finish_again(finished: Finished, console: Console) -> int:
     """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
     from tune_rsst.tracking.uploader import Uploader
 
-    sweep, folder = finished.sweep, finished.sweep.folder
-    with DriverLock(folder.path), held(finished.settings.storage, folder, partial(say, console)) as storage:
+    sweep, folder, settings = finished.sweep, finished.sweep.folder, finished.settings
+    with DriverLock(folder.path), held(settings.storage, folder, partial(say, console), Interruption()) as storage:
         if not best.best_is_written(sweep):
             best.write_best(sweep)
-        uploader = Uploader.of(folder, finished.settings.flat())
+        uploader = Uploader.of(folder, settings.flat())
         if uploader.missing():
             uploader.sync_once(UPLOAD_AT_END_S)
         if storage is not None:
@@ -64,39 +64,28 @@ def _not_stored(name: str, problem: str) -> str:
     return f"{problem}; `tune-rsst sweep --name {name} --resume` writes the rest there"
 
 
-def conclude(
-    plan: Plan,
-    driver: Driver,
-    uploader: Uploader,
-    storage: SweepStorage | None,
-    console: Console,
-    problem: str | None,
-) -> int:
-    """Write the end into the ledger, upload what is left, print. A further Ctrl-C only cuts the upload short."""
-    with deaf():
+def conclude(plan: Plan, driver: Driver, uploader: Uploader, storage: SweepStorage | None, console: Console) -> int:
+    """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the upload short."""
+    interruption = driver.interruption
+    with interruption.ignored():
         try:  # before the end is recorded: a sweep that is finished has its files
             best.write_best(Sweep(plan.folder, driver.view, "running"))
         except OSError as error:
-            problem = f"the best trial's files could not be written ({error})"
-            driver.broken = driver.broken or problem
-        if driver.broken is None:
-            reason = problem or _shortfall(plan, driver)
-            ended = "sweep_ended" if driver.complete else "interrupted"
-            driver.leave()
-            if ended == "sweep_ended" or reason or not driver.left:
-                driver.record(ended, **({"reason": reason} if reason else {}))
+            interruption.break_off(f"the best trial's files could not be written ({error})")
+        if not interruption.broken:
+            _record_the_end(driver, interruption.problem or _shortfall(plan, driver))
     unstored = storage and storage.close(STORE_AT_END_S if driver.complete else STORE_AT_INTERRUPT_S)
     missing = 1
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
-    if driver.complete and driver.broken is None:
+    if driver.complete and not interruption.broken:
         code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
             say(console, f"The sweep is shorter than asked: {short}")
             code = code if driver.view.trials else 1
     else:
-        code = 1 if problem else 130
-        _say_how_to_go_on(plan, driver, console, problem)
+        code = interruption.exit_code
+        _say_how_to_go_on(plan, driver, console)
     if unstored:
         say(console, _not_stored(plan.folder.name, unstored))
         code = code or 1
@@ -112,7 +101,16 @@ def conclude(
     return code
 
 
-def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console, problem: str | None) -> None:
+def _record_the_end(driver: Driver, reason: str | None) -> None:
+    driver.leave()
+    if driver.complete:
+        driver.record("sweep_ended", **({"reason": reason} if reason else {}))
+    elif reason or not driver.interruption.written:
+        driver.record("interrupted", **({"reason": reason} if reason else {}))
+
+
+def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console) -> None:
+    problem = driver.interruption.problem
     command = dict(commands.next_commands(Sweep(plan.folder, driver.view, "interrupted")))
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "

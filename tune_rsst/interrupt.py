@@ -1,18 +1,112 @@
-"""What ends a sweep early: signals while it ends are counted and ignored."""
+"""What ends a sweep early, in one object: signals, threads and the runner tell it, the driver and the ending ask it.
+
+In: a signal; an error; another driver that took the sweep over. Out: why, what may still be written, the exit code.
+
+What happens at Ctrl-C (SIGINT):
+1. Ray Tune's own handler takes it: Tune ends its loop after the present step and stops the workers, whose checkpoints
+   are on the disk; `fit` (runners/ray_tune.py) returns. Where Tune's loop does not run, and at a second Ctrl-C, it is a
+   KeyboardInterrupt, which `_train` (conduct.py) catches.
+2. `connected` (runners/ray_cluster.py) shuts Ray down. From here to the end of step 3 signals are ignored (`ignored`).
+3. `conclude` (ending.py) writes best.yaml and the model, then the line `interrupted` to the ledger.
+4. The last lines go to the bucket (at most STORE_AT_INTERRUPT_S) and to MLflow (at most UPLOAD_AT_INTERRUPT_S); another
+   Ctrl-C cuts the upload to MLflow short.
+5. The command that continues the sweep is printed; exit code 130.
+
+What differs in the other cases:
+- SIGTERM (`ray job stop`, a scheduler): `terminate` first, then as Ctrl-C. SIGKILL may follow within 3 s and Tune waits
+  longer than that for its workers. So the driver writes `interrupted` after the present step or, where that hangs,
+  after LEAVE_ANYWAY_S; from then on the bucket and MLflow get each line at once, and no pictures are drawn.
+- `fail` (Ray or Tune raised): as Ctrl-C, but the line has the reason, and the exit code is 1.
+- `break_off` (full disk, an error in the driver, another driver took the sweep over): nothing more is written, the
+  runner is ended by SIGINT, and the exit code is 1.
+- Ctrl-C before trials run: one line, exit code 130. SIGKILL and SIGHUP are not caught: a resume reads the ledger.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+LEAVE_ANYWAY_S = 1.0
 
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Interruptions wait while a few short writes are made."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+class Interruption:
+    """What ends one sweep early. Every method may be called from any thread, `terminate` from a signal handler too.
+
+    `problem` says why in one line where nobody asked for the end; the first reason stays. `broken`: nothing more may be
+    written. `terminated`: the process may be killed within seconds. `written`: a termination is in the ledger.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self.broken = self.terminated = self.written = False
+        self.write_down: Callable[[], None] = lambda: None  # the driver's: it calls `claim` before it writes
+        self._running = False
+        self._lock = threading.Lock()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a sweep that has not come to its end: 1 with a problem, 130 without."""
+        return 1 if self.problem else 130
+
+    def fail(self, why: str) -> None:
+        """What runs the trials has failed; the driver can still write."""
+        self.problem = self.problem or why
+
+    def break_off(self, why: str) -> None:
+        """The driver can't continue: nothing more is written, and the runner is ended as by Ctrl-C."""
+        self.fail(why)
+        self.broken = True
+        if self._running:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def taken_over(self, who: str) -> None:
+        """Another driver has the sweep."""
+        self.break_off(f"{who}; nothing more is written here")
+
+    def terminate(self) -> None:
+        """The process may be killed within seconds: the driver is to write that at once."""
+        self.terminated = True
+        moment = threading.Timer(LEAVE_ANYWAY_S, self.write_down)
+        moment.daemon = True
+        moment.start()
+
+    def claim(self) -> bool:
+        """Whether the caller is the one to write a termination to the ledger: true once at most."""
+        with self._lock:
+            due = self.terminated and not self.written and not self.broken
+            self.written = self.written or due
+        return due
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While a runner is at work: SIGTERM is heard, and `break_off` ends the runner."""
+        before = signal.getsignal(signal.SIGTERM)
+        self.hear_sigterm()
+        self._running = True
+        try:
+            yield
+        finally:
+            self._running = False
+            signal.signal(signal.SIGTERM, before)
+
+    def hear_sigterm(self) -> None:
+        """Install the handler, again where somebody has put another one in its place."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self.terminate()
+        signal.raise_signal(signal.SIGINT)
+
+    @staticmethod
+    @contextmanager
+    def ignored() -> Iterator[None]:
+        """Signals are ignored while a few short writes are made."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

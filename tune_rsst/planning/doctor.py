@@ -20,6 +20,7 @@ from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.storage.secrets import hide_password
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger import provenance
 from tune_rsst.planning.begin import new_plan
 from tune_rsst.planning.plan import Plan
@@ -109,7 +110,7 @@ def _refusal(error: urllib.error.HTTPError, uri: str) -> str:
 def _cluster(plan: Plan, versions: Mapping[str, str]) -> Iterator[Finding]:
     where = address(plan.settings) or "a local Ray"
     try:
-        with local_ray.ray_folder() as folder, connected(plan.settings, str(folder)):
+        with local_ray.ray_folder() as folder, connected(plan.settings, str(folder), Interruption()):
             import ray
 
             mode = os.environ.get("RAY_AUTH_MODE", "disabled")

@@ -1,8 +1,9 @@
 """Pictures for MLflow, drawn in a process of their own, so that neither the event loop nor the upload waits for a core.
 
 `python -m tune_rsst.report.pictures SWEEP_FOLDER TRIAL… [--sweep]` draws from the ledger. Files:
-SWEEP/pictures/TRIAL/*.png, SWEEP/pictures/*.png and *.html, SWEEP/report.html. Comes in: names.
-Goes out: paths; a failure is one line.
+SWEEP/pictures/TRIAL/*.png, SWEEP/pictures/*.png and *.html, SWEEP/report.html.
+
+In: names. Out: files; a failure is one line. Knows nothing of who asks (tune_rsst/tracking/artifacts.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,56 +23,44 @@ TIMEOUT_S, LOOK_S = 600.0, 0.25  # on a machine whose cores are all training, ni
 NICENESS = 10
 
 
-class BrokenOff(Exception):
-    """There was something more urgent than pictures."""
+def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
+    """Draw the pictures of the trials `names`, or of the sweep for `--sweep`, in a child process.
+
+    Yields a few times a second until they are drawn; whoever stops iterating ends the drawing.
+
+    Raises:
+        RuntimeError: drawing failed; one line.
+    """
+    command = [sys.executable, "-m", "tune_rsst.report.pictures", str(folder.path), *names]
+    fonts = {"MPLCONFIGDIR": str(folder.path.parent / ".matplotlib")}  # nothing is written outside the home
+    environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    deadline = time.monotonic() + max(1.0, timeout_s)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    said = child.communicate(timeout=LOOK_S)[1]
+                    break
+                yield
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s")
+        finally:
+            child.kill()
+    if child.returncode:
+        last = (said.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(f"pictures: {last}")
 
 
-class Pictures:
-    """Draws pictures of one sweep in a child process, which is stopped as soon as `go_on()` is false."""
+def of_trial(folder: SweepFolder, trial: str) -> list[Path]:
+    """A trial's pictures that have been drawn."""
+    return sorted((folder.pictures / trial).glob("*.png"))
 
-    def __init__(self, folder: SweepFolder) -> None:
-        self._folder = folder
-        self.go_on: Callable[[], bool] = lambda: True
 
-    def of_trials(self, trials: Sequence[str], timeout_s: float = TIMEOUT_S) -> dict[str, list[Path]]:
-        """Paths by trial; errors as in `of_sweep`."""
-        self._draw(list(trials), timeout_s)
-        return {trial: sorted((self._folder.pictures / trial).glob("*.png")) for trial in trials}
-
-    def of_sweep(self, timeout_s: float = TIMEOUT_S) -> list[Path]:
-        """Paths of the sweep's own pictures and of the report.
-
-        Raises:
-            BrokenOff: not `go_on`.
-            RuntimeError: drawing failed; one line.
-        """
-        self._draw(["--sweep"], timeout_s)
-        return [*sorted(self._folder.pictures.glob("*.png")), self._folder.report]
-
-    def _draw(self, words: list[str], timeout_s: float) -> None:
-        command = [sys.executable, "-m", "tune_rsst.report.pictures", str(self._folder.path), *words]
-        fonts = {"MPLCONFIGDIR": str(self._folder.path.parent / ".matplotlib")}  # nothing is written outside the home
-        environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-        deadline = time.monotonic() + max(1.0, timeout_s)
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as child:
-            try:
-                said = self._wait(child, deadline, timeout_s)
-            finally:
-                child.kill()
-        if child.returncode:
-            last = (said.strip().splitlines() or ["no reason given"])[-1]
-            raise RuntimeError(f"pictures: {last}")
-
-    def _wait(self, child: subprocess.Popen[str], deadline: float, timeout_s: float) -> str:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return child.communicate(timeout=LOOK_S)[1]
-            if not self.go_on():
-                raise BrokenOff
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s")
+def of_sweep(folder: SweepFolder) -> list[Path]:
+    """The sweep's own pictures that have been drawn."""
+    return sorted(folder.pictures.glob("*.png"))
 
 
 def main(words: Sequence[str]) -> None:

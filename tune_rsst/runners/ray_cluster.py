@@ -1,21 +1,18 @@
-"""The connection to Ray: a cluster that runs, or a local Ray for as long as the sweep; and what ends a sweep early.
+"""The connection to Ray: a running cluster, or a local Ray for as long as the sweep.
 
-Comes in: an address or none. Goes out: Ray, connected. SIGTERM (what `ray job stop` and a scheduler send) then ends the
-sweep as Ctrl-C does, but the driver hears of it first: `ray job stop` kills 3 s later, and Tune waits longer than that
-for its workers.
+In: an address or none; the sweep's interruption (interrupt.py). Out: Ray, connected.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from trainables.rsst.config import ConfigError
-from tune_rsst.interrupt import deaf
+from tune_rsst.interrupt import Interruption
 from tune_rsst.runners.capacity import Node, alive_nodes
 from tune_rsst.settings.settings import SweepSettings
 
@@ -38,45 +35,30 @@ def address(settings: SweepSettings) -> str | None:
 
 
 @contextmanager
-def connected(settings: SweepSettings, local_folder: str, leaving: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Ray, connected. `leaving` is called, in the signal's handler, when SIGTERM came."""
+def connected(settings: SweepSettings, local_folder: str, interruption: Interruption) -> Iterator[None]:
+    """Ray, connected; `interruption` hears of SIGTERM."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    before = signal.getsignal(signal.SIGTERM)
-
-    def as_interrupt(number: int, frame: object) -> None:
-        leaving()
-        signal.raise_signal(signal.SIGINT)
-
-    signal.signal(signal.SIGTERM, as_interrupt)
+    local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
     running = address(settings)
-    if running:
-        ray.init(address=running, **common)
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _temp_dir=local_folder,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **common,
-        )
-    try:
-        signal.signal(signal.SIGTERM, as_interrupt)  # again: ray.init installs its own
-        yield
-    finally:
-        with deaf():  # an impatient second Ctrl-C must not leave Ray's processes behind
-            ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+    with interruption.listening():
+        ray.init(address=running or "local", **common, **({} if running else local))
+        try:
+            interruption.hear_sigterm()  # again: ray.init installs its own handler
+            yield
+        finally:
+            with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
+                ray.shutdown()
 
 
 def nodes_of(settings: SweepSettings) -> list[Node]:
     """What each node of the sweep's cluster has."""
     try:
-        with connected(settings, ""):
+        with connected(settings, "", Interruption()):
             return alive_nodes()
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]

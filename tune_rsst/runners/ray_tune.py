@@ -1,13 +1,12 @@
-"""Ray Tune's three doors to the driver: Searcher, TrialScheduler, Callback. None of them holds state, none ever raises.
+"""Adapters from Ray Tune to the driver: searcher, scheduler, callback. They hold no state and never raise.
 
-An exception here would end the whole sweep inside Tune, so what goes wrong is kept in `driver.broken` and the sweep is
-stopped in order (as by Ctrl-C). Tune pickles these objects into its own, disposable state; nothing is in the pickles.
+An exception here would end the whole sweep inside Tune, so it breaks the sweep off in order (interrupt.py). Tune
+pickles these objects into its own, disposable state; nothing is in the pickles.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +35,13 @@ class _Door:
 
     def guarded(self, action: Callable[[], Any], otherwise: Any = None) -> Any:
         """`action()`; where it raises, the sweep is stopped and `otherwise` returned."""
-        if self.driver.broken is not None:
+        if self.driver.interruption.broken:
             return otherwise
         try:
             return action()
         except Exception as error:
             log.debug("the driver failed", exc_info=True)
-            self.driver.broken = f"{type(error).__name__}: {error}"
-            signal.raise_signal(signal.SIGINT)
+            self.driver.interruption.break_off(f"{type(error).__name__}: {error}")
             return otherwise
 
     def __getstate__(self) -> dict[str, Any]:

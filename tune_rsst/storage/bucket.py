@@ -17,19 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import FILES, Bucket, StorageError
 from trainables.storage.files import replaced
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger
-
-if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
-
 
 PUSHED = ("settings.yaml", "best.yaml", "weights", "best_model")
 COMMITTED_LAST = "best.yaml"
@@ -109,13 +105,12 @@ def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> N
 
 
 class SweepStorage:
-    """What a driver keeps of its sweep at `address`, while it holds the lease."""
+    """What a driver keeps of its sweep at `address`, while it holds the lease; follows the driver's ledger."""
 
-    def __init__(self, address: str, folder: SweepFolder) -> None:
+    def __init__(self, address: str, folder: SweepFolder, interruption: Interruption) -> None:
         self.address = f"{address.rstrip('/')}/{folder.name}"
         self._folder, self._bucket = folder, Bucket(self.address)
-        self._driver: Driver | None = None
-        self._ledger = LedgerObjects(folder.ledger, self._bucket, self._lost)
+        self._ledger = LedgerObjects(folder.ledger, self._bucket, interruption)
         self._sent: dict[str, tuple[int, int]] = {}
 
     def start(self) -> None:
@@ -127,17 +122,9 @@ class SweepStorage:
         self._ledger.start()
         self.push_files()
 
-    def guard(self, driver: Driver) -> None:
-        """Stop `driver` when another one takes the sweep over."""
-        self._driver = driver
-
-    def notify(self) -> None:
-        """The ledger has grown."""
-        self._ledger.notify()
-
-    def hurry(self) -> None:
-        """There is little time."""
-        self._ledger.hurry()
+    def notify(self, hurry: bool = False) -> None:
+        """The ledger has grown; `hurry` as in `LedgerObjects.notify`. Returns at once."""
+        self._ledger.notify(hurry)
 
     def close(self, timeout_s: float) -> str | None:
         """Write what is left; what is missing in the end, in one line, or None."""
@@ -162,21 +149,22 @@ class SweepStorage:
                         self._bucket.upload(path, f"{FILES}/{key}")
                         self._sent[key] = mark
 
-    def _lost(self, why: str) -> None:
-        if self._driver is not None:
-            self._driver.break_off(f"{why}; nothing more is written here")
-
 
 @contextmanager
-def held(address: str | None, folder: SweepFolder, say: Callable[[str], None]) -> Iterator[SweepStorage | None]:
-    """The lease of the sweep in `folder`, and its storage; None without a bucket. Hold the folder's lock."""
+def held(
+    address: str | None, folder: SweepFolder, say: Callable[[str], None], interruption: Interruption
+) -> Iterator[SweepStorage | None]:
+    """The lease of the sweep in `folder`, and its storage; None without a bucket. Hold the folder's lock.
+
+    `interruption` hears when another driver takes the sweep over.
+    """
     if address is None:
         yield None
         return
     from tune_rsst.storage.lease import Lease
 
-    storage = SweepStorage(address, folder)
-    lease = Lease(Bucket(storage.address), folder.path, storage._lost)
+    storage = SweepStorage(address, folder, interruption)
+    lease = Lease(Bucket(storage.address), folder.path, interruption)
     try:
         lease.acquire(say)
     except StorageError as error:

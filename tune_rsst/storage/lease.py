@@ -19,6 +19,7 @@ from typing import Any
 
 from trainables.storage.bucket import Bucket, Found, StorageError, Taken
 from trainables.storage.retrying import RetryingThread
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import SweepBusy
 
 LEASE_KEY = "driver.json"
@@ -34,10 +35,10 @@ def _machine() -> str:
 
 
 class Lease:
-    """The right to drive one sweep. `lost` is called, in a thread, when another driver has taken it."""
+    """The right to drive one sweep. `interruption` hears, from a thread, when another driver has taken it."""
 
-    def __init__(self, bucket: Bucket, folder: Path, lost: Callable[[str], None], lease_s: float = LEASE_S) -> None:
-        self._bucket, self._folder, self._lost, self._lease_s = bucket, folder, lost, lease_s
+    def __init__(self, bucket: Bucket, folder: Path, interruption: Interruption, lease_s: float = LEASE_S) -> None:
+        self._bucket, self._folder, self._interruption, self._lease_s = bucket, folder, interruption, lease_s
         self._own = {"machine": _machine(), "host": socket.gethostname(), "folder": str(folder), "pid": os.getpid()}
         self._id, self._version, self._is_lost = uuid.uuid4().hex, "", False
         every_s = min(RENEW_S, lease_s / 4)
@@ -99,7 +100,8 @@ class Lease:
                 self._version = found.version
                 return
             self._is_lost = True
-            self._lost(f"{_holder(found) if found else 'another driver'} has taken this sweep over")
+            holder = _holder(found) if found else "another driver"
+            self._interruption.taken_over(f"{holder} has taken this sweep over")
 
 
 def _record(found: Found) -> dict[str, Any]:

@@ -7,12 +7,12 @@ one is refused. At a start, and after MANY objects, the first one is written aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from trainables.storage.bucket import Bucket, Taken
 from trainables.storage.files import replaced
 from trainables.storage.retrying import RetryingThread
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
 
@@ -67,10 +67,10 @@ def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
 
 
 class LedgerObjects:
-    """Writes the lines of one ledger file into a bucket, in a thread. `lost` is called when another driver wrote."""
+    """Writes one ledger file into a bucket, in a thread. `interruption` hears when another driver has written there."""
 
-    def __init__(self, path: Path, bucket: Bucket, lost: Callable[[str], None]) -> None:
-        self._path, self._bucket, self._lost_to = path, bucket, lost
+    def __init__(self, path: Path, bucket: Bucket, interruption: Interruption) -> None:
+        self._path, self._bucket, self._interruption = path, bucket, interruption
         self._lines = self._offset = self._objects = 0
         self._lost = False
         self._thread = RetryingThread(self._push, name="ledger-objects", gather_s=GATHER_S)
@@ -84,13 +84,9 @@ class LedgerObjects:
         self._gather()
         self._thread.start()
 
-    def notify(self) -> None:
-        """The file has grown. Returns at once."""
-        self._thread.wake()
-
-    def hurry(self) -> None:
-        """From now on write each line at once. Returns at once."""
-        self._thread.hurry()
+    def notify(self, hurry: bool = False) -> None:
+        """The file has grown; from a `hurry` on each line is written at once. Returns at once."""
+        (self._thread.hurry if hurry else self._thread.wake)()
 
     def close(self, timeout_s: float) -> str | None:
         """Write what is left, for `timeout_s` at most. What is missing then, and why, in one line; or None."""
@@ -116,7 +112,7 @@ class LedgerObjects:
             there = self._bucket.read(_key(self._lines)) or b""
             if not there or not data.startswith(there):
                 self._lost = True
-                self._lost_to("another driver has written to this sweep's ledger")
+                self._interruption.taken_over("another driver has written to this sweep's ledger")
                 return
             data = there  # our own write, its answer was lost
         self._offset += len(data)

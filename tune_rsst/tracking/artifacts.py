@@ -1,18 +1,20 @@
 """The files of a sweep's runs in MLflow: pictures of each trial that has ended, report and best.yaml of the sweep.
 
-Comes in: the uploader's store and plan, in the uploader's thread. Goes out: artifacts; what went wrong, as lines.
+In: the uploader's store and plan, in the uploader's thread. Out: artifacts; what went wrong, as lines.
 A tag of the run says which version of its files is there, so that nothing is drawn or sent twice, also after a restart.
+
+uploader.py → artifacts.py → pictures.py: each asks the next for one step more, and none asks back. What is more
+urgent than pictures (new lines, the end of the sweep) the uploader decides between two steps.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
-from trainables.storage.retrying import RetryingThread
-from tune_rsst.report.pictures import TIMEOUT_S, BrokenOff, Pictures
+from tune_rsst.report.pictures import TIMEOUT_S, draw, of_sweep, of_trial
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
@@ -28,52 +30,46 @@ class RunFiles:
     """Uploads the files of one sweep; whatever fails costs the sweep nothing."""
 
     def __init__(self, folder: SweepFolder) -> None:
-        self._folder, self._pictures = folder, Pictures(folder)
+        self._folder = folder
         self._tried: Counter[tuple[str, str]] = Counter()
 
-    def upload(
-        self, store: SweepRuns, plan: RunWrites, thread: RetryingThread, meanwhile: Callable[[], bool]
-    ) -> list[str]:
-        """Draw and upload what is due. Returns one line for each failure.
+    def upload(self, store: SweepRuns, plan: RunWrites, time_left_s: float) -> Generator[str | None, None, None]:
+        """Draw and upload what is due, within `time_left_s`.
 
-        `meanwhile` uploads new lines while a picture is being drawn; where it can't, or where the thread gets into a
-        hurry, this comes back at once: lines go first, pictures are for later.
+        Yields a few times a second: a line where something failed, else None. Closing it ends the drawing, which is
+        tried again at the next call.
         """
-        problems: list[str] = []
-        hurried = thread.hurried
-        self._pictures.go_on = lambda: (not thread.hurried or hurried) and meanwhile()
+        deadline = time.monotonic() + time_left_s
         due = [(run, version) for run, version in _versions(plan) if self._is_due(store, run, version)]
         trials = [(run, version) for run, version in due if run != PARENT]
         groups = [trials[i : i + AT_ONCE] for i in range(0, len(trials), AT_ONCE)]
         for group in [*groups, *([item] for item in due if item[0] == PARENT)]:
-            left_s = min(TIMEOUT_S, thread.time_left_s)
-            if left_s <= 1.0 or not self._pictures.go_on():
-                break
-            self._tried.update(group)
-            if not thread.attempt(partial(self._put, store, group, left_s)):
+            yield None
+            left_s = min(TIMEOUT_S, deadline - time.monotonic())
+            if left_s <= 1.0:
+                return
+            problems = []
+            try:
+                yield from self._draw_and_put(store, group, left_s)
+            except Exception as error:  # noqa: BLE001  whatever a child process or a store does may not reach the sweep
                 names = ", ".join(run or plan.view.name for run, _ in group)
-                problems.append(f"the files of {names} are not in MLflow")
-        return problems
+                problems = [str(error) or type(error).__name__, f"the files of {names} are not in MLflow"]
+            self._tried.update(group)
+            yield from problems
 
     def _is_due(self, store: SweepRuns, run: str, version: str) -> bool:
         return not store.has_files(run, version) and self._tried[run, version] < TRIES
 
-    def _put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> None:
-        try:
-            self._draw_and_put(store, group, left_s)
-        except BrokenOff:
-            self._tried.subtract(group)
-
-    def _draw_and_put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> None:
+    def _draw_and_put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> Iterator[None]:
+        folder = self._folder
         if group[0][0] == PARENT:
-            drawn = self._pictures.of_sweep(left_s)
-            files = {"pictures": [p for p in drawn if p.suffix == ".png"], "": [p for p in drawn if p.suffix != ".png"]}
-            files[""] += [self._folder.best] if self._folder.best.exists() else []
-            store.put_files(PARENT, files, group[0][1])
+            yield from draw(folder, "--sweep", timeout_s=left_s)
+            best = [folder.best] if folder.best.exists() else []
+            store.put_files(PARENT, {"pictures": of_sweep(folder), "": [folder.report, *best]}, group[0][1])
             return
-        pictures = self._pictures.of_trials([run for run, _ in group], left_s)
+        yield from draw(folder, *(run for run, _ in group), timeout_s=left_s)
         for run, version in group:
-            store.put_files(run, {"pictures": pictures[run]}, version)
+            store.put_files(run, {"pictures": of_trial(folder, run)}, version)
 
 
 def _versions(plan: RunWrites) -> list[tuple[str, str]]:

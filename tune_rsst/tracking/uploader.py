@@ -1,9 +1,9 @@
 """Uploads a sweep's ledger to MLflow, in a thread of the driver.
 
-Comes in: a ledger that somebody writes. Goes out: a parent run for the sweep and a child run for each trial. The cursor
-says how far the upload has come; whatever is written twice gives the same records once (points have the ledger's
-timestamps, runs are found again by their tags), so an upload may be broken off anywhere and gone on with, by the next
-driver or by `tune-rsst sync`. Nothing here raises into the sweep: a server that is down or hangs costs the thread its
+In: a ledger that somebody writes. Out: a parent run for the sweep and a child run for each trial; their files
+(artifacts.py). The cursor says how far the upload has come. What is written twice gives the same records once (points
+have the ledger's timestamps, runs are found again by their tags), so an upload can stop anywhere; the next driver or
+`tune-rsst sync` continues it. Nothing here raises into the sweep: a server that is down or hangs costs the thread its
 time and no one else's.
 """
 
@@ -13,6 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,9 @@ class Uploader:
         """Begin to upload, in a thread."""
         self._thread.start()
 
-    def notify(self) -> None:
-        """The ledger has grown. Returns at once."""
-        self._thread.wake()
-
-    def hurry(self) -> None:
-        """From now on upload each line at once, and draw no pictures before `close`. Returns at once."""
-        self._thread.hurry()
+    def notify(self, hurry: bool = False) -> None:
+        """The ledger has grown; from a `hurry` on each line is sent at once, and no picture is drawn before `close`."""
+        (self._thread.hurry if hurry else self._thread.wake)()
 
     def close(self, timeout_s: float) -> int:
         """Upload what is left, for `timeout_s` at most; returns the number of ledger lines that are still missing.
@@ -149,17 +146,17 @@ class Uploader:
         self._lines_at = time.monotonic()
 
     def _upload_files(self, files: RunFiles, store: SweepRuns) -> None:
-        """Pictures and files of what has ended, once all lines are there; what fails is noted, and tried once more."""
-
-        def meanwhile() -> bool:
-            early = time.monotonic() - self._lines_at < GATHER_S
-            return early or self._thread.attempt(lambda: self._upload_lines(store))
-
-        for problem in files.upload(store, self._plan, self._thread, meanwhile):
-            self._thread.note(problem)
-        if self._store is None:
-            raise LookupError("the upload begins again at its cursor")
-        self._upload_lines(store)  # what came meanwhile, and what could not be sent then
+        """Pictures and files of what has ended, while lines that come meanwhile go first."""
+        hurried = self._thread.hurried
+        with closing(files.upload(store, self._plan, self._thread.time_left_s)) as steps:
+            for problem in steps:
+                if problem:
+                    self._thread.note(problem)
+                if self._thread.hurried and not hurried:
+                    break
+                if time.monotonic() - self._lines_at >= GATHER_S:
+                    self._upload_lines(store)
+        self._upload_lines(store)
 
     def _send(self, store: SweepRuns, write: Write) -> None:
         if self._thread.time_left_s < 0:

@@ -13,6 +13,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.conduct import _assemble
 from tune_rsst.driver import Driver, OtherData
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
 from tune_rsst.planning.plan import Finished
@@ -89,14 +90,13 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
             return cls()
 
         def start(self) -> None: ...
-        def notify(self) -> None: ...
-        def hurry(self) -> None: ...
+        def notify(self, hurry: bool = False) -> None: ...
 
     monkeypatch.setattr("tune_rsst.tracking.uploader.Uploader", NoUploader)
     made = resume.extension(folder.name, more)
     sweep = FakeSweep.__new__(FakeSweep)
     sweep.ledger, sweep.trained = Ledger(folder.ledger, clock=lambda: 2.0), []
-    sweep.driver, _ = _assemble(made, sweep.ledger, None)
+    sweep.driver, _ = _assemble(made, sweep.ledger, None, Interruption())
     return sweep
 
 

@@ -15,7 +15,7 @@ from trainables.rsst.pruning.ramps import ramp
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import sweep_figures, trial_figures
 from tune_rsst.report.page import write_report
-from tune_rsst.report.pictures import Pictures
+from tune_rsst.report.pictures import draw, of_sweep, of_trial
 from tune_rsst.results import ranking
 from tune_rsst.results.ranking import pareto_front
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -128,19 +128,21 @@ def test_with_one_finished_trial_the_figures_of_optuna_say_why_they_are_not_ther
 
 @pytest.mark.medium
 def test_drawing_in_another_process_leaves_files_and_a_report_that_needs_no_network(folder: SweepFolder) -> None:
-    pictures = Pictures(folder)
-    drawn = pictures.of_trials(["t0000", "t0002"])
-    assert {trial: [p.stem for p in paths] for trial, paths in drawn.items()} == {
+    for _ in draw(folder, "t0000", "t0002"):
+        pass
+    assert {trial: [p.stem for p in of_trial(folder, trial)] for trial in ("t0000", "t0002")} == {
         "t0000": ["layers", "penalty", "rounds"],
         "t0002": ["layers", "penalty", "rounds"],
     }
-    assert {p.stem for p in pictures.of_sweep() if p.suffix == ".png"} == set(sweep_figures.CAPTIONS)
+    for _ in draw(folder, "--sweep"):
+        pass
+    assert {p.stem for p in of_sweep(folder)} == set(sweep_figures.CAPTIONS)
     assert (folder.pictures / "plotly.min.js").exists() and (folder.pictures / "front.html").exists()
     page = folder.report.read_text(encoding="utf-8")
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//', page)
     assert page.count('id="figure-') == len(sweep_figures.CAPTIONS)
     with pytest.raises(RuntimeError, match=r"pictures: .*t9999"):
-        pictures.of_trials(["t9999"])
+        list(draw(folder, "t9999"))
 
 
 def test_names_from_outside_are_text_on_the_page(folder: SweepFolder, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.s3_server import BUCKET, S3Server
 from trainables.storage.bucket import Bucket, Found, StorageError
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import SweepBusy
 from tune_rsst.storage import lease as leases
 from tune_rsst.storage.lease import LEASE_KEY, Lease
@@ -23,8 +24,8 @@ def bucket(s3: S3Server) -> Bucket:
     return Bucket(f"s3://{BUCKET}/group/sweep")
 
 
-def lease(bucket: Bucket, folder: str, lost: list[str] | None = None) -> Lease:
-    return Lease(bucket, Path(folder), (lost if lost is not None else []).append, SHORT_S)
+def lease(bucket: Bucket, folder: str, interruption: Interruption | None = None) -> Lease:
+    return Lease(bucket, Path(folder), interruption or Interruption(), SHORT_S)
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_host(bucket: Bucket) -> None:
@@ -97,14 +98,15 @@ def test_of_two_that_wait_one_gets_it(bucket: Bucket) -> None:
 
 def test_whoever_loses_it_hears_so(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.2)
-    told: list[str] = []
-    first = lease(bucket, "/a/sweep", told)
+    interruption = Interruption()
+    first = lease(bucket, "/a/sweep", interruption)
     first.acquire(print)
     bucket.write(LEASE_KEY, b'{"host": "other", "pid": 7}')
     deadline = time.monotonic() + 20
-    while not told and time.monotonic() < deadline:
+    while not interruption.broken and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert told == ["a driver on other (process 7) has taken this sweep over"]
+    told = "a driver on other (process 7) has taken this sweep over; nothing more is written here"
+    assert interruption.problem == told
     first.release()
     assert bucket.read(LEASE_KEY) is not None, "it is the other's now"
 
@@ -114,7 +116,9 @@ def test_it_is_looked_at_again_where_the_storage_was_away_just_after_another_had
 ) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.2)
     told: list[str] = []
-    first = lease(bucket, "/a/sweep", told)
+    interruption = Interruption()
+    monkeypatch.setattr(interruption, "taken_over", told.append)
+    first = lease(bucket, "/a/sweep", interruption)
     first.acquire(print)
     away, real = [2], Bucket.find
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.s3_server import BUCKET, S3Server
 from trainables.storage.bucket import Bucket, Taken
+from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger, LedgerError, read
 from tune_rsst.ledger.lock import SweepBusy
 from tune_rsst.storage import ledger_objects
@@ -22,18 +23,14 @@ def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return Bucket(f"s3://{BUCKET}/group/sweep")
 
 
-def ignore(why: str) -> None:
-    raise AssertionError(why)
-
-
 def written(path: Path, bucket: Bucket, lines: int, first: int = 0) -> Ledger:
-    ledger = Ledger(path)
-    objects = LedgerObjects(path, bucket, ignore)
+    ledger, interruption = Ledger(path), Interruption()
+    objects = LedgerObjects(path, bucket, interruption)
     objects.start()
     for n in range(first, first + lines):
         ledger.append("reported", n=n)
         objects.notify()
-    assert objects.close(30) is None
+    assert objects.close(30) is None and interruption.problem is None
     return ledger
 
 
@@ -58,7 +55,7 @@ def test_many_objects_are_gathered_while_the_sweep_runs(
 ) -> None:
     monkeypatch.setattr(ledger_objects, "MANY", 3)
     ledger = Ledger(tmp_path / "a.jsonl")
-    objects = LedgerObjects(tmp_path / "a.jsonl", bucket, ignore)
+    objects = LedgerObjects(tmp_path / "a.jsonl", bucket, Interruption())
     monkeypatch.setattr(objects._thread, "start", lambda: None)  # this test pushes itself: one object a line
     objects.start()
     for n in range(10):
@@ -71,7 +68,7 @@ def test_a_torn_line_is_not_sent(bucket: Bucket, tmp_path: Path) -> None:
     written(tmp_path / "a.jsonl", bucket, 3).close()
     with (tmp_path / "a.jsonl").open("ab") as file:
         file.write(b'{"event":"rep')
-    objects = LedgerObjects(tmp_path / "a.jsonl", bucket, ignore)
+    objects = LedgerObjects(tmp_path / "a.jsonl", bucket, Interruption())
     objects.start()
     objects.notify()
     assert objects.close(10) is None
@@ -82,14 +79,17 @@ def test_of_two_drivers_one_is_refused(bucket: Bucket, tmp_path: Path) -> None:
     """Both begin with the same three lines; what the second writes at the place of the first's is not taken."""
     written(tmp_path / "a.jsonl", bucket, 3)
     bring_ledger(bucket, tmp_path / "b.jsonl", "now")
-    late, told = threading.Event(), []
-    second = LedgerObjects(tmp_path / "b.jsonl", bucket, lambda why: (told.append(why), late.set()))
+    interruption = Interruption()
+    second = LedgerObjects(tmp_path / "b.jsonl", bucket, interruption)
     second.start()
     written(tmp_path / "a.jsonl", bucket, 1, first=3)
     Ledger(tmp_path / "b.jsonl").append("reported", n=-1)
     second.notify()
-    assert late.wait(20) and told == ["another driver has written to this sweep's ledger"]
-    assert second.close(5) is not None
+    deadline = time.monotonic() + 20
+    while not interruption.broken and time.monotonic() < deadline:
+        time.sleep(0.02)
+    told = "another driver has written to this sweep's ledger; nothing more is written here"
+    assert interruption.problem == told and second.close(5) is not None
     assert [e.get("n") for e in read(tmp_path / "a.jsonl")] == [0, 1, 2, 3]
     assert read_objects(bucket) == (tmp_path / "a.jsonl").read_bytes()
 
@@ -98,7 +98,7 @@ def test_a_driver_that_is_behind_may_not_begin(bucket: Bucket, tmp_path: Path) -
     written(tmp_path / "a.jsonl", bucket, 3)
     Ledger(tmp_path / "b.jsonl").append("sweep_started", n=0)
     with pytest.raises(SweepBusy, match="another driver went on"):
-        LedgerObjects(tmp_path / "b.jsonl", bucket, ignore).start()
+        LedgerObjects(tmp_path / "b.jsonl", bucket, Interruption()).start()
 
 
 def test_an_answer_that_was_lost_is_no_other_driver(

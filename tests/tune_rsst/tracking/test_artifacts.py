@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
 from tune_rsst.ledger.file import read
-from tune_rsst.report.pictures import BrokenOff, Pictures
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.artifacts import RunFiles
@@ -21,16 +20,20 @@ from tune_rsst.tracking.uploader import Uploader
 PATIENCE_S = 60.0
 
 
-class SlowPictures(Pictures):
-    """Draws for as long as it may, and is never done; notes what it was asked for."""
+class SlowPictures:
+    """Draws for as long as it may, and is never done; counts the drawings that were begun and that were ended."""
 
-    begun = 0
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
 
-    def _draw(self, words: list[str], timeout_s: float) -> None:
-        type(self).begun += 1
-        while self.go_on():
-            time.sleep(0.01)
-        raise BrokenOff
+    def draw(self, folder: SweepFolder, *names: str, timeout_s: float) -> Iterator[None]:
+        self.begun += 1
+        try:
+            while True:
+                time.sleep(0.01)
+                yield
+        finally:
+            self.ended += 1
 
 
 @pytest.fixture
@@ -40,10 +43,15 @@ def folder(tmp_path: Path) -> SweepFolder:
     return found
 
 
-def uploader_of(folder: SweepFolder, home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Uploader, RunFiles]:
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowPictures:
+    pictures = SlowPictures()
     monkeypatch.setattr("tune_rsst.tracking.uploader.GATHER_S", 0.05)
-    monkeypatch.setattr("tune_rsst.tracking.artifacts.Pictures", SlowPictures)
-    monkeypatch.setattr(SlowPictures, "begun", 0)
+    monkeypatch.setattr("tune_rsst.tracking.artifacts.draw", pictures.draw)
+    return pictures
+
+
+def uploader_of(folder: SweepFolder, home: Path) -> tuple[Uploader, RunFiles]:
     files = RunFiles(folder)
     return Uploader(folder.ledger, sqlite_uri(home), "tests", folder.cursor, files), files
 
@@ -56,31 +64,47 @@ def until(true: Callable[[], Any]) -> None:
 
 
 def test_lines_that_come_while_a_picture_is_drawn_do_not_wait_for_it(
-    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: SweepFolder, tmp_path: Path, slow: SlowPictures
 ) -> None:
     recorder, events = Recorder(folder.ledger), list(sweep_events(ended=False))
     first_end = next(n for n, event in enumerate(events) if event["event"] == "ended") + 1
-    uploader, files = uploader_of(folder, tmp_path, monkeypatch)
+    uploader, files = uploader_of(folder, tmp_path)
     recorder.write(*events[:first_end])
     uploader.start()
-    until(lambda: SlowPictures.begun)
+    until(lambda: slow.begun)
     recorder.write(*events[first_end:])
     uploader.notify()
     until(lambda: not uploader.missing())
-    assert SlowPictures.begun == 1, "the same picture is still being drawn"
+    assert (slow.begun, slow.ended) == (1, 0), "the same picture is still being drawn"
     assert uploader.close(0.5) == 0
     assert not any(files._tried.values()), "a drawing that was broken off is no try"
 
 
-def test_a_server_that_goes_away_while_a_picture_is_drawn_gets_the_lines_later(
-    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_in_a_hurry_the_drawing_ends_at_once_and_the_line_goes_up(
+    folder: SweepFolder, tmp_path: Path, slow: SlowPictures
 ) -> None:
     recorder, events = Recorder(folder.ledger), list(sweep_events(ended=False))
     first_end = next(n for n, event in enumerate(events) if event["event"] == "ended") + 1
-    uploader, _ = uploader_of(folder, tmp_path, monkeypatch)
+    uploader, files = uploader_of(folder, tmp_path)
     recorder.write(*events[:first_end])
     uploader.start()
-    until(lambda: SlowPictures.begun)
+    until(lambda: slow.begun)
+    recorder.write(*events[first_end:], {"event": "interrupted"})
+    uploader.notify(hurry=True)
+    until(lambda: not uploader.missing())
+    assert (slow.begun, slow.ended) == (1, 1) and not any(files._tried.values())
+    assert uploader.close(0.5) == 0
+
+
+def test_a_server_that_goes_away_while_a_picture_is_drawn_gets_the_lines_later(
+    folder: SweepFolder, tmp_path: Path, slow: SlowPictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, events = Recorder(folder.ledger), list(sweep_events(ended=False))
+    first_end = next(n for n, event in enumerate(events) if event["event"] == "ended") + 1
+    uploader, _ = uploader_of(folder, tmp_path)
+    recorder.write(*events[:first_end])
+    uploader.start()
+    until(lambda: slow.begun)
     put, away = SweepRuns.put, [True]
 
     def refusing(self: SweepRuns, *arguments: Any) -> str | None:
