@@ -24,13 +24,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tune_rsst.driver import Driver
+from trainables.rsst.config import RSSTConfig
+from tune_rsst.driver import assemble
 from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.live import LiveTable
-from tune_rsst.search.spaces import Space, samples
-from tune_rsst.search.study import StudySearcher
-from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
-from tune_rsst.settings.written import given
+from tune_rsst.runners import replay
+from tune_rsst.search.spaces import Space, settled
 
 WINDOW = 100
 METRICS = {"kept_share": 0.3, "kept_share_asked": 0.3, "density": 0.3, "params": 1, "gmacs": 1.0}
@@ -77,35 +77,30 @@ def resident_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def settings_for(trials: int, sampler: str) -> SweepSettings:
-    """The sweep's settings."""
-    settings = resolve(given(None, ["name=many", f"trials={trials}", f"sampler={sampler}"]))
-    found = next(samples(Space("many", space), settings.fixed, 1))[1]
-    return with_checked_knobs(settings, found.knobs())
+def accuracy(number: int) -> float:
+    """Some accuracy for trial `number`."""
+    return 0.5 + 0.4 * (number * 7919 % 1000) / 1000
+
+
+def instant(trial: TrialView, config: RSSTConfig) -> Iterator[dict[str, Any]]:
+    """The curve of a trial."""
+    return events(config.rounds, accuracy(trial.number), config.kept_share_after)
 
 
 def measure(folder: Path, trials: int, sampler: str) -> list[tuple[int, float, float, float]]:
     """Per window: last trial, own ms a trial, sampler's ms a trial, resident MiB."""
-    settings = settings_for(trials, sampler)
-    ledger = Ledger(folder / "ledger.jsonl")
-    searcher = StudySearcher(settings, Space("many", space))
-    clock = Timed(searcher, ("ask", "tell", "report_rung"))
-    driver = Driver(ledger, settings, searcher)
-    driver.record("sweep_started", name="many", settings=settings.flat())
+    settings, found = settled(["name=many", f"trials={trials}", f"sampler={sampler}"], Space("many", space))
+    driver = assemble(Ledger(folder / "ledger.jsonl"), settings, found)
+    clock = Timed(driver.searcher, ("ask", "tell", "report_rung"))
+    reports = replay.reports(driver, instant)
     table = LiveTable(driver.view, trials, Console(file=io.StringIO()))
     own: list[float] = []
     asked: list[float] = []
     rows = []
     while True:
         began, before = time.process_time(), clock.spent
-        trial = driver.next_trial()
-        if trial is None:
+        if next((trial for trial, _ in reports if trial.ended_at), None) is None:
             return rows
-        value = 0.5 + 0.4 * (hash(trial.trial) % 1000) / 1000
-        shares = [0.3 ** (n / max(trial.rounds - 1, 1)) for n in range(trial.rounds)]
-        for event in events(trial.rounds, value, shares.__getitem__):
-            if driver.take({"trial_key": trial.trial, "events": [event]}):
-                break
         table.tick()
         spent = clock.spent - before
         own.append(time.process_time() - began - spent)

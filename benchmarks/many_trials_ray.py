@@ -2,9 +2,9 @@
 
 python -m benchmarks.many_trials_ray [--trials 2000] [--sampler random]
 
-Everything is the product's own (`tune_rsst.sweep.run`: a local Ray, reused workers, the ledger, the study in sqlite,
-the uploader to MLflow in sqlite), except that a trial reports its rounds at once and leaves no model, and that no
-pictures are drawn.
+Everything is the product's own (`tune_rsst.conduct.run`: a local Ray, reused workers, the ledger, the study in sqlite,
+the uploader to MLflow in sqlite), except that a trial reports its rounds at once and leaves no model: conduct is given
+a runner that runs another trainable on Ray, and told that there are no models to copy or draw.
 Printed per window of 200 trials, for the driver's process: wall milliseconds a trial; CPU of the main thread (Tune's
 event loop, driver, ledger, rungs, table) without the sampler's; the sampler's beside it; CPU of all threads (Ray's and
 the uploader's too); resident memory; how many worker processes there were. Then the ratios of the last window to the
@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,68 +35,56 @@ Row = tuple[int, *tuple[float, ...]]
 
 
 class Curves:
-    """Called at each suggestion; keeps a row for each window."""
+    """Called at each step of Tune's loop; keeps a row for each window."""
 
-    def __init__(self, searcher: Any, trials: int) -> None:
+    def __init__(self, driver: Any, trials: int) -> None:
         self.rows: list[Row] = []
-        self._clock, self._trials, self._count = Timed(searcher, ("ask", "tell", "report_rung")), trials, 0
-        self._before = self._now()
+        self._view, self._trials = driver.view, trials
+        self._clock = Timed(driver.searcher, ("ask", "tell", "report_rung"))
+        self._before, self._count = self._now(), 0
 
     def _now(self) -> tuple[float, ...]:
         sampler = self._clock.spent
         return time.perf_counter(), time.thread_time() - sampler, sampler, time.process_time()
 
-    def suggested(self, answer: object) -> None:
-        self._count += isinstance(answer, dict)
-        if not isinstance(answer, dict) or self._count % WINDOW:
+    def tick(self) -> None:
+        count = len(self._view.trials)
+        if count // WINDOW == self._count // WINDOW:
             return
-        now = self._now()
-        each = [1e3 * (after - before) / WINDOW for after, before in zip(now, self._before, strict=True)]
-        self.rows.append((self._count, *each, resident_mib()))
-        print(f"{self._count:6d} of {self._trials}  {each[0]:.0f} ms a trial", file=sys.stderr, flush=True)
-        self._before = now
+        now, trials = self._now(), count - self._count
+        each = [1e3 * (after - before) / trials for after, before in zip(now, self._before, strict=True)]
+        self.rows.append((count, *each, resident_mib()))
+        print(f"{count:6d} of {self._trials}  {each[0]:.0f} ms a trial", file=sys.stderr, flush=True)
+        self._before, self._count = now, count
 
 
 def measure(trials: int, sampler: str) -> tuple[list[Row], int, int]:
     """Rows as in `Curves`, the exit code, the number of worker processes."""
     from tune_rsst import conduct
     from tune_rsst.planning import begin
-    from tune_rsst.results import best
     from tune_rsst.settings import written
     from tune_rsst.storage.folder import Sweep
-    from tune_rsst.tracking import artifacts
 
     words = [f"space={SPACE}", f"trials={trials}", f"sampler={sampler}", "name=many"]
     made = begin.make_plan(written.given(None, words), None, False)
-    curves: list[Curves] = []
-    fit = conduct._fit
+    rows: list[Row] = []
 
-    def fit_instant(*given: Any) -> None:
-        """Only now may Ray be imported: its token is in the environment."""
-        from benchmarks.instant_trainable import Instant
-        from trainables.worker import ray_trainable
-        from tune_rsst.runners import ray_tune
+    def runner(driver: Any, tick: Callable[[], object]) -> None:
+        with conduct.on_ray(made, driver, lambda line: None, instant) as play:
+            curves = Curves(driver, trials)
+            play(driver, lambda: (curves.tick(), tick()))
+        rows.extend(curves.rows)
 
-        suggest = ray_tune.LedgerSearcher._suggest
+    code = conduct.run(made, Console(file=io.StringIO()), runner, models=False)
+    workers = {place["host"] for trial in Sweep.of(made.folder).view.trials.values() for place in trial.places}
+    return rows, code, len(workers)
 
-        def counted(self: Any, trial_id: str) -> Any:
-            answer = suggest(self, trial_id)
-            curves[0].suggested(answer)
-            return answer
 
-        curves.append(Curves(given[1]._searcher, trials))
-        ray_tune.LedgerSearcher._suggest = counted  # type: ignore[method-assign]
-        ray_trainable.RSSTTrainable = Instant  # type: ignore[misc]
-        ray_tune.RSSTTrainable = Instant  # type: ignore[misc]
-        fit(*given)
+def instant() -> Any:
+    """The trainable; Ray is imported only now, because its token must be in the environment by then."""
+    from benchmarks.instant_trainable import Instant
 
-    conduct._fit = fit_instant
-    best.write_best = lambda *_: None  # type: ignore[assignment]  # there is no model
-    artifacts.RunFiles = lambda folder: None  # type: ignore[assignment, misc]
-    code = conduct.run(made, Console(file=io.StringIO()))
-    view = Sweep.of(made.folder).view
-    workers = {place["host"] for trial in view.trials.values() for place in trial.places}
-    return curves[0].rows, code, len(workers)
+    return Instant
 
 
 def main() -> None:

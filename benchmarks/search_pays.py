@@ -6,14 +6,16 @@ For each seed, random search trains 60 trials of the space to the end: their epo
 with halving (all settings at their defaults) runs until a trial of its own finishes with at least random search's best
 validation accuracy, or until the budget is used up ("not reached"). Every epoch counts, those of stopped trials too.
 
-How it was made: real trials of the core, trained one after the other in this process by the sweep's own driver,
-ledger, study and rungs, without Ray. To be affordable a round has 4 epochs instead of the space's 14, and batches have
-128 images; both arms share that. The first version had a budget of 12 random trials, did not meet its claim, and is
-kept (--random-trials 12); 60 was settled on seeds 10 and 11, before seeds 0 to 4 had run at it. The seed decides the
-data split and the weights of both arms; their samplers have seeds of their own, because TPE's first draws would else
-be random search's own first trials. Validation has about 270 images, so that ties (which count as reached) are common.
+How it was made: real trials of the core, trained by the sweep's own driver, ledger, study, rungs and serial runner
+(one after the other in this process, without Ray). To be affordable a round has 4 epochs instead of the space's 14, and
+batches have 128 images; both arms share that. The first version had a budget of 12 random trials, did not meet its
+claim, and is kept (--random-trials 12); 60 was settled on seeds 10 and 11, before seeds 0 to 4 had run at it. The seed
+decides the data split and the weights of both arms; their samplers have seeds of their own, because TPE's first draws
+would else be random search's own first trials. Validation has about 270 images, so that ties (which count as reached)
+are common.
 
-Each trial is on disk (the ledger below --home): `--minutes` ends a run between two trials, the next call goes on.
+Each trial is on disk (ledger and checkpoints below --home): `--minutes` ends a run between two trials, the next call
+continues.
 Comes in: nothing. Goes out: a Markdown table, and docs/figures/search_pays.json.
 """
 
@@ -41,22 +43,16 @@ class Arm:
     """One search: a driver over its own ledger. `seed` is the trials'; the sampler's is `draws`."""
 
     def __init__(self, home: Path, seed: int, overrides: tuple[str, ...], name: str, *, draws: int) -> None:
-        from tune_rsst.driver import Driver
+        from tune_rsst.driver import assemble
         from tune_rsst.ledger.file import Ledger
-        from tune_rsst.search import spaces
-        from tune_rsst.search.study import StudySearcher
-        from tune_rsst.settings.settings import resolve, with_checked_knobs
-        from tune_rsst.settings.written import given
+        from tune_rsst.search.spaces import settled
+        from tune_rsst.storage.folder import SweepFolder
 
-        folder = home / f"{name}-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = resolve(given(None, [f"name={name}", f"seed={seed}", *FIXED, *overrides]))
-        space = spaces.find(settings.space)
-        settings = with_checked_knobs(settings, next(spaces.samples(space, settings.fixed, 1))[1].knobs())
+        self.folder = SweepFolder(home / f"{name}-{seed}")
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        settings, space = settled([f"name={name}", f"seed={seed}", *FIXED, *overrides])
         settings = settings.model_copy(update={"seed": draws})
-        self.driver = Driver(Ledger(folder / "ledger.jsonl"), settings, StudySearcher(settings, space))
-        if not self.driver.view.name:
-            self.driver.record("sweep_started", name=name, settings=settings.flat())
+        self.driver = assemble(Ledger(self.folder.ledger), settings, space)
         self.name, self.seed = name, seed
 
     def curve(self) -> list[tuple[int, float]]:
@@ -75,23 +71,15 @@ class Arm:
 
     def run(self, deadline: float, *, target: float = math.inf, budget: float = math.inf) -> bool:
         """Train trials until one has `target`, or `budget` epochs are spent. False when `deadline` came first."""
-        from trainables.rsst.config import RSSTConfig
-        from trainables.rsst.data.load import load
-        from trainables.rsst.experiment import run
+        from tune_rsst.runners import serial
 
-        data = None
+        reports = serial.reports(self.driver, self.folder)
         while self.spent < budget and all(value < target for _, value in self.curve()):
             if time.monotonic() > deadline:
                 return False
-            trial = self.driver.next_trial()
+            trial = next((trial for trial, _ in reports if trial.ended_at), None)
             if trial is None:
                 break
-            config = RSSTConfig.from_knobs(self.driver.knobs_of(trial))
-            data = data or load(config)
-            for event in run(config, data):
-                report = {"kind": event.kind, **event.metrics}
-                if self.driver.take({"trial_key": trial.trial, "events": [report]}):
-                    break
             said = f"{self.name} seed {self.seed} {trial.trial} {trial.state} {trial.metrics.get('val_top1'):.4f}"
             print(f"{said}, {self.spent} epochs so far", file=sys.stderr, flush=True)
         return True

@@ -1,4 +1,4 @@
-"""Runs a planned sweep on Ray Tune, from the folder's lock to the final table; new or resumed, the way is the same.
+"""Runs a planned sweep from the folder's lock to the final table; new or resumed, on Ray or another runner.
 
 In: a `Plan`. Out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted and
 resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read. What
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from tune_rsst.ledger.provenance import origin
 from tune_rsst.planning import preflight
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.live import LiveTable
-from tune_rsst.runners import capacity, local_ray, ray_cluster
+from tune_rsst.runners import Runner, Tick, capacity, local_ray, ray_cluster
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import RUN_ONLY
 from tune_rsst.storage import home
@@ -39,8 +40,12 @@ if TYPE_CHECKING:
     from tune_rsst.tracking.uploader import Uploader
 
 
-def run(plan: Plan | Finished, console: Console) -> int:
-    """Run `plan` to its end or to an interruption; print the table and say what to do next."""
+def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *, models: bool = True) -> int:
+    """Run `plan` to its end or to an interruption; print the table and say what to do next.
+
+    `runner` runs the trials; None: Ray Tune (`on_ray`). `models`: whether trials leave models; without them no files of
+    the best trial are written, and no pictures are drawn for MLflow.
+    """
     if isinstance(plan, Finished):
         return finish_again(plan, console)
     folder = plan.folder
@@ -53,9 +58,9 @@ def run(plan: Plan | Finished, console: Console) -> int:
         plan.weights.copy_into(folder.path / "weights")
         if storage is not None:
             storage.start()
-        driver, uploader = _assemble(plan, ledger, storage, interruption)
+        driver, uploader = _assemble(plan, ledger, storage, interruption, models)
         try:
-            _train(plan, driver, console)
+            _train(plan, driver, console, runner)
         except ConfigError as error:
             driver.record("interrupted", reason=str(error))
             if storage is not None:
@@ -64,7 +69,7 @@ def run(plan: Plan | Finished, console: Console) -> int:
             ledger.close()
             raise
         try:
-            return conclude(plan, driver, uploader, storage, console)
+            return conclude(plan, driver, uploader, storage, console, models)
         finally:
             ledger.close()
             shutil.rmtree(folder.tune, ignore_errors=True)
@@ -86,28 +91,14 @@ def _its_own_addresses(plan: Plan) -> set[str]:
 
 
 def _assemble(
-    plan: Plan, ledger: Ledger, storage: SweepStorage | None, interruption: Interruption
+    plan: Plan, ledger: Ledger, storage: SweepStorage | None, interruption: Interruption, models: bool = True
 ) -> tuple[Driver, Uploader]:
-    from tune_rsst.driver import Driver
-    from tune_rsst.search.study import StudySearcher
+    from tune_rsst.driver import assemble
     from tune_rsst.tracking.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
-    database = None if settings.optuna_storage == "memory" else settings.optuna_storage
-    searcher = StudySearcher(
-        settings,
-        plan.space,
-        plan.weights,
-        storage=database,
-        own_file=database == folder.study,
-        conditional=plan.conditional,
-    )
-    uploader = Uploader.of(folder, settings.flat())
-    driver = Driver(ledger, settings, searcher, interruption, [uploader, storage] if storage else [uploader])
-    started = {
-        "name": folder.name,
-        "settings": without_secrets(settings.flat()),
-        "space": settings.space,
+    uploader = Uploader.of(folder, settings.flat(), files=models)
+    about = {
         "space_digest": plan.space_digest,
         "home": str(folder.path.parent),
         "weights": plan.weights.record(),
@@ -117,37 +108,40 @@ def _assemble(
         "versions": provenance.versions(),
         **origin(),
     }
-    if driver.view.name:
+    begun = bool(ledger.events)
+    driver = assemble(
+        ledger,
+        settings,
+        plan.space,
+        plan.weights,
+        conditional=plan.conditional,
+        about=about,
+        interruption=interruption,
+        followers=[uploader, storage] if storage else [uploader],
+    )
+    if begun:
         driver.reopen(plan.again)
         if plan.more_trials:
             driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
         driver.record("resumed", versions=provenance.versions(), settings=own)
-    else:
-        driver.record("sweep_started", **started)
     uploader.start()
     return driver, uploader
 
 
-def _train(plan: Plan, driver: Driver, console: Console) -> None:
-    """Let Tune run what the driver gives out, to the end or to an interruption."""
+def _train(plan: Plan, driver: Driver, console: Console, runner: Runner | None = None) -> None:
+    """Let the runner run what the driver gives out, to the end or to an interruption."""
     if driver.complete or driver.interruption.broken:
         return
-    where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
-    console.print(
-        f"Sweep {plan.folder.name}: {driver.remaining} of {plan.settings.trials} trials to run; starting {where} …\n"
-        f"Folder: {plan.folder.path}",
-        highlight=False,
-        soft_wrap=True,
-    )
     try:
-        with (
-            local_ray.ray_folder() as ray_folder,
-            ray_cluster.connected(plan.settings, str(ray_folder), driver.interruption),
-            LiveTable(driver.view, plan.settings.trials, console) as table,
-        ):
-            _fit(plan, driver, table, partial(say, console))
-            table.tick(force=True)
+        with ExitStack() as place:
+            if runner is None:
+                runner = place.enter_context(on_ray(plan, driver, partial(say, console)))
+            else:
+                place.enter_context(driver.interruption.listening())
+            with LiveTable(driver.view, plan.settings.trials, console) as table:
+                runner(driver, table.tick)
+                table.tick(force=True)
     except KeyboardInterrupt:
         return
     except ConfigError:
@@ -155,19 +149,41 @@ def _train(plan: Plan, driver: Driver, console: Console) -> None:
     except Exception as error:
         logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
         driver.interruption.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+
+@contextmanager
+def on_ray(
+    plan: Plan, driver: Driver, say_here: Callable[[str], None], trainable: Callable[[], type] | None = None
+) -> Iterator[Runner]:
+    """The sweep's Ray, local or a cluster, for as long as the context lasts. Yields the runner that uses it.
+
+    `trainable` gives the class that runs a trial (None: RSSTTrainable); it is called where Ray may be imported.
+    """
+    where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
+    left = f"{driver.remaining} of {plan.settings.trials} trials to run"
+    say_here(f"Sweep {plan.folder.name}: {left}; starting {where} …\nFolder: {plan.folder.path}")
+    try:
+        with (
+            local_ray.ray_folder() as ray_folder,
+            ray_cluster.connected(plan.settings, str(ray_folder), driver.interruption),
+        ):
+            yield partial(_fit, plan, say_here, trainable)
     finally:
         local_ray.forget_sessions()
 
 
-def _fit(plan: Plan, driver: Driver, table: LiveTable, say_here: Callable[[str], None]) -> None:
-    from tune_rsst.runners.ray_tune import fit
+def _fit(
+    plan: Plan, say_here: Callable[[str], None], trainable: Callable[[], type] | None, driver: Driver, tick: Tick
+) -> None:
+    from tune_rsst.runners.ray_tune import RSSTTrainable, fit
 
     on_cluster = ray_cluster.address(plan.settings) is not None
     cpus, gpus, nodes = _room(plan, driver, say_here, on_cluster)
     at_once = capacity.trials_at_once(plan.settings, cpus, gpus, nodes, cluster=on_cluster)
     if on_cluster:
         preflight.check_a_worker(plan, cpus, gpus, say_here)
-    fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, table.tick)
+    runs_trials = trainable() if trainable else RSSTTrainable
+    fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
 
 
 def _room(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.rsst.event import Event
 from tune_rsst.interrupt import Interruption
@@ -18,8 +18,14 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
 from tune_rsst.search.halving import Decision, EqualShareHalving
+from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import HERE, SweepSettings
+from tune_rsst.storage.folder import SweepFolder
+
+if TYPE_CHECKING:
+    from tune_rsst.search.pretrained import SweepWeights
 
 
 class OtherData(RuntimeError):
@@ -45,7 +51,7 @@ class Driver:
         followers: Sequence[Follower] = (),
     ) -> None:
         """Replay `ledger`; `followers` hear of each line that is written."""
-        self._ledger, self.settings, self._searcher = ledger, settings, searcher
+        self._ledger, self.settings, self.searcher = ledger, settings, searcher
         self.interruption, self._followers = interruption or Interruption(), followers
         self.interruption.write_down = self.leave
         self._lock = threading.RLock()
@@ -88,15 +94,15 @@ class Driver:
                 self._write("ended", trial=trial.trial, state="stopped", reason=decision.reason, rung=decision.rung)
         self._left_over = self.view.unfinished
         if self.view.name:
-            self._searcher.sync(self.view, self.rungs)
+            self.searcher.sync(self.view, self.rungs)
 
     def record(self, event: str, **fields: Any) -> None:
         """Write an event of the sweep itself (sweep_started, interrupted, resumed, sweep_ended)."""
         self._write(event, **fields)
         if event == "sweep_started":
-            self._searcher.claim(LedgerTail(self._ledger.path).uid())
+            self.searcher.claim(LedgerTail(self._ledger.path).uid())
             self._known |= {t.fingerprint: t.trial for t in self.view.former.values()}
-            self._searcher.sync(self.view, self.rungs)
+            self.searcher.sync(self.view, self.rungs)
 
     def leave(self) -> None:
         """Where the process may be killed within seconds: write once that the sweep is interrupted."""
@@ -136,7 +142,7 @@ class Driver:
     def _new_trial(self) -> TrialView | None:
         known = self._known
         for _ in range(MAX_ASKS):
-            asked = self._searcher.ask(known)
+            asked = self.searcher.ask(known)
             self._refuse_other_number(asked.number)
             said = asked.record()
             repeated = self.view.known(asked.repeat_of)
@@ -146,13 +152,10 @@ class Driver:
                     self._tell(asked.number, repeated)
                 continue
             trial = trial_key(asked.number)
-            about = {
-                "knobs": asked.config.knobs(),
-                "fingerprint": asked.config.fingerprint,
-                "rounds": asked.config.rounds,
-            }
+            config = asked.config
+            about = {"knobs": config.knobs(), "fingerprint": config.fingerprint, "rounds": config.rounds}
             self._write("suggested", trial=trial, **said, **about)
-            self._known[asked.config.fingerprint] = trial
+            self._known[config.fingerprint] = trial
             return self.view.trials[trial]
         self.exhausted = True
         return None
@@ -160,10 +163,8 @@ class Driver:
     def _refuse_other_number(self, number: int) -> None:
         expected = len(self.view.former) + len(self.view.trials) + len(self.view.repeats)
         if number != expected:
-            raise RuntimeError(
-                f"Optuna's study was changed by another program: it numbers the next trial {number}, and the ledger "
-                f"{expected}; end that program and resume"
-            )
+            numbers = f"it numbers the next trial {number}, and the ledger {expected}"
+            raise RuntimeError(f"Optuna's study was changed by another program: {numbers}; end that program and resume")
 
     def knobs_of(self, trial: TrialView) -> dict[str, Any]:
         """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""
@@ -213,9 +214,8 @@ class Driver:
             return
         kind, metrics = event.kind, event.metrics
         if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
-            self.end(
-                trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number (round {metrics.get('round')})"
-            )
+            where = f"(round {metrics.get('round')})"
+            self.end(trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number {where}")
             return
         if kind == "start":
             self._refuse_other_data(trial, metrics)
@@ -223,7 +223,7 @@ class Driver:
         if kind == "round":
             decision = self._compare(trial, metrics)
             if decision:
-                self._searcher.report_rung(trial.number, decision.rung, decision.value)
+                self.searcher.report_rung(trial.number, decision.rung, decision.value)
                 if decision.stop:
                     self.end(trial, "stopped", decision.reason, decision.rung)
         elif kind == "final":
@@ -249,7 +249,7 @@ class Driver:
                 self._tell(repeat["number"], trial)
 
     def _tell(self, number: int, trial: TrialView) -> None:
-        self._searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self._searcher.objective))
+        self.searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self.searcher.objective))
 
     def worker_error(self, trial: str, reason: str) -> None:
         """A worker died or raised; Tune may try again. Kept for the trial's reason, and written for the user."""
@@ -261,3 +261,28 @@ class Driver:
         if self.view.trials[trial].state == UNFINISHED:
             reason = self._worker_errors.get(trial, "the worker failed and gave no reason")
             self.end(self.view.trials[trial], "failed", reason)
+
+
+def assemble(
+    ledger: Ledger,
+    settings: SweepSettings,
+    space: Space,
+    weights: SweepWeights | None = None,
+    *,
+    conditional: bool = False,
+    about: Mapping[str, Any] | None = None,
+    interruption: Interruption | None = None,
+    followers: Sequence[Follower] = (),
+) -> Driver:
+    """A sweep that any runner can play: the driver over `ledger`, with its study where `optuna_storage` says.
+
+    An empty ledger begins with `sweep_started`, which says what `about` has too.
+    """
+    study = None if settings.optuna_storage == "memory" else settings.optuna_storage
+    own = study == SweepFolder(ledger.path.parent).study
+    searcher = StudySearcher(settings, space, weights, storage=study, own_file=own, conditional=conditional)
+    driver = Driver(ledger, settings, searcher, interruption, followers)
+    if not driver.view.name:
+        said = {"name": settings.name, "settings": without_secrets(settings.flat()), "space": settings.space}
+        driver.record("sweep_started", **said | dict(about or {}))
+    return driver

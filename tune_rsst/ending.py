@@ -64,12 +64,23 @@ def _not_stored(name: str, problem: str) -> str:
     return f"{problem}; `tune-rsst sweep --name {name} --resume` writes the rest there"
 
 
-def conclude(plan: Plan, driver: Driver, uploader: Uploader, storage: SweepStorage | None, console: Console) -> int:
-    """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the upload short."""
+def conclude(
+    plan: Plan,
+    driver: Driver,
+    uploader: Uploader,
+    storage: SweepStorage | None,
+    console: Console,
+    models: bool = True,
+) -> int:
+    """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the upload short.
+
+    Without `models` there are no files of the best trial to write.
+    """
     interruption = driver.interruption
     with interruption.ignored():
         try:  # before the end is recorded: a sweep that is finished has its files
-            best.write_best(Sweep(plan.folder, driver.view, "running"))
+            if models:
+                best.write_best(Sweep(plan.folder, driver.view, "running"))
         except OSError as error:
             interruption.break_off(f"the best trial's files could not be written ({error})")
         if not interruption.broken:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.event import Event
-from tune_rsst.driver import Driver
+from tune_rsst.driver import Driver, assemble
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.search.spaces import Space, samples
-from tune_rsst.search.study import StudySearcher
-from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
-from tune_rsst.settings.written import given
+from tune_rsst.runners import replay
+from tune_rsst.search.spaces import Space, settled
+from tune_rsst.settings.addresses import without_secrets
+from tune_rsst.settings.settings import SweepSettings
+
+if TYPE_CHECKING:
+    from tune_rsst.search.pretrained import SweepWeights
 
 EPOCHS = 2
 
@@ -43,8 +47,7 @@ def few(trial: Any) -> dict[str, Any]:
 
 
 def settings_of(space: Space, *overrides: str) -> SweepSettings:
-    settings = resolve(given(None, ["name=fake", *overrides]))
-    return with_checked_knobs(settings, next(samples(space, settings.fixed, 1))[1].knobs())
+    return settled(["name=fake", *overrides], space)[0]
 
 
 def accuracy(config: RSSTConfig, share: float) -> float:
@@ -75,15 +78,32 @@ def events(config: RSSTConfig) -> Iterator[dict[str, Any]]:
 
 
 class FakeSweep:
-    """Plays Tune: some trials at a time, one event each in turn, until all ended or `reports` were made (a kill -9)."""
+    """A driver over a ledger in `folder`, and the replay runner: until all ended or `reports` were made (a kill -9)."""
 
-    def __init__(self, folder: Path, space: Space, settings: SweepSettings, storage: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        settings: SweepSettings,
+        storage: str = "memory",
+        weights: SweepWeights | None = None,
+        **about: Any,
+    ) -> None:
         self.ledger = Ledger(folder / "ledger.jsonl", clock=lambda: 1.0)
         self.settings = settings
-        self.searcher = StudySearcher(settings, space, storage=storage)
-        self.driver = Driver(self.ledger, settings, self.searcher)
-        if not self.driver.view.name:
-            self.driver.record("sweep_started", name="fake", settings=settings.flat())
+        about = {"settings": without_secrets(settings.flat()), **about}
+        here = settings.model_copy(update={"optuna_storage": storage})
+        self._play(assemble(self.ledger, here, space, weights, about=about))
+
+    @classmethod
+    def of(cls, driver: Driver) -> FakeSweep:
+        """Plays a driver that is there already."""
+        sweep = cls.__new__(cls)
+        sweep._play(driver)
+        return sweep
+
+    def _play(self, driver: Driver) -> None:
+        self.driver, self.searcher = driver, driver.searcher
         self.trained: list[tuple[str, int]] = []
 
     @property
@@ -91,19 +111,11 @@ class FakeSweep:
         return self.driver.view
 
     def run(self, at_once: int = 2, reports: int | None = None, alter: Any = lambda trial, event: event) -> None:
-        live: list[tuple[TrialView, Iterator[dict[str, Any]]]] = []
-        made = 0
-        while True:
-            while len(live) < at_once and (trial := self.driver.next_trial()) is not None:
-                live.append((trial, events(RSSTConfig.from_knobs(self.driver.knobs_of(trial)))))
-            if not live:
-                return
-            for trial, stream in list(live):
-                if reports is not None and made >= reports:
-                    return
-                event = alter(trial, next(stream))
-                made += 1
+        def curve(trial: TrialView, config: RSSTConfig) -> Iterator[dict[str, Any]]:
+            for event in events(config):
                 if event["kind"] == "round" and not trial.knows(Event.from_json(event)):
                     self.trained.append((trial.trial, event["round"]))
-                if self.driver.take({"trial_key": trial.trial, "events": [event], "done": event["kind"] == "final"}):
-                    live.remove((trial, stream))
+                yield alter(trial, event)
+
+        for _ in islice(replay.reports(self.driver, curve, at_once), reports):
+            pass

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from trainables.rsst.config import RSSTConfig
-from trainables.rsst.trial import open_trial
-from tune_rsst.driver import Driver
+from tune_rsst.driver import assemble
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.provenance import origin
 from tune_rsst.results import best
-from tune_rsst.search.spaces import find, samples
-from tune_rsst.search.study import StudySearcher
+from tune_rsst.runners import serial
+from tune_rsst.search.spaces import settled
 from tune_rsst.settings.addresses import sqlite_uri
-from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
-from tune_rsst.settings.written import given
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 OVERRIDES = ("trials=4", "startup_trials=4", "target_density=0.45", "stopping=none", "mlflow_experiment=digits")
@@ -41,25 +36,12 @@ def real_sweep(home: Path, name: str = "small", overrides: tuple[str, ...] = ())
     file = home / "small_space.py"
     file.write_text(SPACE, encoding="utf-8")
     words = [f"space={file}:small", f"name={name}", f"mlflow_tracking_uri={sqlite_uri(home)}", *OVERRIDES, *overrides]
-    settings = resolve(given(None, words))
-    space = find(settings.space)
-    settings = with_checked_knobs(settings, next(samples(space, settings.fixed, 1))[1].knobs())
-    _run(folder, settings, space)
-    return folder
-
-
-def _run(folder: SweepFolder, settings: SweepSettings, space: Any) -> None:
+    settings, space = settled(words)
     ledger = Ledger(folder.ledger)
-    driver = Driver(ledger, settings, StudySearcher(settings, space))
-    driver.record("sweep_started", name=folder.name, settings=settings.flat(), space=settings.space, **origin())
-    while (trial := driver.next_trial()) is not None:
-        config = RSSTConfig.from_knobs(driver.knobs_of(trial))
-        with open_trial(config, folder.trials, say=lambda line: None) as running:
-            for event in running.events():
-                told = {"kind": event.kind, **event.metrics}
-                done = event.kind == "final"
-                if driver.take({"trial_key": trial.trial, "events": [told], "done": done}):
-                    break
+    driver = assemble(ledger, settings, space, about=origin())
+    for _ in serial.reports(driver, folder):
+        pass
     best.write_best(Sweep(folder, driver.view, "running"))
     driver.record("sweep_ended")
     ledger.close()
+    return folder

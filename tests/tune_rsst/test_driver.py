@@ -21,7 +21,7 @@ SAMPLERS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}
 TINY, FEW = Space("tiny", tiny), Space("few", few)
 
 
-def sweep(folder: Path, space: Space = TINY, *overrides: str, storage: str | None = None) -> FakeSweep:
+def sweep(folder: Path, space: Space = TINY, *overrides: str, storage: str = "memory") -> FakeSweep:
     return FakeSweep(folder, space, settings_of(space, "trials=10", *overrides), storage)
 
 
@@ -62,7 +62,7 @@ def test_a_stopped_trial_has_not_had_its_last_round(tmp_path: Path) -> None:
 @pytest.mark.medium
 @pytest.mark.parametrize("storage", [False, True], ids=["memory", "sqlite"])
 def test_kills_lose_no_trial_double_none_and_train_no_round_twice(tmp_path: Path, storage: bool) -> None:
-    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else None
+    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else "memory"
     trained: list[tuple[str, int]] = []
     randomly = random.Random(7)
     for _ in range(200):

@@ -1,1 +1,17 @@
-"""Where trials run: Ray Tune, a local Ray or a cluster, and the resources that each trial gets."""
+"""Where trials run: Ray Tune on a local Ray or a cluster, this process (serial), or no training at all (replay).
+
+A runner is a function that takes a driver and a `tick` and runs what the driver gives out, until it gives nothing more
+or is broken. It hands each result to `Driver.take`, ends the trial where that says so, and calls `tick` now and then.
+Here too: the resources that each trial gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tune_rsst.driver import Driver
+
+Tick = Callable[[], object]
+Runner = Callable[["Driver", Tick], None]

@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from trainables.worker.ray_trainable import RSSTTrainable
+from tune_rsst.runners import Tick
 from tune_rsst.storage.folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _written_down(trial: Trial) -> str:
 class Ticker(_Door, Callback):
     """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
 
-    def __init__(self, driver: Driver, tick: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, tick: Tick) -> None:
         self.driver, self._tick = driver, tick
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -147,11 +148,19 @@ class Ticker(_Door, Callback):
 
 
 def fit(
-    driver: Driver, folder: SweepFolder, resources: dict[str, float], at_once: int, tick: Callable[[], None]
+    driver: Driver,
+    folder: SweepFolder,
+    resources: dict[str, float],
+    at_once: int,
+    tick: Tick,
+    trainable: type[tune.Trainable] = RSSTTrainable,
 ) -> None:
-    """Let Tune run what the driver gives out, `at_once` trials at a time, each with `resources` (CPU, GPU)."""
+    """Let Tune run what the driver gives out, `at_once` trials at a time, each with `resources` (CPU, GPU).
+
+    `trainable` takes and gives what RSSTTrainable does.
+    """
     tuner = tune.Tuner(
-        RSSTTrainable,
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(driver, folder, resources),
             scheduler=LedgerScheduler(driver),

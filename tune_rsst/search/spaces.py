@@ -32,6 +32,9 @@ from optuna.distributions import (
 from search_spaces import SPACES
 from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst.settings import rules
+from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.written import given
 
 # Together with the first trial 40: a space may be slow, and the user waits.
 VALIDATION_DRAWS = 39
@@ -217,3 +220,11 @@ def sized(space: Space, settings: Any) -> Space:
     if not settings.searches_size:
         return space
     return Space(space.address, SizedSpace(space.function, settings.target_density, settings.largest))
+
+
+def settled(words: Iterable[str], space: Space | None = None) -> tuple[SweepSettings, Space]:
+    """Settings from `key=value` words, and their space (or `space`), as a driver takes them; a plan checks more."""
+    settings = resolve(given(None, list(words)))
+    rules.check(settings)
+    space = sized(space or find(settings.space), settings)
+    return with_checked_knobs(settings, next(samples(space, settings.fixed_in_trials, 1))[1].knobs()), space

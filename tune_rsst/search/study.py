@@ -15,7 +15,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -26,10 +26,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
 from tune_rsst.search.study_database import opened, refuse_study_of_another
 from tune_rsst.settings.settings import SweepSettings
+
+if TYPE_CHECKING:
+    from tune_rsst.search.pretrained import SweepWeights
 
 MAX_ASKS = 100
 UID = "sweep_uid"
@@ -109,13 +111,14 @@ class StudySearcher:
         own_file: bool = False,
         conditional: bool = False,
     ) -> None:
-        """`storage`: a database URL, or None for a study in memory; `own_file`: it is sqlite in the sweep's own folder,
-        which nobody else uses. `conditional`: parameters depend on others.
+        """`weights`: None leaves it to each trial to find its own. `storage`: a database URL, or None for a study in
+        memory; `own_file`: it is sqlite in the sweep's own folder, which nobody else uses. `conditional`: parameters
+        depend on others.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._space, self._conditional = settings, space, conditional
         self.objective = Objective.of(settings.flat())
-        self._weights = weights or SweepWeights()
+        self._weights = weights
         self._address, self._own_file, self._uid = storage, own_file or storage is None, ""
         self._storage = opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
@@ -177,7 +180,8 @@ class StudySearcher:
             invalid, config = None, None
             try:
                 draw = self._space.draw(trial, self._settings.fixed_in_trials)
-                config = self._weights.complete(RSSTConfig.from_knobs(draw.knobs))
+                config = RSSTConfig.from_knobs(draw.knobs)
+                config = self._weights.complete(config) if self._weights else config
             except ConfigError as error:
                 invalid = str(error)
                 self.study.tell(trial, state=TrialState.FAIL)

@@ -61,10 +61,10 @@ class Uploader:
         self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
 
     @classmethod
-    def of(cls, folder: SweepFolder, settings: Mapping[str, Any]) -> Uploader:
-        """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files."""
+    def of(cls, folder: SweepFolder, settings: Mapping[str, Any], *, files: bool = True) -> Uploader:
+        """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files, or without."""
         uri, experiment = str(settings["mlflow_tracking_uri"]), settings["mlflow_experiment"]
-        return cls(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder))
+        return cls(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder) if files else None)
 
     @property
     def parent_run_id(self) -> str | None:

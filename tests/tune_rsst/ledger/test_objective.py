@@ -17,10 +17,10 @@ from tune_rsst.planning.begin import make_plan
 from tune_rsst.results import table
 from tune_rsst.results.ranking import best_of, pareto_front, ranking, standing
 from tune_rsst.search import spaces
-from tune_rsst.search.spaces import Space, sized
+from tune_rsst.search.spaces import Space, settled
 from tune_rsst.settings import rules
 from tune_rsst.settings import settings as config
-from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.settings import SweepSettings, resolve
 from tune_rsst.settings.written import given
 
 TINY = Space("tiny", tiny)
@@ -120,11 +120,8 @@ def test_what_contradicts_the_objective_is_one_line_that_names_its_key(overrides
 
 
 def sized_settings(*overrides: str) -> tuple[Space, SweepSettings]:
-    settings = resolve(given(None, ["name=fake", "trials=10", *overrides]))
-    rules.check(settings)
-    space = sized(TINY, settings)
-    drawn = next(spaces.samples(space, settings.fixed_in_trials, 1))[1]
-    return space, with_checked_knobs(settings, drawn.knobs())
+    settings, space = settled(["name=fake", "trials=10", *overrides], TINY)
+    return space, settings
 
 
 def test_the_final_size_is_searched_in_steps_of_whole_neurons() -> None:
@@ -183,7 +180,7 @@ def test_every_sampler_works_and_the_study_says_what_the_ledger_says(
 def test_after_a_kill_the_rungs_and_the_study_equal_those_before(
     tmp_path: Path, words: tuple[str, ...], storage: bool
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else None
+    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else "memory"
     space, settings = sized_settings("startup_trials=5", *words)
     before = FakeSweep(tmp_path, space, settings, url)
     before.run(reports=60)

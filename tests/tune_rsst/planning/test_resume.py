@@ -12,13 +12,12 @@ from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.conduct import _assemble
-from tune_rsst.driver import Driver, OtherData
+from tune_rsst.driver import OtherData, assemble
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
 from tune_rsst.planning.plan import Finished
 from tune_rsst.search.spaces import Space, find
-from tune_rsst.search.study import StudySearcher
 from tune_rsst.settings import written
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -42,9 +41,7 @@ def planned(*words: str, name: str | None = None, flag: bool = False) -> plan.Pl
 def begun(folder: SweepFolder, *words: str, reports: int | None = None, space_digest: str | None = None) -> FakeSweep:
     """A sweep over the digits space, trained by formulas: to its end, or killed after some reports."""
     made = planned("trials=4", *words, name=folder.name)
-    sweep = FakeSweep(folder.path, made.space, made.settings)
-    digest = space_digest or made.space_digest
-    sweep.driver.record("sweep_started", name=folder.name, settings=made.settings.flat(), space_digest=digest)
+    sweep = FakeSweep(folder.path, made.space, made.settings, space_digest=space_digest or made.space_digest)
     sweep.run(reports=reports)
     if sweep.driver.complete:
         sweep.driver.record("sweep_ended")
@@ -86,7 +83,7 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
 
     class NoUploader:
         @classmethod
-        def of(cls, *_: object) -> NoUploader:
+        def of(cls, *_: object, **__: object) -> NoUploader:
             return cls()
 
         def start(self) -> None: ...
@@ -94,9 +91,9 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("tune_rsst.tracking.uploader.Uploader", NoUploader)
     made = resume.extension(folder.name, more)
-    sweep = FakeSweep.__new__(FakeSweep)
-    sweep.ledger, sweep.trained = Ledger(folder.ledger, clock=lambda: 2.0), []
-    sweep.driver, _ = _assemble(made, sweep.ledger, None, Interruption())
+    ledger = Ledger(folder.ledger, clock=lambda: 2.0)
+    sweep = FakeSweep.of(_assemble(made, ledger, None, Interruption())[0])
+    sweep.ledger = ledger
     return sweep
 
 
@@ -139,8 +136,7 @@ def test_other_images_in_the_middle_break_the_sweep_off_before_they_are_compared
         sweep.driver.take({"trial_key": second.trial, "events": [start_event("b")]})
     assert second.state == "running" and not second.seen
     sweep.ledger.close()
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    driver = Driver(ledger, sweep.settings, StudySearcher(sweep.settings, Space("tiny", tiny)))
+    driver = assemble(Ledger(tmp_path / "ledger.jsonl"), sweep.settings, Space("tiny", tiny))
     with pytest.raises(OtherData):  # the ledger remembers
         driver.take({"trial_key": second.trial, "events": [start_event("b")]})
 
@@ -166,8 +162,7 @@ def test_a_resume_takes_data_from_another_folder_but_no_other_data(
     digest = load_images(
         RSSTConfig.from_knobs({"dataset": "folder", "data": str(mine), "img_size": 8, "patch_size": 4})
     ).digest
-    sweep = FakeSweep(folder.path, made.space, made.settings)
-    sweep.driver.record("sweep_started", name="fake", settings=made.settings.flat(), space_digest=made.space_digest)
+    sweep = FakeSweep(folder.path, made.space, made.settings, space_digest=made.space_digest)
     trial = sweep.driver.next_trial()
     assert trial is not None
     sweep.driver.take({"trial_key": trial.trial, "events": [start_event(digest)]})
@@ -221,13 +216,11 @@ def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
 def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:
     first = begun(folder, "stopping=none", reports=7)
     ledger = Ledger(folder.ledger)
-    driver = Driver(ledger, first.settings, StudySearcher(first.settings, first.searcher._space))
+    driver = assemble(ledger, first.settings, find("digits"))
     lost = driver.view.unfinished[0]
     seen = set(lost.seen)
     driver.end(lost, "failed", "the worker was lost")
-    sweep = FakeSweep.__new__(FakeSweep)
-    sweep.ledger, sweep.trained, sweep.settings, sweep.driver = ledger, [], first.settings, driver
-    sweep.run()
+    FakeSweep.of(driver).run()
     driver.record("sweep_ended")
     ledger.close()
     with pytest.raises(ConfigError, match="retry = t0099: valid is a failed trial of fake: " + lost.trial):
@@ -235,7 +228,7 @@ def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) ->
     again = resume.second_try("fake", [])
     assert again.again == (lost.trial,) and again.resumes
     reopened = Ledger(folder.ledger)
-    driver = Driver(reopened, again.settings, StudySearcher(again.settings, again.space))
+    driver = assemble(reopened, again.settings, again.space)
     assert driver.complete and driver.next_trial() is None
     driver.reopen(again.again)
     given_out = driver.next_trial()

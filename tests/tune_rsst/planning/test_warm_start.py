@@ -13,14 +13,12 @@ from safetensors.torch import save_file
 from tests.tune_rsst.fake_sweep import FakeSweep, events, few, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.vit import architecture, build
-from tune_rsst.driver import Driver
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.planning.warm_start import WarmStart, gather
 from tune_rsst.results import as_json
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space, samples
-from tune_rsst.search.study import StudySearcher
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -62,13 +60,7 @@ def warm(names: str, space: Space = TINY, *words: str) -> tuple[Any, WarmStart]:
 
 def begin(folder: Path, space: Space, settings: Any, found: WarmStart) -> FakeSweep:
     folder.mkdir(parents=True, exist_ok=True)
-    sweep = FakeSweep.__new__(FakeSweep)
-    sweep.ledger, sweep.trained, sweep.settings = Ledger(folder / "ledger.jsonl"), [], settings
-    sweep.searcher = StudySearcher(settings, space)
-    sweep.driver = Driver(sweep.ledger, settings, sweep.searcher)
-    if not sweep.driver.view.name:
-        sweep.driver.record("sweep_started", name="new", settings=settings.flat(), **found.record())
-    return sweep
+    return FakeSweep(folder, space, settings, **found.record())
 
 
 def test_finished_trials_are_in_the_study_before_the_first_suggestion_and_a_resume_keeps_them(tmp_path: Path) -> None:
@@ -191,11 +183,7 @@ def test_trials_from_the_same_weights_are_taken_wherever_the_file_lies(tmp_path:
     folder = SweepFolder(home.home() / "old")
     folder.path.mkdir(parents=True)
     weights.copy_into(folder.weights)
-    sweep = FakeSweep.__new__(FakeSweep)
-    sweep.ledger, sweep.trained, sweep.settings = Ledger(folder.ledger), [], settings
-    sweep.searcher = StudySearcher(settings, pretrained, weights)
-    sweep.driver = Driver(sweep.ledger, settings, sweep.searcher)
-    sweep.driver.record("sweep_started", name="old", settings=settings.flat())
+    sweep = FakeSweep(folder.path, pretrained, settings, weights=weights)
     sweep.run()
     taken = {t.knobs["weights"] for t in sweep.view.trials.values()}
     assert taken and str(file) not in taken

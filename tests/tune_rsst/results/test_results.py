@@ -20,7 +20,6 @@ from tune_rsst.results import as_json, ranking, table
 from tune_rsst.results.best import MODEL_FILES, best_is_written, write_best
 from tune_rsst.results.commands import next_commands
 from tune_rsst.search.spaces import Space
-from tune_rsst.settings import addresses
 from tune_rsst.settings.written import given
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -159,15 +158,7 @@ def planned(*overrides: str, name: str | None = None) -> plan.Plan:
 def started(folder: SweepFolder, *overrides: str) -> None:
     """A sweep over the digits space that has begun and was killed."""
     made = begin.make_plan(given(None, overrides), folder.name, resume=False)
-    sweep = FakeSweep(folder.path, made.space, made.settings)
-    sweep.ledger.close()
-    (folder.path / "ledger.jsonl").unlink()
-    from tune_rsst.ledger.file import Ledger
-
-    ledger = Ledger(folder.path / "ledger.jsonl")
-    settings = addresses.without_secrets(made.settings.flat())
-    ledger.append("sweep_started", name=folder.name, settings=settings, space_digest=made.space_digest)
-    ledger.close()
+    FakeSweep(folder.path, made.space, made.settings, space_digest=made.space_digest).ledger.close()
 
 
 def test_resume_keeps_the_settings_and_takes_those_of_the_run(folder: SweepFolder) -> None:
