@@ -20,7 +20,7 @@ from rich.console import Console
 
 from trainables.rsst.config import ConfigError
 from trainables.storage.files import replaced
-from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again, say
+from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger import provenance
 from tune_rsst.ledger.file import Ledger
@@ -29,6 +29,7 @@ from tune_rsst.ledger.provenance import origin
 from tune_rsst.planning import preflight
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.live import LiveTable
+from tune_rsst.results.table import say
 from tune_rsst.runners import Runner, Tick, capacity, local_ray, ray_cluster
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import RUN_ONLY

@@ -15,7 +15,7 @@ from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
-from tune_rsst.results.table import print_table
+from tune_rsst.results.table import print_table, say
 from tune_rsst.storage.bucket import SweepStorage, held
 from tune_rsst.storage.folder import Sweep
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
 STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
-
-
-def say(console: Console, line: str) -> None:
-    """One line, as it is."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def finish_again(finished: Finished, console: Console) -> int:
@@ -104,11 +99,7 @@ def conclude(
         say(console, f"MLflow refused a part of what it was sent ({uploader.refused[-1]}); the ledger has it")
     if missing:
         reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
-        console.print(
-            f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest")
     return code
 
 
@@ -125,13 +116,8 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console) -> None:
     command = dict(commands.next_commands(Sweep(plan.folder, driver.view, "interrupted")))
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
-    console.print(
-        f"{head}{ended} of {plan.settings.trials} trials have ended; nothing is lost. "
-        f"Go on with: {command['Go on with it']}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    counted = f"{ended} of {plan.settings.trials} trials have ended"
+    say(console, f"{head}{counted}; nothing is lost. Go on with: {command['Go on with it']}")
 
 
 def show_table(sweep: Sweep, console: Console) -> int:

@@ -21,7 +21,7 @@ class Metric:
     form     format of a number for people
     per      where MLflow keeps it: a curve per epoch, a curve per round, final/NAME; start: known before training
     better   the better direction, where there is one
-    label    what it is called on the report page, before the unit; without one it is not on the page
+    label    what people call it; without one it is not on the report page
     column   heading in tables of a terminal; without one it is in no table
     legend   what that column means
     leaves   columns with a higher number leave a narrow terminal first; those with 0 stay
@@ -44,7 +44,7 @@ class Metric:
     @property
     def heading(self) -> str:
         """The label with its unit, for heads of columns and axes."""
-        return f"{self.label} ({self.unit})" if self.unit not in ("", self.label) else self.label
+        return self.label if self.unit in ("", *self.label.split()) else f"{self.label} ({self.unit})"
 
     def text(self, value: Any) -> str:
         """`value` for people; empty where there is none."""
@@ -87,7 +87,7 @@ METRICS: Mapping[str, Metric] = {
     "test_loss": Metric("nats", "mean test loss of the final model", per=("final",), better="lower"),
     "kept_share": Metric(
         "share", "units kept of units, over the kinds that are removed", ".3f", _BOTH, "lower",
-        label="kept units", column="kept", legend="share of units", leaves=0),
+        label="kept share", column="kept", legend="share of units", leaves=0),
     "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round", per=("final",)),
     "density": Metric(
         "share", "prunable parameters kept", ".3f", _BOTH, "lower",
@@ -125,6 +125,11 @@ METRICS: Mapping[str, Metric] = {
 
 TIMES = frozenset(name for name, metric in METRICS.items() if metric.unit in ("s", "ms"))
 """Metrics that differ between identical runs."""
+
+
+def said(metrics: Mapping[str, Any], *names: str) -> str:
+    """Metrics in a sentence: "val_top1 0.9708, kept share 0.301"."""
+    return ", ".join(f"{METRICS[name].label} {METRICS[name].text(metrics.get(name))}" for name in names)
 
 
 def is_words(name: str) -> bool:

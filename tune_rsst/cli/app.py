@@ -79,11 +79,11 @@ def sweep(
 def _run(plan: Plan | Finished) -> NoReturn:
     """Run a plan; its exit code is the program's."""
     from tune_rsst.conduct import run
-    from tune_rsst.results.table import make_console
+    from tune_rsst.results.table import make_console, say
 
     console = make_console()
     if plan.note:
-        console.print(plan.note, highlight=False, soft_wrap=True, markup=False)
+        say(console, plan.note)
     raise typer.Exit(run(plan, console))
 
 

@@ -38,10 +38,8 @@ def print_spaces(console: Console) -> None:
     """One line for each published space."""
     for name, function in SPACES.items():
         first = (inspect.getdoc(function) or "").splitlines()[0]
-        console.print(f"{name:14}{first}", highlight=False, soft_wrap=True, markup=False)
-    console.print(
-        "\nYour own: space=path/to/file.py:function or space=module:function", highlight=False, soft_wrap=True
-    )
+        table.say(console, f"{name:14}{first}")
+    table.say(console, "\nYour own: space=path/to/file.py:function or space=module:function")
 
 
 def print_space(console: Console, address: str, count: int, given: Mapping[str, Any]) -> None:
@@ -55,10 +53,9 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     space, fixed = spaces.sized(space, settings), settings.fixed_in_trials
     drawn = list(samples(space, fixed, max(count, SHOW_RANGES)))
     words = inspect.getdoc(find(address).function) or "(no description)"
-    console.print(words, highlight=False, soft_wrap=True, markup=False)
-    console.print()
+    table.say(console, f"{words}\n")
     for name, found in spaces.ranges(space, [draw for draw, _ in drawn]).items():
-        console.print(f"  {name:24}{_range(found)}", highlight=False, soft_wrap=True, markup=False)
+        table.say(console, f"  {name:24}{_range(found)}")
     console.print(f"\n[i]{count} trials drawn at random[/i]", highlight=False)
     _print_draws(console, drawn[:count])
 

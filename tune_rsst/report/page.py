@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from trainables.rsst.metrics import METRICS
+from trainables.rsst.metrics import METRICS, said
 from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.report import sweep_figures, trial_figures
-from tune_rsst.results.columns import counts, reasons, state_words
+from tune_rsst.results.columns import KNOB, counts, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -77,11 +77,8 @@ def _head(sweep: Sweep) -> Iterator[str]:
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"
         return
-    m = best.metrics
-    yield (
-        f" Best: <b>{best.trial}</b>, val_top1 {m['val_top1']:.4f}, test_top1 {m.get('test_top1', float('nan')):.4f}"
-        f" at kept share {m['kept_share']:.3f}, started from {escape(str(m.get('init_effective')))}.</p>"
-    )
+    told = said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective")
+    yield f" Best: <b>{best.trial}</b>, {escape(told)}.</p>"
     versions = view.start.get("versions") or {}
     about = {name: view.start[name] for name in ("host", "git", "seed", "space") if view.start.get(name) is not None}
     yield f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in {**about, **versions}.items()))}</p>'
@@ -89,22 +86,16 @@ def _head(sweep: Sweep) -> Iterator[str]:
 
 def _table(view: SweepView) -> Iterator[str]:
     best, front, numbers, places = best_of(view), pareto_front(view), ranks(view), standing(view)
-    searched = sorted({name for trial in view.trials.values() for name in trial.params})
-    heads = [
-        "",
-        "trial",
-        "state",
-        "front",
-        *(METRICS[name].heading for name in COLUMNS),
-        *map(sweep_figures.with_unit, searched),
-    ]
+    names = [name.removeprefix(KNOB) for name in searched(view)]
+    heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in COLUMNS)]
+    heads += map(sweep_figures.with_unit, names)
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
     for trial in [*rank(view), *view.unfinished]:
         m = trial.metrics
         cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
         cells.append("yes" if trial.trial in front else "")
         cells += [METRICS[name].text(m.get(name)) for name in COLUMNS]
-        cells += [short(trial.params.get(name, "")) for name in searched]
+        cells += [short(trial.params.get(name, "")) for name in names]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 
+from trainables.rsst.metrics import said
 from trainables.storage.files import replaced, replaced_folder
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
@@ -31,10 +32,9 @@ def write_best(sweep: Sweep) -> TrialView | None:
     folder, best = sweep.folder, best_of(sweep.view)
     if best is None:
         return None
-    m = best.metrics
+    told = said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective")
     lines = [
-        f"# Sweep {folder.name}, trial {best.trial}: val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
-        f"kept share {m['kept_share']:.4f}, init_effective {m.get('init_effective')}",
+        f"# Sweep {folder.name}, trial {best.trial}: {told}",
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]

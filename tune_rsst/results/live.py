@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from trainables.rsst.metrics import said
 from trainables.text import duration, short
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.tail import LedgerTail
@@ -75,7 +76,7 @@ class Progress:
         ended = len(view.trials) - len(view.unfinished)
         parts = [f"{ended} of {self.trials} trials ended ({columns_module.counts(view) or 'none started'})"]
         if best is not None:
-            parts.append(f"best {best.trial} val_top1 {best.metrics['val_top1']:.4f}")
+            parts.append(f"best {best.trial} {said(best.metrics, 'val_top1')}")
         parts.append(duration(now - self._began))
         if ended < self.trials:
             eta = self.eta_s(now)
@@ -180,13 +181,10 @@ class LiveTable:
             if trial.ended_at:
                 self._over.add(trial.trial)
             for line in _news(trial, before):
-                self._print(line)
+                table_module.say(self._console, line)
             one_ended = one_ended or seen.state != before.state
         if one_ended:
-            self._print(f"  {self._progress.line(now)}")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            table_module.say(self._console, f"  {self._progress.line(now)}")
 
 
 def _news(trial: TrialView, before: Told) -> Iterator[str]:
@@ -195,13 +193,11 @@ def _news(trial: TrialView, before: Told) -> Iterator[str]:
         yield f"{trial.trial} started: {', '.join(f'{k} = {short(v)}' for k, v in trial.params.items())}"
     for m in trial.round_events[before.rounds :]:
         took = f", {duration(m['seconds'])}" if "seconds" in m else ""
-        yield (
-            f"{trial.trial} round {m['round'] + 1} of {trial.rounds}: kept share {m['kept_share']:.3f}, "
-            f"val_top1 {m['val_top1']:.4f}, hardening gap {m['hardening_gap']:.4f}{took}"
-        )
+        numbers = said(m, "kept_share", "val_top1", "hardening_gap")
+        yield f"{trial.trial} round {m['round'] + 1} of {trial.rounds}: {numbers}{took}"
     if trial.state != before.state:
         m = trial.metrics
-        result = f" val_top1 {m['val_top1']:.4f} at kept share {m['kept_share']:.3f}" if "val_top1" in m else ""
+        result = f" {said(m, 'val_top1')} at {said(m, 'kept_share')}" if "val_top1" in m else ""
         yield f"{trial.trial} {trial.state}{result}{f': {trial.reason}' if trial.reason else ''}"
 
 

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from trainables.rsst.metrics import said
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
@@ -41,6 +42,11 @@ TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 def make_console() -> Console:
     """Standard output; wider than rich would guess where it is no terminal, so that logs have whole lines."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def say(console: Console, line: str) -> None:
+    """One line, as it is."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def plain_table(columns: Iterable[str]) -> Table:
@@ -94,7 +100,7 @@ def print_table(
     """The ranking (of the trials that `keep` keeps), what it means, where everything lies, what to type next."""
     view = sweep.view
     best = best_of(view)
-    _line(console, f"\nSweep {sweep.name}: {sweep.state}; {counts(view) or 'no trials yet'}\n")
+    say(console, f"\nSweep {sweep.name}: {sweep.state}; {counts(view) or 'no trials yet'}\n")
     if view.trials:
         columns = [*METRIC_OF, *searched(view)]
         table, shown = fitting(console, columns, leaving(columns), lambda names: _ranking(view, best, names, keep))
@@ -102,17 +108,13 @@ def print_table(
         print_fitting(console, table, legend(shown), *missing)
         hidden = sum(not keep(trial) for trial in view.trials.values())
         if hidden:
-            _line(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
+            say(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
     for line in reasons(trial for trial in view.trials.values() if trial.state == "failed"):
-        _line(console, line)
+        say(console, line)
     for line in _summary(sweep, best):
-        _line(console, line)
+        say(console, line)
     for title, command in next_commands(sweep):
-        _line(console, f"\n{title}:\n  {command}")
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(console, f"\n{title}:\n  {command}")
 
 
 def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:
@@ -144,11 +146,7 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     if best is None:
         told = f"\nNo finished trial counts yet; the objective: {after}."
     else:
-        m = best.metrics
-        told = (
-            f"\nBest: {best.trial}, val_top1 {m['val_top1']:.4f}, test_top1 {m['test_top1']:.4f}, "
-            f"kept share {m['kept_share']:.3f} (objective: {after})"
-        )
+        told = f"\nBest: {best.trial}, {said(best.metrics, 'val_top1', 'test_top1', 'kept_share')} (objective: {after})"
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
     former = sorted({name.rpartition("/")[0] for name in view.former})

@@ -13,6 +13,7 @@ from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results.columns import KNOB, counts, searched
 from tune_rsst.results.commands import rerun_command, resume_command
 
 NAME_LENGTH = 60
@@ -48,12 +49,11 @@ def trial_note(view: SweepView, trial: TrialView) -> str:
 
 def sweep_note(view: SweepView, ranking: Sequence[TrialView], state: str) -> str:
     """Markdown note of the parent run; `ranking` is best first."""
-    counts = ", ".join(f"{view.count(name)} {name}" for name in ("finished", "stopped", "failed", "running"))
-    searched = ", ".join(next(iter(view.trials.values())).params) if view.trials else "nothing yet"
+    names = ", ".join(name.removeprefix(KNOB) for name in searched(view)) or "nothing yet"
     lines = [
-        f"Sweep **{view.name}**: {state}. {counts}.",
+        f"Sweep **{view.name}**: {state}. {counts(view) or 'no trials yet'}.",
         "",
-        f"Searched: {searched}. Objective: {Objective.of(view.settings).words}.",
+        f"Searched: {names}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
         lines += ["", *_table(ranking[:TABLE_ROWS], ranked=True)]
