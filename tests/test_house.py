@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,6 +24,8 @@ FILES_OF_USERS = {"path/to/file.py"}  # where a docstring says how an argument i
 CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "trainables"} | set(
     sys.stdlib_module_names
 )
+LIBRARIES = {"torch", "timm", "optuna", "ray", "mlflow", "numpy", "PIL", "tune", "huggingface_hub", "show"}
+ENDINGS_OF_FILES = (["py"], ["json"], ["lock"], ["yaml"])
 SERVICES = ("ray", "optuna", "mlflow", "search_spaces", "tune_rsst")
 TEMPORARY = re.compile(r"\.(tmp|temp|part|partial|old|new)\b")
 PUT_ASIDE = {  # what is damaged or overtaken gets a name under which people find it
@@ -100,6 +103,86 @@ def test_documents_and_headings_that_docstrings_name_exist() -> None:
                 if not document.exists() or (heading and heading not in headings):
                     lost.append(f"{path.relative_to(ROOT)}: {name} {heading}".strip())
     assert checked > 8 and lost == []
+
+
+BACKTICKED = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?:\([^`]*\))?`(?!`)")
+
+
+class Names(NamedTuple):
+    """What the code defines: top-level names by module, members by class, names of arguments, every identifier used."""
+
+    modules: dict[str, set[str]]
+    classes: dict[str, set[str]]
+    arguments: set[str]
+    used: set[str]
+
+    def has(self, first: str, rest: list[str]) -> bool:
+        """Whether `first` is used somewhere, and has `rest[0]` where it is a module, a class or an argument."""
+        if first not in self.used | self.modules.keys() or not rest:
+            return first in self.used | self.modules.keys()
+        members = self.modules.get(first, set()) | self.classes.get(first, set())
+        if first in self.arguments:
+            members = members.union(*self.classes.values())
+        return rest[0] in (members or self.used)
+
+
+def names_of_the_code() -> Names:
+    modules: dict[str, set[str]] = {}
+    classes: dict[str, set[str]] = {}
+    arguments: set[str] = set()
+    used: set[str] = set()
+    for path in sources(*PACKAGES, "benchmarks", "tests"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {id(node.body[0].value) for node in ast.walk(tree) if has_docstring(node)}  # type: ignore[attr-defined]
+        stem = path.parent.name if path.name == "__init__.py" else path.stem
+        modules.setdefault(stem, set()).update(identifiers(tree.body, texts))
+        for node in ast.walk(tree):
+            used |= identifiers([node], texts)
+            if isinstance(node, ast.arg):
+                arguments.add(node.arg)
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, set()).update(identifiers(ast.walk(node), texts))
+    return Names(modules, classes, arguments, used)
+
+
+def has_docstring(node: ast.AST) -> bool:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return isinstance(node, kinds) and ast.get_docstring(node) is not None
+
+
+def identifiers(nodes: Iterable[ast.AST], docstrings: set[int]) -> set[str]:
+    found: set[str] = set()
+    for node in nodes:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Name(id=name) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                found.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                found |= {alias.asname or alias.name.split(".")[0] for alias in names}
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                found |= set(re.findall(r"[A-Za-z_]\w*", text))
+            case _:
+                pass
+    return found
+
+
+def test_names_in_backticks_in_docstrings_exist() -> None:
+    """`name`: used somewhere in the code. `module.name`, `Class.name`: there. A library's names are not looked at."""
+    names = names_of_the_code()
+    lost, checked = [], 0
+    for path in sources(*PACKAGES):
+        for text in docstrings(path):
+            for quoted in BACKTICKED.findall(text):
+                first, *rest = quoted.strip(".").split(".")
+                if first not in LIBRARIES and rest[-1:] not in ENDINGS_OF_FILES:
+                    checked += 1
+                    lost += [] if names.has(first, rest) else [f"{path.relative_to(ROOT)}: `{quoted}`"]
+    assert checked > 200 and lost == []
 
 
 def test_raises_names_only_errors_that_a_caller_would_not_expect() -> None:

@@ -192,7 +192,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
 
 
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
-    """`settings` with the fixed knobs as the core understood them (`spaces.validate`), and rules that need both."""
+    """`settings` with the fixed knobs as the core understood them (`spaces.samples`), and rules that need both."""
     of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
     kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
     settings = settings.model_copy(update={"fixed": kept})

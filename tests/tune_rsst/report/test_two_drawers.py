@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+
+import pytest
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -49,6 +51,7 @@ def damage(folder: SweepFolder, script_bytes: int) -> list[str]:
     return found
 
 
+@pytest.mark.medium
 def test_two_processes_that_draw_the_same_pictures_200_times_never_fail_and_never_publish_half_a_file(
     tmp_path: Path,
 ) -> None:
