@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-
-import pytest
 from typing import Any
 
+import pytest
 from plotly.offline import get_plotlyjs
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
