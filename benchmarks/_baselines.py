@@ -1,6 +1,7 @@
 """The methods that RSST is compared with: one-shot removal and Torch-Pruning's pruners, trained by the core.
 
-Comes in: a dense model (state after round 0), kept share, epochs. Goes out: `Outcome`, the pruned and tuned model.
+In: a dense model (state after round 0), kept share, epochs.
+Out: `Outcome`, the pruned and tuned model.
 All of them train with the core's `train_epoch` (same data order rules, optimizer, schedule) and rebuild the pruned
 network with the core's `build`, so that parameters and MACs are counted alike; the logits are compared when rebuilt.
 """

@@ -1,6 +1,8 @@
 """What the benchmarks share: progress with an estimate on stderr, results kept in JSON, tables, the figures' style.
 
-Comes in: numbers. Goes out: text on stderr (progress), JSON files, Markdown tables, matplotlib axes. No torch here.
+In: numbers.
+Out: text on stderr (progress), JSON files, Markdown tables, matplotlib axes.
+No torch here.
 """
 
 from __future__ import annotations

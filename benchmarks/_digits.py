@@ -1,6 +1,7 @@
 """The digits ViT of the comparisons, and its dense models, trained once for all methods that start from them.
 
-Comes in: knobs. Goes out: configs with this benchmark's architecture, the data of a seed, the state after round 0.
+In: knobs.
+Out: configs with this benchmark's architecture, the data of a seed, the state after round 0.
 """
 
 from __future__ import annotations

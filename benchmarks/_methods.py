@@ -1,7 +1,9 @@
 """One run of one compared method: what is a setting, how it is run, and which settings were tried on validation.
 
-Comes in: a setting (a small dict), seed, kept share. Goes out: one flat record. All settings of a table train
-EPOCHS epochs in total, dense epochs included, on the same images with the same optimizer and schedule rules.
+In: a setting (a small dict), seed, kept share.
+Out: one flat record.
+All settings of a table train EPOCHS epochs in total, dense epochs included, on the same images with the same optimizer
+and schedule rules.
 
 | method | setting |
 |---|---|

@@ -9,7 +9,8 @@ The curves are real: trials of the space `digits`, trained to the end (random se
 is the share of pairs in which it names the one that ends ahead (a tie counts half). "far": trials whose numbers of
 rounds differ by 2 or more, where the comparisons differ most. A round has the same number of epochs in all of these
 trials, so the same epoch is the same round here.
-Comes in: ledgers, or the file. Goes out: a Markdown table.
+In: ledgers, or the file.
+Out: a Markdown table.
 """
 
 from __future__ import annotations

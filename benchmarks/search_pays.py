@@ -16,7 +16,8 @@ are common.
 
 Each trial is on disk (ledger and checkpoints below --home): `--minutes` ends a run between two trials, the next call
 continues.
-Comes in: nothing. Goes out: a Markdown table, and docs/figures/search_pays.json.
+In: nothing.
+Out: a Markdown table, and docs/figures/search_pays.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Shared parts of the search spaces: what a space may call, and the ranges that several spaces have in common.
 
-Comes in: an object that suggests values (Optuna's trial, or a sampler of the tests). Goes out: knobs of a trial.
+In: an object that suggests values (Optuna's trial, or a sampler of the tests).
+Out: knobs of a trial.
 Only ranges live here. A bound that depends on another suggestion is expressed as a share of it, or the parameter gets a
 name of its own (`prefix`), because a sampler needs the same distribution for a name in every trial.
 
@@ -39,7 +40,7 @@ class Suggest(Protocol):
 
 
 def fixed(trial: Suggest) -> Mapping[str, Value]:
-    """The knobs that the user fixed for the whole sweep; none for a bare Optuna trial."""
+    """The knobs that the user fixed for the sweep; none for a bare Optuna trial."""
     found: Mapping[str, Value] = getattr(trial, "fixed", {})
     return found
 

@@ -1,6 +1,6 @@
 """Single-GPU mode: one trial with the seed guide's flags, without Ray, Optuna or MLflow.
 
-Comes in: flags (one per knob, `python -m trainables --help`), or a former best.yaml by --config.
+Comes in: flags (one per knob, `python -m trainables --help`), or an earlier best.yaml by --config.
 Goes out, below --save_dir: report.json, model.safetensors + architecture.json (the compacted model), run.log, and the
 trial's checkpoints. Exit codes: 0 finished, 2 bad input, 130 interrupted (go on with --resume), 1 anything else.
 """
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in config.knobs().items())
             )
             return 0
-        architecture(config, in_chans=3, num_classes=10)  # a name that is no ViT is said before any data is looked for
+        architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
         return _run(config, resume=edge["resume"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,7 +154,7 @@ def _take_back(folder: Path, config: RSSTConfig) -> None:
     for file in (folder / "config.json", folder / "run.log", store / "lock"):
         file.unlink(missing_ok=True)
     for made in (store, store.parent, folder):
-        with suppress(OSError):  # something else lies there
+        with suppress(OSError):  # something else is there
             made.rmdir()
 
 

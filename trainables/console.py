@@ -1,6 +1,7 @@
 """What a single run shows: progress with an ETA, one line per round, warnings that can't be missed.
 
-Comes in: a trial's events. Goes out: lines on the terminal (a live line only where it is a terminal) and in run.log.
+In: a trial's events.
+Out: lines on the terminal (a live line only where it is a terminal) and in run.log.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PLAIN_EVERY_S = 15.0
 
 
 class Console:
-    """Prints events; everything said also goes to `log` with the time of day."""
+    """Prints events; every line is also written to `log` with the time of day."""
 
     def __init__(self, config: RSSTConfig, log: Path) -> None:
         self._config = config
@@ -58,7 +59,7 @@ class Console:
         )
 
     def go_on(self, history: Sequence[Event]) -> None:
-        """Say where a former run of the trial stopped, if there was one; what it said stands in the log already."""
+        """Say where an earlier run of the trial stopped, if there was one; its lines are in the log already."""
         if not history:
             return
         last, c = history[-1], self._config

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """Bad input, told in one line: key, value, what is valid, what to do."""
+    """Bad input, in one line: key, value, what is valid, what to do."""
 
     def __init__(self, key: str, value: object, valid: str, hint: str = "") -> None:
         self.key, self.value, self.valid, self.hint = key, value, valid, hint

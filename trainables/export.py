@@ -1,7 +1,8 @@
 """A finished trial's model as ONNX or torch.export: `python -m trainables.export SAVE_DIR --onnx FILE --pt2 FILE`.
 
-Comes in: a folder with model.safetensors and architecture.json. Goes out: the files asked for, each compared with the
-model itself on random images. Exit codes: 0 written and equal, 2 bad input, 1 the outputs differ.
+In: a folder with model.safetensors and architecture.json.
+Out: the files asked for, each compared with the model itself on random images.
+Exit codes: 0 written and equal, 2 bad input, 1 the outputs differ.
 """
 
 from __future__ import annotations

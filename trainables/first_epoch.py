@@ -1,7 +1,7 @@
 """The seed guide's check after the first epoch: does a pretrained start look like one?
 
-Comes in: how the trial started and the validation accuracy that its first epoch reached. Goes out: a line that says so,
-and a warning where a pretrained start did no better than a random one typically does.
+In: how the trial started and the validation accuracy that its first epoch reached.
+Out: a line that says so, and a warning where a pretrained start did no better than a random one typically does.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python tests/browser/mlflow_pages.py http://127.0.0.1:5000 SWEEP FOLDER
 
-Comes in: the address of a running MLflow UI and the name of a sweep in it. Goes out: a picture of each page in FOLDER;
-prints what it found on the pages and the console errors.
+In: the address of a running MLflow UI and the name of a sweep in it.
+Out: a picture of each page in FOLDER; prints what it found on the pages and the console errors.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 python tests/browser/report_page.py REPORT.html FOLDER
 
-Comes in: the file. Goes out: FOLDER/report.png and, printed, the figures' axis titles and the console's errors.
+In: the file.
+Out: FOLDER/report.png and, printed, the figures' axis titles and the console's errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """One trial with its state on disk: what every edge (single-GPU mode, Ray, tests) runs.
 
-Comes in: a config and the folder of trial stores. Goes out: all events of the trial from its first epoch on; those that
-the store holds already are replayed, the rest is computed. State is saved before a round's event is handed out.
+In: a config and the folder of trial stores.
+Out: all events of the trial from its first epoch on; those that the store holds already are replayed, the rest is
+    computed.
+State is saved before a round's event is handed out.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Trial:
 
     @property
     def history(self) -> list[Event]:
-        """Events that the newest whole checkpoint holds, oldest first."""
+        """Events that the newest complete checkpoint holds, oldest first."""
         past = self._state.meta["history"] if self._state else ()
         return [Event.from_json(event, self._replayed) for event in past]
 

@@ -1,9 +1,11 @@
 """Objects below one s3:// address, on S3 or anything that speaks its language; what goes wrong is one line.
 
-Comes in: `s3://bucket/prefix`. The endpoint, the region and the credentials are found as every tool of AWS finds them
-(AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, a profile, the machine's role), so none of them is ever in a setting.
-Goes out: bytes, files. An object is whole or absent; a rename does not exist, so a set of objects is committed by a
-last one, and who may write is decided by conditional writes (If-None-Match, If-Match).
+In: `s3://bucket/prefix`. The endpoint, the region and the credentials are found as every tool of AWS finds them
+    (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, a profile, the machine's role), so none of them is ever in a
+    setting.
+Out: bytes, files.
+An object is complete or absent; a rename does not exist, so a set of objects is committed by a last one, and who may
+write is decided by conditional writes (If-None-Match, If-Match).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, whose parents are made where missing. It is removed at the end."""
+    """A new folder next to `path`, whose missing parents are made. It is removed at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = _temporary(path)
     new.mkdir()

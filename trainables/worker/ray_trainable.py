@@ -182,7 +182,7 @@ class RSSTTrainable(tune.Trainable):
         return self._data[1]
 
     def _say(self, line: str) -> None:
-        """Keep what a user should read beside the trial's checkpoints; a worker has no terminal."""
+        """Keep what a user should read next to the trial's checkpoints; a worker has no terminal."""
         config = RSSTConfig.from_knobs(self._assignment["knobs"])
         folder = Path(self._assignment["store"]) / config.fingerprint
         with (folder / "messages.log").open("a", encoding="utf-8") as log:

@@ -1,8 +1,9 @@
-"""How busy a trial's worker and its machine are: CPU, memory and GPUs, sampled by a thread beside the training.
+"""How busy a trial's worker and its machine are: CPU, memory and GPUs, sampled by a thread during training.
 
-Comes in: nothing. Goes out: `drain()`, the samples since the last call: {"time": s since 1970, name: value, …}. Names
-are those of MLflow's own system metrics where it has one (its UI shows what is below "system/" on a page of its own),
-and process_… for what the worker alone uses. GPUs are those that this process may use, numbered as it sees them.
+In: nothing.
+Out: `drain()`, the samples since the last call: {"time": s since 1970, name: value, …}.
+Names are those of MLflow's own system metrics where it has one (its UI shows what is below "system/" on a page of its
+own), and process_… for what the worker alone uses. GPUs are those that this process may use, numbered as it sees them.
 Needs the extra system-metrics: psutil, and nvidia-ml-py for GPUs.
 """
 

@@ -25,7 +25,7 @@ LAST_RETRY_S = 15.0
 
 
 class TrialMirror:
-    """The mirror of one store; `say` gets a line for each checkpoint in the bucket that is not whole."""
+    """The mirror of one store; `say` gets a line for each incomplete checkpoint in the bucket."""
 
     def __init__(self, bucket: Bucket, store: Path, say: Callable[[str], None]) -> None:
         self._bucket, self._store, self._say = bucket.below(store.name), store, say
@@ -44,7 +44,7 @@ class TrialMirror:
         return self._thread.problem
 
     def fetch(self) -> None:
-        """Bring the newest whole checkpoint here, where it is newer than what is here; the results too, if any.
+        """Fetch the newest complete checkpoint where it is newer than the one here; the results too, if any.
 
         Raises:
             StorageError: the bucket can't be read. OSError: the disk can't be written.
@@ -63,7 +63,7 @@ class TrialMirror:
             self.fetch_results()
 
     def fetch_results(self) -> bool:
-        """Bring the model and the report here; False where the bucket has none that are whole."""
+        """Fetch the model and the report. False where the bucket has no complete ones."""
         return self._bring(RESULTS)
 
     def _bring(self, name: str) -> bool:
@@ -151,7 +151,7 @@ def _files_in(manifest: bytes) -> dict[str, str]:
 
 
 def fetch_weights(bucket: Bucket, weights: str | None, sweep: Path) -> None:
-    """Bring the sweep's own copy of pretrained weights to this node, where `weights` lies in its folder `sweep`."""
+    """Fetch the sweep's own copy of pretrained weights to this node, where `weights` is inside its folder `sweep`."""
     path = Path(weights) if weights else None
     if path is None or path.parent.parent != sweep or path.exists():
         return

@@ -1,7 +1,7 @@
 """Every knob of a trial: name, type, default, unit, help and check; validated once, then frozen.
 
-Comes in: a mapping of knob names to values (flags, YAML, a search space, a former best.yaml).
-Goes out: a frozen `RSSTConfig` with presets applied, or one `ConfigError` line naming the key.
+In: a mapping of knob names to values (flags, YAML, a search space, an earlier best.yaml).
+Out: a frozen `RSSTConfig` with presets applied, or one `ConfigError` line naming the key.
 The names are the seed guide's; `python -m trainables --help` says what each one means.
 """
 

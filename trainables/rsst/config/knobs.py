@@ -1,7 +1,8 @@
 """What a knob is: its description, how a text becomes its value, and the one line a bad value gets.
 
-Comes in: a knob and a value from a flag, a YAML file or a search space. Goes out: the value in the knob's type, or a
-`ConfigError`. The knobs themselves stand in config.py.
+In: a knob and a value from a flag, a YAML file or a search space.
+Out: the value in the knob's type, or a `ConfigError`.
+The knobs themselves stand in config.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Defaults that depend on the model, the data set and the start: the seed guide's recommended values.
 
-Comes in: the knobs that were given. Goes out: a value for every knob that has no fixed default.
+In: the knobs that were given.
+Out: a value for every knob that has no fixed default.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A finished model in formats that other programs read: ONNX and torch.export's .pt2.
 
-Comes in: a model from `export.load_pruned`, the shape of one image. Goes out: a file; the batch size is free in both.
+In: a model from `export.load_pruned`, the shape of one image.
+Out: a file; the batch size is free in both.
 ONNX needs the extra `onnx` (pip install 'tune-rsst[onnx]'). Shapes: B images, C channels, H height, W width.
 """
 

@@ -1,7 +1,8 @@
 """timm's hub: a cached weights file, or one bounded question to the hub.
 
-Comes in: a timm model name. Goes out: the path of its weights file in the hub's own cache, or why there is none.
-huggingface_hub retries for 47 s when a network is gone, and waits for ever on a server that accepts and never answers.
+In: a timm model name.
+Out: the path of its weights file in the hub's own cache, or why there is none. huggingface_hub retries for 47 s when a
+    network is gone, and waits for ever on a server that accepts and never answers.
 So a child process asks once, and is ended when no answer came in ASK_S, or no byte more in STALL_S during a download.
 """
 

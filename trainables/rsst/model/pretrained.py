@@ -1,6 +1,7 @@
 """Where a model's weights start: pretrained ones fitted into it, or its random ones, and a report that tells which.
 
-Comes in: a config and its freshly built timm model. Goes out: the model changed in place, and an `InitReport`.
+In: a config and its freshly built timm model.
+Out: the model changed in place, and an `InitReport`.
 
 | asked for | found | what happens |
 |---|---|---|

@@ -1,6 +1,7 @@
 """The finished model as files: `model.safetensors` and `architecture.json`, a plain timm ViT with smaller layers.
 
-Comes in: a trial's state, or a folder with those two files. Goes out: the files, or a timm VisionTransformer.
+In: a trial's state, or a folder with those two files.
+Out: the files, or a timm VisionTransformer.
 Loading needs nothing of the training: only this file, vit.py, timm and safetensors.
 """
 

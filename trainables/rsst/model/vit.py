@@ -1,8 +1,9 @@
 """The network: a timm VisionTransformer, and which rows and columns of it are a unit.
 
-Comes in: an architecture (full or with fewer heads and neurons). Goes out: a plain timm model of that shape.
-Shapes: D embed dim, H heads, K head dim, F MLP neurons. A unit is a head (its q, k, v rows and biases, its K columns
-of `proj`) or a neuron (its row of `fc1` and bias, its column of `fc2`).
+In: an architecture (full or with fewer heads and neurons).
+Out: a plain timm model of that shape.
+Shapes: D embed dim, H heads, K head dim, F MLP neurons. A unit is a head (its q, k, v rows and biases, its K columns of
+`proj`) or a neuron (its row of `fc1` and bias, its column of `fc2`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Reads a local weights file into a dictionary of tensors with timm's names, and names its contents by a digest.
 
-Comes in: the path of a .safetensors, .pth/.pt/.bin (weights_only) or .npz file. Goes out: {name: tensor} on the CPU.
+In: the path of a .safetensors, .pth/.pt/.bin (weights_only) or .npz file.
+Out: {name: tensor} on the CPU.
 Nothing here runs code from a file: a file that would need unpickling is refused.
 """
 

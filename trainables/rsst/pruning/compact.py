@@ -1,6 +1,7 @@
 """How doomed parts are removed: the tensors shrink (units), or entries become zero for good (element).
 
-Comes in: weights and what is kept. Goes out: narrower weights and the architecture that fits them.
+In: weights and what is kept.
+Out: narrower weights and the architecture that fits them.
 All functions are pure; the dead entries of granularity = element are a dict of boolean masks by tensor name.
 """
 

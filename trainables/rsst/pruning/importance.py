@@ -1,8 +1,9 @@
 """Which units matter: one score per alive unit, higher is more important.
 
-Comes in: a trained model, its architecture, fixed calibration images. Goes out: `Scores`, float64, by layer.
-Shapes: B images, N tokens, H heads, K head dim, F neurons, U units of a layer. Scores are (U,).
-Formulas: docs/method.md, "Which stay: criteria". Weights are the entries of weight matrices; biases are not scored.
+In: a trained model, its architecture, fixed calibration images.
+Out: `Scores`, float64, by layer.
+Shapes: B images, N tokens, H heads, K head dim, F neurons, U units of a layer. Scores are (U,). Formulas:
+docs/method.md, "Which stay: criteria". Weights are the entries of weight matrices; biases are not scored.
 """
 
 from __future__ import annotations

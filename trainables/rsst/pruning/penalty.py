@@ -1,7 +1,8 @@
 """How the penalty λ(t) of ramps.py acts on the weights of the doomed.
 
-Comes in: a config, parameters, boolean masks of the doomed entries. Goes out: weights (normalized) and gradients (l2)
-changed in place. Formulas: docs/method.md, "How λ acts".
+In: a config, parameters, boolean masks of the doomed entries.
+Out: weights (normalized) and gradients (l2) changed in place.
+Formulas: docs/method.md, "How λ acts".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Removal behind one interface: whole units that shrink the network, or single weights that stay as zeros.
 
-Comes in: the trained model, its `Form`, the kept share asked for. Goes out: `Doomed`, masks for the penalty, and
-weights and form after the removal. `experiment.py` knows no granularity: it calls these three methods.
+In: the trained model, its `Form`, the kept share asked for.
+Out: `Doomed`, masks for the penalty, and weights and form after the removal. `experiment.py` knows no granularity: it
+    calls these three methods.
 """
 
 from __future__ import annotations

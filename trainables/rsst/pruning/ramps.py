@@ -1,7 +1,8 @@
 """The ramps λ(t) of the progress t ∈ [0, 1] of a round, and how much of a round's pressure has acted by t.
 
-Comes in: ramp name, g (`reg_granularity_prune`), p (`exponents`). Goes out: numbers. Formulas: docs/method.md, "Ramps".
-Imports no torch, so that whoever only draws a ramp need not wait for it.
+In: ramp name, g (`reg_granularity_prune`), p (`exponents`).
+Out: numbers.
+Formulas: docs/method.md, "Ramps". Imports no torch, so that whoever only draws a ramp need not wait for it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which units (or single weights) go: pure functions of scores.
 
-Comes in: scores, the counts of the unpruned model, the kept share asked for. Goes out: positions among the alive.
-Counts follow the kept share asked for, not the last count, so that rounding never piles up (docs/method.md, "How
-many stay").
-Among equal scores the lower index stays.
+In: scores, the counts of the unpruned model, the kept share asked for.
+Out: positions among the alive.
+Counts follow the kept share asked for, not the last count, so that rounding never piles up (docs/method.md, "How many
+stay"). Among equal scores the lower index stays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """State on disk: atomic, hashed, addressed by the trial's fingerprint and by round and epoch.
 
-Comes in: a `TrialState`. Goes out: the newest one that is whole. A checkpoint is a folder `r003-e012-n00055` (12 epochs
-of round 3, 55 events) of `tensors.safetensors`, `state.json` and `manifest.json`, which holds their sha256 and is
-written last. It is written under a temporary name, flushed and renamed; the last two whole ones are kept. Nothing is a
-pickle.
+In: a `TrialState`.
+Out: the newest complete one.
+A checkpoint is a folder `r003-e012-n00055` (12 epochs of round 3, 55 events) of `tensors.safetensors`, `state.json` and
+`manifest.json`, which holds their sha256 and is written last. It is written under a temporary name, flushed and
+renamed; the last two complete ones are kept. Nothing is a pickle.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class CheckpointStore:
         return final
 
     def newest(self) -> TrialState | None:
-        """The newest checkpoint that is whole, or None. Damaged ones are renamed: they no longer count as kept.
+        """The newest complete checkpoint, or None. Damaged ones are renamed: they no longer count as kept.
 
         Raises:
             OSError: one cannot be read now, for a reason that does not mean that it is damaged.
