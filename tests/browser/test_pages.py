@@ -33,7 +33,7 @@ OF_MLFLOW = "Failed to load resource: the server responded with a status of 404"
 @pytest.fixture(scope="module")
 def address(digits_sweep: SweepFolder) -> Iterator[str]:
     """An MLflow server over the sweep's database."""
-    uri, port = folder.load(digits_sweep)[0].settings["mlflow_tracking_uri"], rest_server.free_port()
+    uri, port = folder.Sweep.of(digits_sweep).view.settings["mlflow_tracking_uri"], rest_server.free_port()
     server = rest_server.start(uri, port, digits_sweep.path)
     yield f"http://127.0.0.1:{port}"
     server.kill()
@@ -43,7 +43,7 @@ def address(digits_sweep: SweepFolder) -> Iterator[str]:
 def test_mlflow_shows_the_sweep_its_trials_the_comparison_curves_and_pictures(
     address: str, digits_sweep: SweepFolder, tmp_path: Path
 ) -> None:
-    view, _ = folder.load(digits_sweep)
+    view = folder.Sweep.of(digits_sweep).view
     best = ranking.rank(view)[0]
     texts, errors = mlflow_pages.look(address, digits_sweep.name, tmp_path)
     assert digits_sweep.name in texts["runs"]
