@@ -1,8 +1,9 @@
 """What the driver does with each report: write it to the ledger, compare, end trials, ask for new ones. Knows no Ray.
 
-Comes in: the ledger of the sweep (empty or not) and results of the workers. Goes out: what to run next, what to stop.
-After a restart the same ledger gives the same state: trials that had no end are given out again with the same
-parameters, rungs are refilled in the order in which they were filled, a decision that was not written is made again.
+In: the ledger of the sweep (empty or not) and results of the workers.
+Out: what to run next, what to stop.
+After a restart the same ledger gives the same state. Trials without an end are given out again with the same
+parameters. Rungs are refilled in the order in which they were filled. A decision that was not written is made again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.rsst.event import Event
 from tune_rsst.interrupt import Interruption
+from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
-from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView, data_key, trial_key
-from tune_rsst.search.halving import Decision, EqualShareHalving
+from tune_rsst.ledger.view import UNFINISHED, TrialView, data_key, trial_key
+from tune_rsst.search.halving import Rungs, replay
 from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
 from tune_rsst.settings.addresses import without_secrets
@@ -55,21 +57,12 @@ class Driver:
         self.interruption, self._followers = interruption or Interruption(), followers
         self.interruption.write_down = self.leave
         self._lock = threading.RLock()
-        self.view = SweepView()
-        self.halving = None
-        if settings.stopping == "halving" and settings.target_density is not None:
-            self.halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
-        self.rungs: dict[str, dict[int, float]] = {}
+        self._compared = Rungs.of(settings)
+        self.halving, self.rungs = self._compared.halving, self._compared.reached
+        self.view = replay(ledger.events, self._compared)
         self.exhausted = False
         self._worker_errors: dict[str, str] = {}
         self._data_digests: dict[tuple[Any, ...], str] = {}
-        self._due: dict[str, Decision] = {}
-        for event in ledger.events:
-            self.view.apply(event)
-            if event["event"] == "reported" and event["kind"] == "round":
-                decision = self._compare(self.view.trials[event["trial"]], event["metrics"])
-                if decision and decision.stop:
-                    self._due[event["trial"]] = decision
         for trial in self.view.trials.values():
             if trial.data_digest:
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
@@ -89,8 +82,7 @@ class Driver:
         for trial in self.view.unfinished:
             if trial.final is not None:
                 self._write("ended", trial=trial.trial, state="finished", reason=None, rung=None)
-            elif trial.trial in self._due:
-                decision = self._due[trial.trial]
+            elif decision := self._compared.due.get(trial.trial):
                 self._write("ended", trial=trial.trial, state="stopped", reason=decision.reason, rung=decision.rung)
         self._left_over = self.view.unfinished
         if self.view.name:
@@ -111,6 +103,7 @@ class Driver:
                 self._write("interrupted")
 
     def _write(self, event: str, **fields: Any) -> None:
+        check(event, fields)
         with self._lock:
             self.view.apply(self._ledger.append(event, **fields))
         for follower in self._followers:
@@ -130,7 +123,7 @@ class Driver:
         return not self.view.unfinished and (self.exhausted or self.remaining == 0)
 
     def next_trial(self) -> TrialView | None:
-        """A trial to run: first those that a former driver left unfinished, then new ones; None at the end."""
+        """A trial to run: first those that an earlier driver left unfinished, then new ones; None at the end."""
         while self._left_over:
             trial = self._left_over.pop(0)
             if trial.state == UNFINISHED:
@@ -221,7 +214,7 @@ class Driver:
             self._refuse_other_data(trial, metrics)
         self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
         if kind == "round":
-            decision = self._compare(trial, metrics)
+            decision = self._compared.compare(trial, metrics)
             if decision:
                 self.searcher.report_rung(trial.number, decision.rung, decision.value)
                 if decision.stop:
@@ -229,24 +222,12 @@ class Driver:
         elif kind == "final":
             self.end(trial, "finished")
 
-    def _compare(self, trial: TrialView, metrics: Mapping[str, Any]) -> Decision | None:
-        if self.halving is None or "val_top1" not in metrics:
-            return None
-        last_round = metrics["round"] >= trial.rounds - 1
-        decision = self.halving.enter(
-            trial.trial, metrics["kept_share_asked"], metrics["val_top1"], last_round=last_round
-        )
-        if decision:
-            self.rungs.setdefault(trial.trial, {})[decision.rung] = decision.value
-        return decision
-
     def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
         """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""
         self._write("ended", trial=trial.trial, state=state, reason=reason, rung=rung)
         self._tell(trial.number, trial)
-        for repeat in self.view.repeats:
-            if repeat["of"] == trial.trial:
-                self._tell(repeat["number"], trial)
+        for number in self.view.repeats_of.get(trial.trial, ()):
+            self._tell(number, trial)
 
     def _tell(self, number: int, trial: TrialView) -> None:
         self.searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self.searcher.objective))

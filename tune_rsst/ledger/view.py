@@ -1,13 +1,13 @@
 """What a ledger says: the sweep's settings and state, and each trial with its state, knobs and metrics.
 
-Comes in: ledger events, one by one (`SweepView.apply`), in order; the driver feeds it while it writes, readers feed it
-from the file. Goes out: the view; applying the same events again gives the same view. `key(...)` is how events of a
-trial are told apart, so that a report that arrives twice counts once.
+In: ledger events in order (`SweepView.apply`): from the driver while it writes, from the file for everyone else.
+Out: the view. The same events give the same view; a report that arrives twice counts once (`Event.key`).
+`APPLY` has one function for each kind of event that changes the view (tune_rsst/ledger/events.py declares them all).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,13 +97,15 @@ class TrialView:
 
 @dataclass
 class SweepView:
-    """One sweep as far as the ledger knows it. `former`: trials of former sweeps that its study began with."""
+    """One sweep as far as the ledger knows it. `former`: trials of earlier sweeps that its study began with."""
 
     name: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     trials: dict[str, TrialView] = field(default_factory=dict)
     repeats: list[dict[str, Any]] = field(default_factory=list)
+    repeats_of: dict[str | None, list[int]] = field(default_factory=dict)
+    """Trial → Optuna's numbers of the suggestions that repeated it."""
     former: dict[str, TrialView] = field(default_factory=dict)
     ended: bool = False
     started_at: float = 0.0
@@ -119,48 +121,12 @@ class SweepView:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take one ledger event in. Kinds that a later version may add are passed over."""
-        kind, now = event["event"], float(event["time"])
-        self.updated_at = now
-        if kind == "sweep_started":
-            self.name, self.settings, self.start, self.started_at = event["name"], event["settings"], dict(event), now
-            self.former = {record["trial"]: _former(record) for record in event.get("warm_start", ())}
-        elif kind == "suggested":
-            self.trials[event["trial"]] = TrialView(
-                trial=event["trial"],
-                number=event["number"],
-                params=event["params"],
-                distributions=event["distributions"],
-                knobs=event["knobs"],
-                fingerprint=event["fingerprint"],
-                rounds=event["rounds"],
-                sampler=event.get("sampler", {}),
-            )
-        elif kind == "reported":
-            self.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
-        elif kind == "ended":
-            trial = self.trials[event["trial"]]
-            trial.state, trial.reason, trial.rung, trial.ended_at = event["state"], event["reason"], event["rung"], now
-        elif kind == "reopened":
-            trial = self.trials[event["trial"]]
-            trial.state, trial.reason, trial.rung, trial.ended_at = UNFINISHED, None, None, None
-            self.ended = False
-        elif kind == "repeated":
-            self.repeats.append(dict(event))
-        elif kind == "sweep_ended":
-            self.ended = True
-        elif kind == "extended":
-            self.ended = False
-            self.settings = {**self.settings, "trials": event["trials"]}
-        elif kind == "placed":
-            self.trials[event["trial"]].places.append({n: event[n] for n in ("host", "node", "epochs_there")})
-        elif kind == "retried":
-            self.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
-        elif kind == "resumed":
-            self.ended = False
-            self.settings = {**self.settings, **event.get("settings", {})}
+        self.updated_at = float(event["time"])
+        if change := APPLY.get(event["event"]):
+            change(self, event)
 
     def known(self, trial: str | None) -> TrialView | None:
-        """A trial of this sweep, or a former one that its study began with."""
+        """A trial of this sweep, or an earlier one that its study began with."""
         return None if trial is None else self.trials.get(trial) or self.former.get(trial)
 
     @property
@@ -185,3 +151,70 @@ def _former(record: Mapping[str, Any]) -> TrialView:
     trial = TrialView(**{name: record[name] for name in names}, knobs={}, rounds=0)
     trial.state, trial.final = "finished", dict(record["metrics"])
     return trial
+
+
+def _sweep_started(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.name, view.settings, view.start = event["name"], event["settings"], dict(event)
+    view.started_at = view.updated_at
+    view.former = {record["trial"]: _former(record) for record in event.get("warm_start", ())}
+
+
+def _suggested(view: SweepView, event: Mapping[str, Any]) -> None:
+    names = ("trial", "number", "params", "distributions", "knobs", "fingerprint", "rounds")
+    view.trials[event["trial"]] = TrialView(**{n: event[n] for n in names}, sampler=event.get("sampler", {}))
+
+
+def _repeated(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.repeats.append(dict(event))
+    view.repeats_of.setdefault(event["of"], []).append(event["number"])
+
+
+def _placed(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.trials[event["trial"]].places.append({n: event[n] for n in ("host", "node", "epochs_there")})
+
+
+def _reported(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
+
+
+def _retried(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
+
+
+def _ended(view: SweepView, event: Mapping[str, Any]) -> None:
+    trial = view.trials[event["trial"]]
+    trial.state, trial.reason, trial.rung = event["state"], event["reason"], event["rung"]
+    trial.ended_at = view.updated_at
+
+
+def _reopened(view: SweepView, event: Mapping[str, Any]) -> None:
+    trial = view.trials[event["trial"]]
+    trial.state, trial.reason, trial.rung, trial.ended_at = UNFINISHED, None, None, None
+    view.ended = False
+
+
+def _resumed(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.ended, view.settings = False, {**view.settings, **event.get("settings", {})}
+
+
+def _extended(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.ended, view.settings = False, {**view.settings, "trials": event["trials"]}
+
+
+def _sweep_ended(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.ended = True
+
+
+APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
+    "sweep_started": _sweep_started,
+    "suggested": _suggested,
+    "repeated": _repeated,
+    "placed": _placed,
+    "reported": _reported,
+    "retried": _retried,
+    "ended": _ended,
+    "reopened": _reopened,
+    "resumed": _resumed,
+    "extended": _extended,
+    "sweep_ended": _sweep_ended,
+}

@@ -12,15 +12,22 @@ choice to train every trial to its end.
 
 A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
 `reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.
-Comes in: (trial, asked kept share, value, last round?) in the order of the ledger. Goes out: the decision. The state is
-a pure function of that order, so replaying the ledger gives the same rungs and the same decisions.
+In: (trial, asked kept share, value, last round?) in the order of the ledger.
+Out: the decision. The state is a function of that order alone: `replay` of a ledger gives the same rungs and decisions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tune_rsst.ledger.view import SweepView, TrialView
+
+if TYPE_CHECKING:
+    from tune_rsst.settings.settings import SweepSettings
 
 SLACK = 1e-9
 
@@ -52,6 +59,7 @@ class EqualShareHalving:
 
     def __post_init__(self) -> None:
         self.values = [{} for _ in self.rungs]
+        self._ascending: list[list[float]] = [[] for _ in self.rungs]
 
     def enter(self, trial: str, kept_share_asked: float, value: float, *, last_round: bool) -> Decision | None:
         """Record a hardened round. None when it enters no new rung, else the decision of the highest rung entered."""
@@ -61,13 +69,54 @@ class EqualShareHalving:
             if trial in entered or kept_share_asked > self.target_density**q + SLACK:
                 continue
             entered[trial] = value
-            cutoff = self._cutoff(list(entered.values()))
+            insort(self._ascending[index], value)
+            cutoff = self._cutoff(self._ascending[index])
             decision = Decision(index + 1, value, cutoff, stop=value < cutoff and not last_round)
         return decision
 
-    def _cutoff(self, values: list[float]) -> float:
-        """The value of the last one that goes on; the lowest of all while the rung is too empty to judge."""
-        if len(values) < self.reduction_factor:
-            return min(values)
-        keep = math.ceil(len(values) / self.reduction_factor)
-        return sorted(values, reverse=True)[keep - 1]
+    def _cutoff(self, ascending: Sequence[float]) -> float:
+        """The value of the last one that continues; the lowest of all while the rung is too empty to judge."""
+        if len(ascending) < self.reduction_factor:
+            return ascending[0]
+        return ascending[-math.ceil(len(ascending) / self.reduction_factor)]
+
+
+@dataclass
+class Rungs:
+    """The rungs of a sweep and what follows from them. `halving` is None where trials are not compared.
+
+    `reached`: trial → rung → value. `due`: decisions to stop a trial, whether the ledger has its end already or not.
+    """
+
+    halving: EqualShareHalving | None
+    reached: dict[str, dict[int, float]] = field(default_factory=dict)
+    due: dict[str, Decision] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: SweepSettings) -> Rungs:
+        """The empty rungs of a sweep."""
+        if settings.stopping != "halving" or settings.target_density is None:
+            return cls(None)
+        return cls(EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor))
+
+    def compare(self, trial: TrialView, metrics: Mapping[str, Any]) -> Decision | None:
+        """Take a hardened round in; the decision where it entered a rung."""
+        if self.halving is None or "val_top1" not in metrics:
+            return None
+        share, last = metrics["kept_share_asked"], metrics["round"] >= trial.rounds - 1
+        decision = self.halving.enter(trial.trial, share, metrics["val_top1"], last_round=last)
+        if decision:
+            self.reached.setdefault(trial.trial, {})[decision.rung] = decision.value
+            if decision.stop:
+                self.due[trial.trial] = decision
+        return decision
+
+
+def replay(events: Iterable[Mapping[str, Any]], rungs: Rungs) -> SweepView:
+    """The view of a ledger's `events`; the same pass fills `rungs`."""
+    view = SweepView()
+    for event in events:
+        view.apply(event)
+        if event["event"] == "reported" and event["kind"] == "round":
+            rungs.compare(view.trials[event["trial"]], event["metrics"])
+    return view
