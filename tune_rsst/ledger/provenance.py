@@ -12,9 +12,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "ray", "optuna", "mlflow")
+PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "numpy", "ray", "optuna", "mlflow")
 
-SOURCE = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).resolve().parents[2]
 
 
 def origin() -> dict[str, str]:

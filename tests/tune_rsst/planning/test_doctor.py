@@ -88,6 +88,8 @@ def test_what_a_node_sees_that_has_another_disk_and_no_data(tmp_path: Path) -> N
     assert not storage.fine and "is not the driver's" in storage.text
     assert not data.fine and data.text.startswith("node b: data = ")
     assert not versions.fine and versions.text == f"node b: torch {mine['torch']} (here 0.1)"
+    versions = doctor.look_from_here("node c", elsewhere, [config], {**mine, "numpy": "0.1"})[2]
+    assert not versions.fine and versions.text == f"node c: numpy {mine['numpy']} (here 0.1)"
 
 
 def test_what_a_sweep_would_refuse_are_the_doctors_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
