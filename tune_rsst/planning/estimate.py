@@ -1,14 +1,13 @@
 """The plan before the bill (`--dry-run`): trials, rounds, epochs, hours, memory and disk of a sweep.
 
-Comes in: a `Plan`. Goes out: an `Estimate` and its lines. Epochs are counted on the draws of the plan; hours come
-from real training steps of the largest of them on this machine. Nothing is written.
+In: a `Plan`. Out: an `Estimate` and its lines. Epochs are counted on the plan's draws. Hours come from real training
+steps of the largest draw on this machine. Nothing is written.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import train_images
 from trainables.rsst.measure import Measured
 from trainables.rsst.size import Size, dense_sizes, disk_mib
+from trainables.text import duration
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
 from tune_rsst.runners.ray_cluster import address, nodes_of
@@ -27,7 +27,7 @@ IMAGINED_SWEEPS = 20
 
 @dataclass(frozen=True)
 class Course:
-    """One drawn trial, run to its end: asked kept share, epochs and seconds of each round; disk (MiB)."""
+    """One drawn trial at full length: requested kept share and seconds of each round, epochs of a round, disk."""
 
     shares: tuple[float, ...]
     epochs: int
@@ -54,26 +54,29 @@ class Estimate:
 
 
 def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
-    """Estimate `plan`; takes some seconds, because it trains. `measure`: a config, and how many beside each other."""
-    settings = plan.settings
-    sizes = dense_sizes(plan.draws)
-    largest, largest_size = _largest(plan.draws, sizes)
-    nodes = cluster_nodes(settings)
+    """Estimate `plan`; takes some seconds, because it trains. `measure(config, n)` times n copies side by side."""
+    settings, sized_draws = plan.settings, list(zip(plan.draws, dense_sizes(plan.draws), strict=True))
+    largest, largest_size = max(sized_draws, key=_step_macs)
+    nodes = nodes_of(settings) if address(settings) else [_this_machine()]
     found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
-    pairs = zip(plan.draws, sizes, strict=True)
-    courses = [_course(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in pairs]
-    each_most = [c.epochs * len(c.shares) for c in courses]
-    share_left = expected_share(settings, courses)
-    trials = settings.trials - _ended(plan)
+    courses = [_course(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in sized_draws]
+    share_of_epochs, share_of_seconds = _expected_share(settings, courses)
+    trials = settings.trials
+    if plan.sweep is not None:  # what its unfinished trials have done is not taken off
+        view = plan.sweep.view
+        trials -= len(view.trials) - len(view.unfinished) - len(plan.again)
     scale = trials / len(courses)
-    most, seconds = sum(each_most) * scale, sum(sum(c.seconds) for c in courses) * scale
+    epochs, seconds = (
+        scale * sum(c.epochs * len(c.shares) for c in courses),
+        scale * sum(sum(c.seconds) for c in courses),
+    )
     return Estimate(
         trials=trials,
         rounds=(min(len(c.shares) for c in courses), max(len(c.shares) for c in courses)),
-        epochs_most=round(most),
-        epochs_expected=round(most * share_left[0]),
+        epochs_most=round(epochs),
+        epochs_expected=round(epochs * share_of_epochs),
         seconds_most=seconds,
-        seconds_expected=seconds * share_left[1],
+        seconds_expected=seconds * share_of_seconds,
         disk_mib=max(c.disk_mib for c in courses),
         at_once=at_once,
         cpus=cpus,
@@ -83,12 +86,21 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
     )
 
 
-def _ended(plan: Plan) -> int:
-    """Trials of a sweep to go on with that need nothing more; what the others have done is not taken off."""
-    if plan.sweep is None:
-        return 0
-    view = plan.sweep.view
-    return len(view.trials) - len(view.unfinished) - len(plan.again)
+def largest_trial(plan: Plan) -> RSSTConfig:
+    """The drawn trial whose step takes most."""
+    return max(zip(plan.draws, dense_sizes(plan.draws), strict=True), key=_step_macs)[0]
+
+
+def _step_macs(drawn: tuple[RSSTConfig, Size]) -> float:
+    return drawn[1].gmacs * drawn[0].batch_size
+
+
+def _this_machine() -> capacity.Node:
+    """What a local Ray would have, without starting it."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}
 
 
 def _measured(
@@ -97,28 +109,18 @@ def _measured(
     nodes: Sequence[capacity.Node],
     measure: Callable[[RSSTConfig, int], Measured],
 ) -> tuple[Measured, float, float, int]:
-    """A step with as many beside it as will be on this machine; CPUs and GPUs of a trial, trials at once."""
+    """A step, measured with as many at once as this machine will run; CPUs and GPUs of a trial; trials at once."""
     wanted = settings.cpus_per_trial, settings.gpus_per_trial
     found = measure(largest, 1) if "auto" in wanted else None
     cpus, gpus = resources.resolve(*wanted, found, largest.num_threads, capacity.roomiest(nodes))
     on_cluster = address(settings) is not None
     at_once = min(capacity.trials_at_once(settings, cpus, gpus, nodes, cluster=on_cluster), settings.trials)
-    beside = 1
+    copies = 1
     if not on_cluster:
-        beside = min(at_once, int(1 / gpus + 1e-9) if gpus else os.cpu_count() or 1)
-    if found is None or beside > 1:
-        found = measure(largest, max(beside, 1))
+        copies = max(1, min(at_once, int(1 / gpus + 1e-9) if gpus else os.cpu_count() or 1))
+    if found is None or copies > 1:
+        found = measure(largest, copies)
     return found, cpus, gpus, at_once
-
-
-def largest_trial(plan: Plan) -> RSSTConfig:
-    """The drawn trial whose step takes most."""
-    return _largest(plan.draws, dense_sizes(plan.draws))[0]
-
-
-def _largest(drawn: Sequence[RSSTConfig], sizes: Sequence[Size]) -> tuple[RSSTConfig, Size]:
-    """The config whose step takes most, and its dense model's size."""
-    return max(zip(drawn, sizes, strict=True), key=lambda pair: pair[1].gmacs * pair[0].batch_size)
 
 
 def _course(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Course:
@@ -135,40 +137,28 @@ def _course(config: RSSTConfig, found: Measured, relative: float, parameters: in
     return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
 
 
-def expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[float, float]:
-    """Shares of all epochs and of all seconds that early stopping leaves, when nothing is known of the trials' order.
+def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[float, float]:
+    """Shares of all epochs and of all seconds that early stopping leaves in `IMAGINED_SWEEPS` imagined sweeps.
 
-    Trials of random merit pass the sweep's own rungs, in `IMAGINED_SWEEPS` imagined sweeps.
+    Nothing is known of the trials' order: trials of random merit pass the sweep's own rungs.
     """
     if settings.stopping == "none" or settings.target_density is None:
         return 1.0, 1.0
-    epochs, seconds = [], []
+    trials = [courses[number % len(courses)] for number in range(settings.trials)]
+    epochs = seconds = 0.0
     for seed in range(IMAGINED_SWEEPS):
         merit = random.Random(seed)
         halving = EqualShareHalving(settings.target_density, settings.rungs, settings.reduction_factor)
-        spent_epochs = spent_s = 0.0
-        for number in range(settings.trials):
-            course, value = courses[number % len(courses)], merit.random()
+        for number, course in enumerate(trials):
+            value = merit.random()
             for position, share in enumerate(course.shares):
-                spent_epochs, spent_s = spent_epochs + course.epochs, spent_s + course.seconds[position]
+                epochs, seconds = epochs + course.epochs, seconds + course.seconds[position]
                 last = position == len(course.shares) - 1
                 decision = halving.enter(str(number), share, value, last_round=last)
                 if decision and decision.stop:
                     break
-        whole = [courses[n % len(courses)] for n in range(settings.trials)]
-        epochs.append(spent_epochs / sum(c.epochs * len(c.shares) for c in whole))
-        seconds.append(spent_s / sum(sum(c.seconds) for c in whole))
-    return statistics.fmean(epochs), statistics.fmean(seconds)
-
-
-def cluster_nodes(settings: SweepSettings) -> list[capacity.Node]:
-    """What each node of the cluster that ray_address names has, else this machine, without starting Ray."""
-    if address(settings):
-        return nodes_of(settings)
-    import torch
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": float(memory)}]
+    most = sum(c.epochs * len(c.shares) for c in trials), sum(sum(c.seconds) for c in trials)
+    return epochs / most[0] / IMAGINED_SWEEPS, seconds / most[1] / IMAGINED_SWEEPS
 
 
 def _size(mib: float) -> str:
@@ -177,8 +167,6 @@ def _size(mib: float) -> str:
 
 def lines(plan: Plan, found: Estimate) -> list[str]:
     """The estimate as a person reads it."""
-    from trainables.text import duration
-
     low, high = found.rounds
     m, at_once = found.measured, found.at_once
     gpu = f", {found.gpus:g} GPU" if found.gpus else ""
@@ -191,7 +179,8 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
     return [
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
-        f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each",
+        f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each "
+        f"(as in {len(plan.draws)} random draws)",
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
         f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "

@@ -39,7 +39,10 @@ def test_epochs_and_time_of_a_plan_by_hand() -> None:
     assert (found.trials, found.rounds, found.epochs_most, found.epochs_expected) == (10, (3, 3), 60, 60)
     assert found.seconds_most == pytest.approx(60 * 1.259) and found.at_once == 2
     text = "\n".join(estimate.lines(plan, found))
-    assert "10, 3 rounds each" in text and "38 s at most, about 38 s expected, 2 trials at once" in text
+    assert (
+        f"10, 3 rounds each (as in {len(plan.draws)} random draws)" in text
+        and "38 s at most, about 38 s expected, 2 trials at once" in text
+    )
     assert not home.home().exists(), "a dry run writes nothing"
 
 
