@@ -77,18 +77,13 @@ def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *
 
 
 def _write_settings(plan: Plan) -> None:
-    kept = {name: value for name, value in plan.settings.flat().items() if name not in _its_own_addresses(plan)}
+    """Without defaults that point into this sweep's own folder, so that a copy of the file does not reuse them."""
+    own = {"optuna_storage": plan.folder.study, "mlflow_tracking_uri": home.default_tracking_uri()}
+    kept = {name: value for name, value in plan.settings.flat().items() if name not in own or value != own[name]}
     text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
     head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
     with replaced(plan.folder.settings) as new:
         new.write_text(head + text, encoding="utf-8")
-
-
-def _its_own_addresses(plan: Plan) -> set[str]:
-    """Settings that were not said and would lead a sweep that is started from this file into this one's folder."""
-    study, runs = plan.settings.optuna_storage, plan.settings.mlflow_tracking_uri
-    own = {"optuna_storage": study == plan.folder.study, "mlflow_tracking_uri": runs == home.default_tracking_uri()}
-    return {name for name, default in own.items() if default}
 
 
 def _assemble(
@@ -179,7 +174,10 @@ def _fit(
     from tune_rsst.runners.ray_tune import RSSTTrainable, fit
 
     on_cluster = ray_cluster.address(plan.settings) is not None
-    cpus, gpus, nodes = _room(plan, driver, say_here, on_cluster)
+    nodes = capacity.alive_nodes()
+    cpus, gpus = _resources(plan, driver, nodes, say_here)
+    if on_cluster:
+        nodes = capacity.wait_for_room(cpus, gpus, say_here)
     at_once = capacity.trials_at_once(plan.settings, cpus, gpus, nodes, cluster=on_cluster)
     if on_cluster:
         preflight.check_a_worker(plan, cpus, gpus, say_here)
@@ -187,21 +185,10 @@ def _fit(
     fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
 
 
-def _room(
-    plan: Plan, driver: Driver, say_here: Callable[[str], None], on_cluster: bool
-) -> tuple[float, float, list[capacity.Node]]:
-    """CPUs and GPUs of a trial, and the nodes, of which one at least has room for it."""
-    nodes = capacity.alive_nodes()
-    cpus, gpus = _resources(plan, driver, nodes, say_here)
-    if on_cluster:
-        nodes = capacity.wait_for_room(cpus, gpus, say_here)
-    return cpus, gpus, nodes
-
-
 def _resources(
     plan: Plan, driver: Driver, nodes: Sequence[capacity.Node], say_here: Callable[[str], None]
 ) -> tuple[float, float]:
-    """CPUs and GPUs of a trial; auto is measured on a worker with a GPU where there is one, and written down."""
+    """CPUs and GPUs of a trial; auto is measured on a worker, with a GPU if there is one, and recorded."""
     cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial
     if cpus != "auto" and gpus != "auto":
         return float(cpus), float(gpus)

@@ -52,7 +52,7 @@ class TrialView:
     seconds: float = 0.0
     micro_batch_size: int | None = None
     sampler: dict[str, Any] = field(default_factory=dict)
-    """What the sampler had to remember after this trial (`searcher.Asked.sampler`)."""
+    """What the sampler had to remember after this trial (`Suggestion.sampler`)."""
     places: list[dict[str, Any]] = field(default_factory=list)
     """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
 

@@ -1,6 +1,6 @@
 """One HTML page with everything a sweep found; it opens without a network.
 
-Comes in: a sweep. Goes out: report.html, with plotly and every picture inside it.
+In: a sweep. Out: report.html, which contains plotly and every picture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trainables.rsst.metrics import METRICS, said
 from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import sweep_figures, trial_figures
 from tune_rsst.results.columns import KNOB, counts, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
@@ -117,8 +117,5 @@ def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
             alt = f"{trial.trial}: {trial_figures.CAPTIONS[file.stem]}"
             png = base64.b64encode(file.read_bytes()).decode()
             yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
-        yield f"{_knobs(trial)}</details>"
-
-
-def _knobs(trial: TrialView) -> str:
-    return "<pre>" + escape("\n".join(f"{k}: {v}" for k, v in trial.knobs.items() if v is not None)) + "</pre>"
+        knobs = "\n".join(f"{name}: {value}" for name, value in trial.knobs.items() if value is not None)
+        yield f"<pre>{escape(knobs)}</pre></details>"

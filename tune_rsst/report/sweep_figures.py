@@ -1,14 +1,14 @@
 """A sweep's pictures: front, progress, parallel coordinates, importances, slices; interactive (plotly) and as PNG.
 
-Comes in: a `SweepView`. Goes out: figures by name, and files. Both kinds are drawn from the same points; Optuna draws
-the last three, in plotly and in matplotlib, so that a PNG needs no browser. What can't be drawn says why.
+In: a `SweepView`. Out: figures by name, and files; for what can't be drawn, the reason. Front and progress are
+described once (`Chart`) and drawn by two renderers; Optuna draws the others both ways. So a PNG needs no browser.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 
 
 VALUE = METRICS["val_top1"].heading
-KINDS = {
-    "feasible": ("#15803d", "o", "circle"),
-    "infeasible": ("#94a3b8", "s", "square-open"),
-    "stopped": ("#d97706", "^", "triangle-up"),
-    "failed": ("#dc2626", "x", "x"),
-}
+KINDS = {"feasible": "#15803d", "infeasible": "#94a3b8", "stopped": "#d97706", "failed": "#dc2626"}
+MARKERS = {"feasible": ("o", "circle"), "infeasible": ("s", "square-open"), "stopped": ("^", "triangle-up"),
+           "failed": ("x", "x"), "best so far": ("o", "circle")}  # fmt: skip
 CAPTIONS = {
     "front": "Accuracy against size: each trial's last model, feasible (finished, at the target, within the limits), "
     "infeasible (finished, but not so), stopped early or failed; the line joins the finished ones that no other beats",
@@ -44,6 +41,7 @@ CAPTIONS = {
 FROM_OPTUNA = {"parallel_coordinates": "parallel_coordinate", "importances": "param_importances", "slices": "slice"}
 NEEDS_FINISHED = 2
 PLOTLY = "plotly.min.js"
+IMPORTANCE_AXES = ("importance (share)", "parameter (name)")
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ def front_points(view: SweepView) -> list[Point]:
 
 
 def progress_points(view: SweepView) -> list[tuple[int, float, str]]:
-    """(epochs spent by all ended trials, best val_top1 at the target, its trial), one for each time the best rose,
-    and a last one for the end."""
+    """(epochs of all ended trials, best val_top1 at the target, its trial) each time the best rose, and at the end."""
     spent, best, name, points = 0, -math.inf, "", []
     for trial in sorted((t for t in view.trials.values() if t.ended_at), key=lambda t: (t.ended_at, t.number)):
         spent += int(trial.metrics.get("epochs_trained", 0))
@@ -82,9 +79,9 @@ def progress_points(view: SweepView) -> list[tuple[int, float, str]]:
 
 
 def study_of(view: SweepView) -> Study:
-    """The finished trials as an Optuna study in memory; parameters carry their units in their names.
+    """The finished trials as an Optuna study in memory; parameters have their units in their names.
 
-    Optuna numbers by position: failed ones without parameters, which it draws nowhere, keep each trial at its number.
+    Optuna numbers by position. Failed trials without parameters, which it does not draw, keep each trial at its number.
     """
     import optuna
     from optuna.distributions import json_to_distribution
@@ -96,14 +93,10 @@ def study_of(view: SweepView) -> Study:
         if trial.state != "finished" or "val_top1" not in trial.metrics:
             continue
         study.add_trials([create_trial(state=TrialState.FAIL)] * (trial.number - len(study.trials)))
-        drawn = {n: json_to_distribution(trial.distributions[n]) for n in trial.params if n in trial.distributions}
-        study.add_trial(
-            create_trial(
-                value=trial.metrics["val_top1"],
-                params={with_unit(name): trial.params[name] for name in drawn},
-                distributions={with_unit(name): distribution for name, distribution in drawn.items()},
-            )
-        )
+        drawn = [name for name in trial.params if name in trial.distributions]
+        params = {with_unit(name): trial.params[name] for name in drawn}
+        ranges = {with_unit(name): json_to_distribution(trial.distributions[name]) for name in drawn}
+        study.add_trial(create_trial(value=trial.metrics["val_top1"], params=params, distributions=ranges))
     return study
 
 
@@ -112,9 +105,52 @@ def with_unit(name: str) -> str:
     return KNOBS[name].heading if name in KNOBS else name
 
 
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y, trial) in one style. `line`: none, "dot" or "hv" (steps), in plotly's words."""
+
+    name: str
+    points: Sequence[tuple[float, float, str]]
+    color: str = "#1f77b4"
+    line: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure before it is drawn. `hover`: what plotly shows at a point, in its notation."""
+
+    title: str
+    x: str
+    y: str
+    hover: str
+    series: list[Series]
+
+
+def _front(view: SweepView) -> Chart | str:
+    points, best = front_points(view), pareto_front(view)
+    if not points:
+        return "no trial has ended after a hardened round yet"
+    on_front = sorted((p.size, p.val_top1, p.trial) for p in points if p.trial in best)
+    series = [Series("front", on_front, KINDS["feasible"], "dot")]
+    for kind, color in KINDS.items():
+        if mine := [(p.size, p.val_top1, p.trial) for p in points if p.kind == kind]:
+            series.append(Series(kind, mine, color))
+    x = METRICS[Objective.of(view.settings).against].heading
+    return Chart("Accuracy against size", x, VALUE, "%{text}: val_top1 %{y:.4f}, size %{x:.4g}", series)
+
+
+def _progress(view: SweepView) -> Chart | str:
+    steps = progress_points(view)
+    if not steps:
+        return "no trial that the objective allows has finished yet"
+    series = [Series("best so far", steps, line="hv")]
+    hover = "%{text}: val_top1 %{y:.4f} after %{x} epochs"
+    return Chart("Progress of the best", "spent by the ended trials (epochs)", f"best {VALUE}", hover, series)
+
+
 def interactive(view: SweepView) -> Iterator[tuple[str, Any]]:
     """(name, plotly figure or the reason why there is none) for each of CAPTIONS."""
-    yield from _drawn(view, _plotly_front, _plotly_progress, "plotly")
+    yield from _drawn(view, _in_plotly, "plotly")
 
 
 def still(view: SweepView) -> Iterator[tuple[str, Any]]:
@@ -122,7 +158,7 @@ def still(view: SweepView) -> Iterator[tuple[str, Any]]:
     import matplotlib
 
     matplotlib.use("Agg")
-    yield from _drawn(view, _still_front, _still_progress, "matplotlib")
+    yield from _drawn(view, _in_matplotlib, "matplotlib")
 
 
 def save_figures(view: SweepView, folder: Path) -> None:
@@ -139,13 +175,52 @@ def save_figures(view: SweepView, folder: Path) -> None:
                 figure.write_html(new, include_plotlyjs=PLOTLY)
 
 
-def _drawn(view: SweepView, front: Callable[..., Any], progress: Callable[..., Any], by: str) -> Iterator[Any]:
-    points, steps = front_points(view), progress_points(view)
-    yield "front", front(view, points) if points else "no trial has ended after a hardened round yet"
-    yield "progress", progress(steps) if steps else "no trial that the objective allows has finished yet"
+def _drawn(view: SweepView, render: Callable[[Chart], Any], by: str) -> Iterator[tuple[str, Any]]:
+    for name, describe in (("front", _front), ("progress", _progress)):
+        chart = describe(view)
+        yield name, chart if isinstance(chart, str) else render(chart)
     study = study_of(view)
     for name, function in FROM_OPTUNA.items():
         yield name, _by_optuna(study, function, by)
+
+
+def _in_plotly(chart: Chart) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for series in chart.series:
+        x, y, trials = zip(*series.points, strict=True) if series.points else ((), (), ())
+        _, symbol = MARKERS.get(series.name, ("", ""))
+        figure.add_scatter(
+            x=x, y=y, text=trials, name=series.name,
+            mode="+".join(["lines"] * bool(series.line) + ["markers"] * bool(symbol)),
+            marker={"color": series.color, "symbol": symbol or None, "size": 10},
+            line={"color": series.color, "dash": "dot" if series.line == "dot" else None,
+                  "shape": "hv" if series.line == "hv" else None},
+            hoverinfo=None if symbol else "skip", hovertemplate=f"{chart.hover}<extra></extra>" if symbol else None,
+        )  # fmt: skip
+    points = [point for series in chart.series for point in series.points]
+    xs, ys = {x for x, _, _ in points}, {y for _, y, _ in points}
+    if len(xs) == 1:  # around a single value plotly would show plus and minus 1, which no size or share can be
+        figure.update_xaxes(range=[0.9 * min(xs), 1.1 * min(xs)])
+    if len(ys) == 1:
+        figure.update_yaxes(range=[max(min(ys) - 0.05, 0), min(min(ys) + 0.05, 1.005)])
+    figure.update_layout(xaxis_title=chart.x, yaxis_title=chart.y, template="plotly_white", showlegend=True)
+    return figure.update_layout(margin={"l": 70, "r": 40, "t": 30, "b": 60})
+
+
+def _in_matplotlib(chart: Chart) -> Figure:
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
+    for series in chart.series:
+        x, y, _ = zip(*series.points, strict=True) if series.points else ((), (), ())
+        marker, _ = MARKERS.get(series.name, ("", ""))
+        shape, sign = "steps-post" if series.line == "hv" else "default", {"dot": ":", "hv": "-", "": ""}[series.line]
+        axes.plot(x, y, marker=marker, linestyle=sign, drawstyle=shape, color=series.color, label=series.name)
+    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def _by_optuna(study: Study, function: str, by: str) -> Any:
@@ -156,119 +231,37 @@ def _by_optuna(study: Study, function: str, by: str) -> Any:
     if finished < NEEDS_FINISHED:
         return f"it needs {NEEDS_FINISHED} finished trials, there are {finished}"
     module = visualization if by == "plotly" else visualization.matplotlib
-    draw = getattr(module, f"plot_{function}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = draw(study, target_name=VALUE)
+            found = getattr(module, f"plot_{function}")(study, target_name=VALUE)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         return f"Optuna can't draw it from {finished} finished trials: {error}"
-    if by == "plotly":
-        return _in_plain_layout(found, function)
-    axes = found if not hasattr(found, "flat") else found.flat[0]
-    figure = axes.figure
-    figure.set_size_inches(max(9.0, 3.0 * len(getattr(figure, "axes", [])) if function == "slice" else 9.0), 5)
-    if function == "param_importances":
-        axes.set_xlabel("importance (share)")
-        axes.set_ylabel("parameter (name)")
-    if function == "slice":
-        _readable_slices(figure)
-    return figure
+    return _plain_plotly(found, function) if by == "plotly" else _plain_matplotlib(found, function)
 
 
-def _readable_slices(figure: Figure) -> None:
-    """Optuna's colours begin at white, and the ticks of a log axis of less than a decade lie on each other."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    for place in figure.axes:
-        for dots in place.collections:
-            dots.set_cmap("viridis")
-        if place.get_xscale() == "log":
-            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            place.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            place.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _in_plain_layout(figure: Any, function: str) -> Any:
+def _plain_plotly(figure: Any, function: str) -> Any:
     figure.update_layout(title=None, margin={"l": 70, "r": 40, "t": 60, "b": 60}, template="plotly_white")
     if function == "param_importances":
-        figure.update_layout(xaxis_title="importance (share)", yaxis_title="parameter (name)")
+        figure.update_layout(xaxis_title=IMPORTANCE_AXES[0], yaxis_title=IMPORTANCE_AXES[1])
     if function == "slice":  # Optuna's own scale begins at white
         figure.update_traces(marker_colorscale="Viridis")
     return figure
 
 
-def _on_the_front(view: SweepView, points: list[Point]) -> list[Point]:
-    best = pareto_front(view)
-    return sorted((p for p in points if p.trial in best), key=lambda p: p.size)
+def _plain_matplotlib(found: Any, function: str) -> Figure:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-
-def _plotly_front(view: SweepView, points: list[Point]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    line = _on_the_front(view, points)
-    figure.add_scatter(x=[p.size for p in line], y=[p.val_top1 for p in line], mode="lines", name="front",
-                       line={"color": KINDS["feasible"][0], "dash": "dot"}, hoverinfo="skip")  # fmt: skip
-    for kind, (color, _, symbol) in KINDS.items():
-        mine = [p for p in points if p.kind == kind]
-        if mine:
-            figure.add_scatter(x=[p.size for p in mine], y=[p.val_top1 for p in mine], text=[p.trial for p in mine],
-                               mode="markers", name=kind, marker={"color": color, "symbol": symbol, "size": 10},
-                               hovertemplate="%{text}: val_top1 %{y:.4f}, size %{x:.4g}<extra></extra>")  # fmt: skip
-    _spread(figure, [p.size for p in points], [p.val_top1 for p in points])
-    return _with_axes(figure, METRICS[Objective.of(view.settings).against].heading, VALUE)
-
-
-def _spread(figure: Any, sizes: list[float], shares: list[float]) -> None:
-    """Where all points have one value plotly would draw plus and minus 1 around it, which no size or share can be."""
-    if len(set(sizes)) == 1:
-        figure.update_xaxes(range=[0.9 * sizes[0], 1.1 * sizes[0]])
-    if len(set(shares)) == 1:
-        figure.update_yaxes(range=[max(shares[0] - 0.05, 0), min(shares[0] + 0.05, 1.005)])
-
-
-def _plotly_progress(steps: list[tuple[int, float, str]]) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    figure.add_scatter(x=[s[0] for s in steps], y=[s[1] for s in steps], text=[s[2] for s in steps], name="best so far",
-                       mode="lines+markers", line={"shape": "hv"},
-                       hovertemplate="%{text}: val_top1 %{y:.4f} after %{x} epochs<extra></extra>")  # fmt: skip
-    _spread(figure, [float(s[0]) for s in steps], [s[1] for s in steps])
-    return _with_axes(figure, "spent by the ended trials (epochs)", f"best {VALUE}")
-
-
-def _with_axes(figure: Any, x: str, y: str) -> Any:
-    figure.update_layout(xaxis_title=x, yaxis_title=y, template="plotly_white", showlegend=True)
-    figure.update_layout(margin={"l": 70, "r": 40, "t": 30, "b": 60})
-    return figure
-
-
-def _still_front(view: SweepView, points: list[Point]) -> Figure:
-    figure = new_figure(8, 5)
-    axes = figure.subplots()
-    line = _on_the_front(view, points)
-    axes.plot([p.size for p in line], [p.val_top1 for p in line], ":", color=KINDS["feasible"][0])
-    for kind, (color, marker, _) in KINDS.items():
-        mine = [p for p in points if p.kind == kind]
-        if mine:
-            axes.scatter([p.size for p in mine], [p.val_top1 for p in mine], color=color, marker=marker, label=kind)
-    axes.set_title("Accuracy against size")
-    return _labelled(figure, axes, METRICS[Objective.of(view.settings).against].heading, VALUE)
-
-
-def _still_progress(steps: list[tuple[int, float, str]]) -> Figure:
-    figure = new_figure(8, 4)
-    axes = figure.subplots()
-    axes.step([s[0] for s in steps], [s[1] for s in steps], "o-", where="post", label="best so far")
-    axes.set_title("Progress of the best")
-    return _labelled(figure, axes, "spent by the ended trials (epochs)", f"best {VALUE}")
-
-
-def _labelled(figure: Figure, axes: Any, x: str, y: str) -> Figure:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes = found.flat[0] if hasattr(found, "flat") else found
+    figure: Figure = axes.figure
+    figure.set_size_inches(max(9.0, 3.0 * len(figure.axes)) if function == "slice" else 9.0, 5)
+    if function == "param_importances":
+        axes.set(xlabel=IMPORTANCE_AXES[0], ylabel=IMPORTANCE_AXES[1])
+    for place in figure.axes if function == "slice" else ():
+        for dots in place.collections:
+            dots.set_cmap("viridis")
+        if place.get_xscale() == "log":  # ticks of less than a decade would overlap
+            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            place.xaxis.set_minor_formatter(NullFormatter())
     return figure

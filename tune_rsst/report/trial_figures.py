@@ -5,6 +5,7 @@ In: a `TrialView`. Out: matplotlib figures by name, and files. Nothing here uses
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,7 @@ def rounds_figure(trial: TrialView) -> Figure:
     events = trial.round_events
     rounds = [event["round"] for event in events]
     before = [e.get("val_top1_before_hardening", float("nan")) for e in events]
-    axes.plot(rounds, before, "D--", mfc="none", ms=10, color=BEFORE,
-              label="val_top1 before hardening")  # fmt: skip
+    axes.plot(rounds, before, "D--", mfc="none", ms=10, color=BEFORE, label="val_top1 before hardening")
     axes.plot(rounds, [e["val_top1"] for e in events], "o-", color=AFTER, label="val_top1 after hardening")
     size = axes.twinx()
     size.step(rounds, [e["density"] for e in events], "s:", where="mid", color=SIZE, label="density")
@@ -98,8 +98,6 @@ def penalty_figure(trial: TrialView) -> Figure:
     axes.set_ylabel("penalty coefficient λ (no unit)", color=AFTER)
     axes.grid(alpha=0.3)
     if k.get("penalty_form", "normalized") == "normalized":
-        import math
-
         left = axes.twinx()
         shares = [math.exp(-DEPTH * g * pressed(name, t, g, p)) for t in progress]
         left.plot(at, shares, "--", color=SIZE)

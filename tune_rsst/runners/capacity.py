@@ -1,7 +1,7 @@
 """How many trials the machines hold at once, and waiting for a machine that an autoscaler has yet to start.
 
-Comes in: what each alive node has (Ray's figures: CPU, GPU, memory in bytes), what a trial asks for. A trial lies on
-one node: what counts is what single nodes have, not the cluster's sum.
+In: what each alive node has (Ray's figures: CPU, GPU, memory in bytes), what a trial asks for. Out: numbers of trials.
+A trial runs on one node: what counts is what single nodes have, not the cluster's sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NODE_WAIT_S, SAY_EVERY_S, LOOK_EVERY_S = 1200.0, 60.0, 2.0
 
 
 def places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
-    """Trials that have room at the same time. A share of a GPU lies on one GPU."""
+    """How many trials fit at once. A fraction of a GPU never spans two GPUs."""
     return sum(_places_on(node, cpus, gpus) for node in nodes)
 
 

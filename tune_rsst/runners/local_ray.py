@@ -35,7 +35,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def forget_sessions() -> None:
-    """Remove what Ray left behind: its own state is disposable, ours is not in it. Sessions of live processes stay."""
+    """Remove Ray's session folders; they hold nothing we need. Those of live processes stay."""
     for session in (home() / ".ray").glob("session_*"):
         if session.is_symlink():
             session.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def forget_sessions() -> None:
 
 
 def _own_token(token: Path) -> None:
-    """Token authentication for the local Ray, with a token that lies below the home and is the owner's alone.
+    """Token authentication for the local Ray, with a token below the home that only the owner can read.
 
     It is not in Ray's folder, which Ray makes writable for everybody.
     """

@@ -1,7 +1,7 @@
 """What a trial needs: memory and time of real training steps, and the CPUs and the GPU share that follow.
 
-Comes in: a trial's config, the figures of the device or cluster. Goes out: `Measured`, and cpus_per_trial and
-gpus_per_trial where a setting says auto. Measured on random images of the data set's shape: nothing is read or written.
+In: a trial's config, the figures of the device or cluster. Out: `Measured`, and cpus_per_trial and gpus_per_trial where
+a setting is auto. Measured on random images of the data set's shape: nothing is read or written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.measure import Measured, measure
@@ -26,21 +26,14 @@ GPU_CONTEXT_MIB = 600.0  # CUDA's own, per process; torch does not count it
 def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
     """`measure` in a process of its own: its peak memory is the trial's, and this process never touches the GPU.
 
-    `at_once`: so many of them beside each other, because trials that share a machine slow each other down. Times are
-    their mean, memory the largest.
+    `at_once`: so many in parallel, because trials that share a machine slow each other down. Times are their mean,
+    memory the largest.
     """
-    if at_once == 1:
-        return _child(config)
     with ThreadPoolExecutor(at_once) as pool:
         found = list(pool.map(_child, [config] * at_once))
-    return replace(
-        found[0],
-        train_s=statistics.fmean(m.train_s for m in found),
-        train_small_s=statistics.fmean(m.train_small_s for m in found),
-        eval_s=statistics.fmean(m.eval_s for m in found),
-        peak_mib=max(m.peak_mib for m in found),
-        gpu_mib=max(m.gpu_mib for m in found),
-    )
+    times = {name: statistics.fmean(getattr(m, name) for m in found) for name in ("train_s", "train_small_s", "eval_s")}
+    peaks = {name: max(getattr(m, name) for m in found) for name in ("peak_mib", "gpu_mib")}
+    return Measured(**asdict(found[0]) | times | peaks)
 
 
 def _child(config: RSSTConfig) -> Measured:

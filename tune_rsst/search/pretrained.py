@@ -1,7 +1,7 @@
-"""Pretrained weights of a sweep: looked for once, on the driver, and given to every trial as one verified copy.
+"""Pretrained weights of a sweep: resolved once, on the driver, and given to every trial as one verified copy.
 
-Comes in: the trials that a space may ask for. Goes out: the two knobs (weights, weights_digest) that make a trial take
-exactly these weights; so no worker asks a hub, and no two trials start from different ones.
+In: the trials that a space may ask for. Out: the two knobs (weights, weights_digest) that make a trial use exactly
+these weights. So no worker asks a hub, and no two trials start from different ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainables.rsst.size import architecture_of
 
 
 class SweepWeights:
-    """Answers by (arch, weights); what is not there is refused or falls back, as on_missing_weights says."""
+    """Weights by (arch, weights); missing ones are refused or fall back, as on_missing_weights says."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
@@ -48,8 +48,8 @@ class SweepWeights:
         for config in configs:
             if config.pretrained and (config.arch, config.weights) not in self._found:
                 found = resolve(config)
-                if found.path is not None:
-                    _check_fit(config)
+                if found.path is not None:  # checked now and once, not in the first step of every trial
+                    check_fit(config, build(architecture_of(config), "meta"))
                 self._found[config.arch, config.weights] = found
 
     def copy_into(self, folder: Path) -> None:
@@ -67,8 +67,3 @@ class SweepWeights:
                 self.copy_into(self._folder)
         knobs: dict[str, Any] = config.knobs() | self._found[config.arch, config.weights].knobs()
         return RSSTConfig.from_knobs(knobs)
-
-
-def _check_fit(config: RSSTConfig) -> None:
-    """Now and once, not in the first step of every trial."""
-    check_fit(config, build(architecture_of(config), "meta"))

@@ -90,13 +90,11 @@ class Space:
         try:
             given = self.function(suggestions)
         except Exception as error:
-            raise ConfigError(
-                "space", self.address, "a function that runs", f"it raised {type(error).__name__}: {error}"
-            ) from error
+            hint = f"it raised {type(error).__name__}: {error}"
+            raise ConfigError("space", self.address, "a function that runs", hint) from error
         if not isinstance(given, dict):
-            raise ConfigError(
-                "space", self.address, "a function that returns a dict of knobs", f"it returned {type(given).__name__}"
-            )
+            hint = f"it returned {type(given).__name__}"
+            raise ConfigError("space", self.address, "a function that returns a dict of knobs", hint)
         knobs = {**given, **fixed}
         if "pretrained" in suggestions.params and not given.get("pretrained"):
             knobs["weights"] = None  # the sweep's weights are for the trials that start from them
@@ -189,9 +187,8 @@ def _load(address: str, place: str) -> Any:
         return module
     except Exception as error:
         line = " ".join(str(error).split())
-        raise ConfigError(
-            "space", address, "a file or module that can be imported", f"{type(error).__name__}: {line}"
-        ) from error
+        hint = f"{type(error).__name__}: {line}"
+        raise ConfigError("space", address, "a file or module that can be imported", hint) from error
 
 
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:

@@ -1,19 +1,19 @@
-"""The Optuna study of a sweep: asked for trials, told how they ended. A view of the ledger, rebuilt where it disagrees.
+"""The Optuna study of a sweep: suggests trials, learns how they ended. A view of the ledger, rebuilt if it disagrees.
 
-Comes in: a space, fixed knobs, the ledger's view. Goes out: new suggestions. finished → COMPLETE (with constraints),
-stopped early → PRUNED (one objective: with the value of every rung it reached), failed → FAIL; a configuration that was
-given out before is not trained again: its Optuna trial mirrors the first one's outcome (`repeated` in the ledger), and
-another is asked for.
-Each suggestion is drawn by a sampler seeded with (seed, number): a resumed sweep does not repeat its random draws. What
-nsga2, nsga3 and qmc keep in the study is in the ledger as well (`Asked.sampler`), so that a study made anew has it.
-A study bears its sweep's uid: one that another sweep made in the same database is refused, never touched.
+In: a space, fixed knobs, the ledger's view. Out: suggestions.
+- finished → COMPLETE (with constraints), stopped early → PRUNED (one objective: with the value of every rung it
+  reached), failed → FAIL.
+- A known configuration is not trained again: its Optuna trial mirrors the first one's outcome (`repeated`).
+- Each sampler is seeded with (seed, number), so that a resumed sweep does not repeat its random draws. What nsga2,
+  nsga3 and qmc keep in the study is in the ledger too (`Suggestion.sampler`), so that a rebuilt study has it.
+- A study holds its sweep's uid. Another sweep's study in the same database is refused, never changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,6 @@ STATES = {
 }
 
 
-class SpaceExhausted(RuntimeError):
-    """The study gave only known or invalid configurations `MAX_ASKS` times in a row."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a trial stands, in Optuna's terms. `rungs`: rung number → value."""
@@ -59,7 +55,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Suggestion:
     """One answer of the study: a trial to train (`config`), a repeat (`repeat_of`), or why it is `invalid`."""
 
     number: int
@@ -79,16 +75,13 @@ class Asked:
 def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> BaseSampler:
     """The sampler of suggestion `number`."""
     seed = int.from_bytes(hashlib.sha256(f"{settings.seed}:{number}".encode()).digest()[:4], "big")
-    if settings.sampler == "gp":
-        return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
-    if settings.sampler == "nsga2":
-        return NSGAIISampler(seed=seed)
-    if settings.sampler == "nsga3":
-        return NSGAIIISampler(seed=seed)
-    if settings.sampler == "random":
-        return RandomSampler(seed=seed)
-    if settings.sampler == "qmc":  # one sequence for the whole sweep; the study counts the points taken
-        return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
+    match settings.sampler:
+        case "gp":
+            return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
+        case "qmc":  # one sequence for the whole sweep; the study counts the points taken
+            return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
+        case "nsga2" | "nsga3" | "random" as name:
+            return {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler, "random": RandomSampler}[name](seed=seed)
     return TPESampler(
         seed=seed,
         n_startup_trials=settings.startup_trials,
@@ -143,7 +136,7 @@ class StudySearcher:
             self.study.set_user_attr(UID, uid)
 
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
-        """Make the study, which was claimed, say what the ledger says; `rungs`: each trial's values by rung number."""
+        """Make the claimed study agree with the ledger; `rungs`: each trial's values by rung number."""
         records = _records(view)
         wanted = [self._frozen(record, view, rungs) for record in records]
         if [_essence(t) for t in self.study.get_trials(deepcopy=False)] == [_essence(t) for t in wanted]:
@@ -153,7 +146,10 @@ class StudySearcher:
         self.study = self._create()
         self.study.set_user_attr(UID, self._uid)
         self.study.add_trials(wanted)
-        for name, value in _sampler_state(records).items():
+        state: dict[str, Any] = {}  # the sampler's, after the last record that had any
+        for record in records:
+            state |= record.get("sampler", {}).get("study", {})
+        for name, value in state.items():
             self._storage.set_study_system_attr(self.study._study_id, name, value)
 
     def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
@@ -170,7 +166,7 @@ class StudySearcher:
             constraints=seen.constraints,
         )
 
-    def ask(self, known: Mapping[str, str]) -> Asked:
+    def ask(self, known: Mapping[str, str]) -> Suggestion:
         """One suggestion. `known`: fingerprint → trial, for every configuration given out so far."""
         number = len(self.study.get_trials(deepcopy=False))
         with warnings.catch_warnings():
@@ -188,7 +184,7 @@ class StudySearcher:
         params = dict(trial.params)
         distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
         repeat_of = known.get(config.fingerprint) if config else None
-        return Asked(trial.number, params, distributions, config, repeat_of, invalid, self._state_after(trial))
+        return Suggestion(trial.number, params, distributions, config, repeat_of, invalid, self._state_after(trial))
 
     def _state_after(self, trial: optuna.Trial) -> dict[str, Any]:
         """What the sampler left in the study for its next draws: the trial's generation, the sequence's position."""
@@ -228,8 +224,8 @@ class StudySearcher:
 def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) -> Outcome:
     """How `trial` stands; a finished trial without a value counts as failed.
 
-    With several objectives a stopped trial is told PRUNED without values, and no rungs: its size and accuracy are those
-    of a model on the way, which must not stand beside finished ones. For the same reason it has no constraints.
+    With several objectives a stopped trial is PRUNED without values, rungs and constraints: its size and accuracy are
+    those of an intermediate model, which must not be compared with finished ones.
     """
     state, several = STATES[trial.state], len(objective.directions) > 1
     at_rungs = {} if several else dict(rungs)
@@ -249,14 +245,6 @@ def _records(view: SweepView) -> list[dict[str, Any]]:
         for t in (*view.former.values(), *view.trials.values())
     ]
     return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
-
-
-def _sampler_state(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The study's own attributes after the last of `records` that had any."""
-    found: dict[str, Any] = {}
-    for record in records:
-        found |= record.get("sampler", {}).get("study", {})
-    return found
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
