@@ -1,4 +1,4 @@
-"""How a sweep ends: what is written, uploaded and said; and putting right what a kill in the last moment left out.
+"""How a sweep ends: what is written, uploaded and printed; and what a kill in the last moment left out is added.
 
 In: the plan and the driver. Out: the exit code.
 """
@@ -28,7 +28,7 @@ STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
 
 
 def finish_again(finished: Finished, console: Console) -> int:
-    """A sweep that has ended: write the best files and upload to MLflow where a kill came before, then show it."""
+    """A sweep that has ended: write and upload what a kill left out, then show it."""
     from tune_rsst.tracking.uploader import Uploader
 
     sweep, folder, settings = finished.sweep, finished.sweep.folder, finished.settings
@@ -60,12 +60,7 @@ def _not_stored(name: str, problem: str) -> str:
 
 
 def conclude(
-    plan: Plan,
-    driver: Driver,
-    uploader: Uploader,
-    storage: SweepStorage | None,
-    console: Console,
-    models: bool = True,
+    plan: Plan, driver: Driver, uploader: Uploader, storage: SweepStorage | None, console: Console, models: bool = True
 ) -> int:
     """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the upload short.
 

@@ -1,4 +1,4 @@
-"""What ends a sweep early, in one object: signals, threads and the runner tell it, the driver and the ending ask it.
+"""What ends a sweep early, in one object: signals, threads and the runner report to it, driver and ending ask it.
 
 In: a signal; an error; another driver that took the sweep over. Out: why, what may still be written, the exit code.
 
@@ -93,7 +93,7 @@ class Interruption:
             signal.signal(signal.SIGTERM, before)
 
     def hear_sigterm(self) -> None:
-        """Install the handler, again where somebody has put another one in its place."""
+        """Install the handler, again after another one has replaced it."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, number: int, frame: object) -> None:

@@ -1,9 +1,9 @@
-"""Pictures for MLflow, drawn in a process of their own, so that neither the event loop nor the upload waits for a core.
+"""Pictures for MLflow, drawn in a child process, so that neither the event loop nor the upload waits for a core.
 
 `python -m tune_rsst.report.pictures SWEEP_FOLDER TRIAL… [--sweep]` draws from the ledger. Files:
 SWEEP/pictures/TRIAL/*.png, SWEEP/pictures/*.png and *.html, SWEEP/report.html.
 
-In: names. Out: files; a failure is one line. Knows nothing of who asks (tune_rsst/tracking/artifacts.py).
+In: names. Out: files; a failure is one line.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
     fonts = {"MPLCONFIGDIR": str(folder.path.parent / ".matplotlib")}  # nothing is written outside the home
     environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     deadline = time.monotonic() + max(1.0, timeout_s)
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as child:
+    quiet, piped = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=quiet, stderr=piped, text=True) as child:
         try:
             while True:
                 with suppress(subprocess.TimeoutExpired):

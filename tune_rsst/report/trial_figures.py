@@ -76,11 +76,9 @@ def rounds_figure(trial: TrialView) -> Figure:
     size.step(rounds, [e["density"] for e in events], "s:", where="mid", color=SIZE, label="density")
     size.set_ylim(0, 1.05)
     size.set_ylabel("density (share of prunable parameters)", color=SIZE)
-    axes.set_xlabel("round (number)")
-    axes.set_ylabel("validation accuracy (share)")
-    axes.set_xticks(rounds[:: max(1, len(rounds) // 15)])
-    axes.grid(alpha=0.3)
+    axes.set(xlabel="round (number)", ylabel="validation accuracy (share)", xticks=rounds[:: max(1, len(rounds) // 15)])
     axes.set_title(f"{trial.trial}: accuracy and density over the rounds")
+    axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -124,9 +122,7 @@ def _map(figure: Figure, axes: Any, rounds: list[int], counts: list[list[int]], 
     cells = [list(row) for row in zip(*counts, strict=True)]
     image = axes.imshow(cells, aspect="auto", cmap="Blues", vmin=0, origin="lower")
     axes.set_xticks(range(len(rounds)), [str(r) for r in rounds])
-    axes.set_yticks(range(len(cells)))
-    axes.set_xlabel("round (number)")
-    axes.set_ylabel("layer (number)")
+    axes.set(yticks=range(len(cells)), xlabel="round (number)", ylabel="layer (number)")
     figure.colorbar(image, ax=axes, label=f"{kind} kept (number)")
     if len(cells) * len(rounds) <= MANY_CELLS:
         most = max(map(max, cells))

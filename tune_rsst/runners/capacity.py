@@ -1,4 +1,4 @@
-"""How many trials the machines hold at once, and waiting for a machine that an autoscaler has yet to start.
+"""How many trials the machines hold at once, and the wait for a machine that an autoscaler starts.
 
 In: what each alive node has (Ray's figures: CPU, GPU, memory in bytes), what a trial asks for. Out: numbers of trials.
 A trial runs on one node: what counts is what single nodes have, not the cluster's sum.
@@ -18,16 +18,14 @@ NODE_WAIT_S, SAY_EVERY_S, LOOK_EVERY_S = 1200.0, 60.0, 2.0
 
 def places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     """How many trials fit at once. A fraction of a GPU never spans two GPUs."""
-    return sum(_places_on(node, cpus, gpus) for node in nodes)
-
-
-def _places_on(node: Node, cpus: float, gpus: float) -> int:
-    by_cpu = int(float(node.get("CPU", 0.0)) / cpus + 1e-9)
-    if not gpus:
-        return by_cpu
-    devices = float(node.get("GPU", 0.0))
-    by_gpu = int(devices + 1e-9) * int(1 / gpus + 1e-9) if gpus < 1 else int(devices / gpus + 1e-9)
-    return min(by_cpu, by_gpu)
+    found = 0
+    for node in nodes:
+        room, devices = int(node.get("CPU", 0.0) / cpus + 1e-9), node.get("GPU", 0.0)
+        if gpus:
+            by_gpu = int(devices + 1e-9) * int(1 / gpus + 1e-9) if gpus < 1 else int(devices / gpus + 1e-9)
+            room = min(room, by_gpu)
+        found += room
+    return found
 
 
 def roomiest(nodes: Sequence[Node]) -> Node:

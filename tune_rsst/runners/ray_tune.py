@@ -29,8 +29,8 @@ MAX_WORKER_FAILURES = 2
 log = logging.getLogger(__name__)
 
 
-class _Door:
-    """What the doors share: the driver, a guard around it, an empty pickle."""
+class _Adapter:
+    """The driver, a guard around it, an empty pickle."""
 
     driver: Driver
 
@@ -49,7 +49,7 @@ class _Door:
         return {}
 
 
-class LedgerSearcher(_Door, Searcher):
+class LedgerSearcher(_Adapter, Searcher):
     """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
 
     def __init__(self, driver: Driver, folder: SweepFolder, resources: dict[str, float]) -> None:
@@ -66,8 +66,7 @@ class LedgerSearcher(_Door, Searcher):
         return self.guarded(lambda: self._suggest(trial_id), otherwise=Searcher.FINISHED)
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str:
-        trial = self.driver.next_trial()
-        if trial is None:
+        if (trial := self.driver.next_trial()) is None:
             return Searcher.FINISHED
         self._keys[trial_id] = trial.trial
         return {
@@ -93,7 +92,7 @@ class LedgerSearcher(_Door, Searcher):
         return None
 
 
-class LedgerScheduler(_Door, FIFOScheduler):
+class LedgerScheduler(_Adapter, FIFOScheduler):
     """Hands every result to the driver and passes its decision on."""
 
     def __init__(self, driver: Driver) -> None:
@@ -103,7 +102,7 @@ class LedgerScheduler(_Door, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         known = self._reports_of(result)
         stop = self.guarded(lambda: self.driver.take(result), otherwise=True)
-        if self._reports_of(result) > known:  # losses count from here: a spot node that goes now and then is no fault
+        if self._reports_of(result) > known:  # losses count from here: a spot node may leave now and then
             trial.run_metadata.num_failures = 0
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
@@ -122,18 +121,15 @@ class LedgerScheduler(_Door, FIFOScheduler):
 def _reason(trial: Trial) -> str:
     """The last line of what the worker raised, or of what Tune wrote down where the worker could raise nothing."""
     error = trial.get_pickled_error()
-    lines = [line.strip() for line in str(error or _written_down(trial)).splitlines() if line.strip()]
+    file = Path(trial.error_file) if trial.error_file else None
+    written = file.read_text(encoding="utf-8", errors="replace") if file and file.is_file() else ""
+    lines = [line.strip() for line in str(error or written).splitlines() if line.strip()]
     if error is None:
         return f"the worker was lost: {lines[-1] if lines else 'its process or its node is gone'}"[:500]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
 
 
-def _written_down(trial: Trial) -> str:
-    file = trial.error_file
-    return Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).is_file() else ""
-
-
-class Ticker(_Door, Callback):
+class Ticker(_Adapter, Callback):
     """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
 
     def __init__(self, driver: Driver, tick: Tick) -> None:

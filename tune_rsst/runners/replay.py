@@ -1,4 +1,4 @@
-"""Plays a sweep from curves instead of training: formulas, or what an earlier sweep recorded. Needs no Ray, no torch.
+"""Plays a sweep from curves, not training: formulas, or what an earlier sweep recorded. Needs neither Ray nor torch.
 
 In: a driver, and a curve: the events of each trial. Out: each report that the driver has taken, one by one. Whoever
 stops iterating leaves the sweep as kill -9 would; iterating over a new driver of the same ledger resumes it.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 """An event of the core as `Event.to_json` writes it: {"kind": "epoch", "round": 0, …}."""
 Curve = Callable[[TrialView, RSSTConfig], Iterable[Json]]
-"""All events of a trial from its first on; the driver passes over those that it has. Raises `TrialFailed`."""
+"""All events of a trial from its first; the driver skips those that it has. Raises `TrialFailed`."""
 
 
 class TrialFailed(RuntimeError):
@@ -26,7 +26,7 @@ class TrialFailed(RuntimeError):
 
 
 def reports(driver: Driver, curve: Curve, at_once: int = 1) -> Iterator[tuple[TrialView, Json]]:
-    """Play what `driver` gives out, `at_once` trials side by side, one event each in turn.
+    """Play what `driver` gives out, `at_once` trials at a time, one event each in turn.
 
     Ends when the driver gives nothing more, or when it is broken. A trial that has ended by an event is no longer
     running when that event is yielded.
@@ -59,15 +59,14 @@ def run(driver: Driver, tick: Callable[[], object], curve: Curve, at_once: int =
 
 def recorded(events: Iterable[Mapping[str, Any]]) -> Curve:
     """The curves that a ledger holds: a trial's reports, found by its configuration."""
-    found: dict[str, list[Json]] = {}
-    fingerprints: dict[str, str] = {}
+    curves: dict[str, list[Json]] = {}
+    by_trial: dict[str, list[Json]] = {}
     for event in events:
         if event["event"] == "suggested":
-            fingerprints[event["trial"]] = event["fingerprint"]
+            by_trial[event["trial"]] = curves.setdefault(event["fingerprint"], [])
         elif event["event"] == "reported":
-            curve = found.setdefault(fingerprints[event["trial"]], [])
-            curve.append({"kind": event["kind"], **event["metrics"]})
-    return lambda trial, config: found.get(config.fingerprint, ())
+            by_trial[event["trial"]].append({"kind": event["kind"], **event["metrics"]})
+    return lambda trial, config: curves.get(config.fingerprint, ())
 
 
 def _stream(curve: Curve, trial: TrialView, config: RSSTConfig) -> Generator[Json]:

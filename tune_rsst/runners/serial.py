@@ -1,7 +1,7 @@
 """Trains a sweep's trials one after the other in this process: the real core and its checkpoints, without Ray.
 
 In: a driver and the sweep's folder. Out: each report that the driver has taken, one by one, as in replay.py. A trial
-that has begun earlier continues from its newest checkpoint.
+that was begun earlier continues from its newest checkpoint.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: a space's name or address, fixed knobs, an Optuna trial.
 Out: searched parameters and all knobs of a trial; the ranges and a digest of the space, by which a resume notices that
-the space was changed.
+the space has changed.
 """
 
 from __future__ import annotations

@@ -104,9 +104,8 @@ class StudySearcher:
         own_file: bool = False,
         conditional: bool = False,
     ) -> None:
-        """`weights`: None leaves it to each trial to find its own. `storage`: a database URL, or None for a study in
-        memory; `own_file`: it is sqlite in the sweep's own folder, which nobody else uses. `conditional`: parameters
-        depend on others.
+        """`weights`: None: each trial finds its own. `storage`: a database URL, None: in memory; `own_file`: sqlite
+        in the sweep's own folder. `conditional`: parameters depend on others.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._space, self._conditional = settings, space, conditional

@@ -1,4 +1,4 @@
-"""The database that holds Optuna's study: opened, and looked at beforehand. Other people's studies are never touched.
+"""The database that holds Optuna's study: opened, and checked beforehand. Other people's studies are never changed.
 
 In: a database URL. Out: Optuna's storage, or one line that says why not, without the password.
 """
@@ -21,7 +21,7 @@ DAMAGED = ("not a database", "malformed")
 
 
 def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
-    """The database at `url`; the sweep's own file is put aside where it is no database: the ledger has the study."""
+    """The database at `url`; the sweep's own file, if damaged, is renamed: the ledger has the study."""
     file = Path(url.removeprefix("sqlite:///"))
     try:
         return optuna.storages.RDBStorage(url)
