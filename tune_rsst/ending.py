@@ -41,7 +41,7 @@ def finish_again(finished: Finished, console: Console) -> int:
         if storage is not None:
             storage.start()
             if problem := storage.close(STORE_AT_END_S):
-                say(console, _not_stored(folder.name, problem))
+                say(console, _not_stored(sweep, problem))
                 return 1
     say(console, f"{folder.name} is finished: nothing to go on with")
     return show_table(sweep, console)
@@ -55,8 +55,8 @@ def _shortfall(plan: Plan, driver: Driver) -> str | None:
     return f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid"
 
 
-def _not_stored(name: str, problem: str) -> str:
-    return f"{problem}; `tune-rsst sweep --name {name} --resume` writes the rest there"
+def _not_stored(sweep: Sweep, problem: str) -> str:
+    return f"{problem}; this writes the rest there: {commands.resume(sweep.folder, sweep.view.settings)}"
 
 
 def conclude(
@@ -88,13 +88,14 @@ def conclude(
         code = interruption.exit_code
         _say_how_to_go_on(plan, driver, console)
     if unstored:
-        say(console, _not_stored(plan.folder.name, unstored))
+        say(console, _not_stored(Sweep(plan.folder, driver.view, "interrupted"), unstored))
         code = code or 1
     if uploader.refused:
         say(console, f"MLflow refused a part of what it was sent ({uploader.refused[-1]}); the ledger has it")
     if missing:
         reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
-        say(console, f"MLflow has not everything yet{reason}; `tune-rsst sync {plan.folder.name}` uploads the rest")
+        sync = commands.tune_rsst(plan.folder, "sync", plan.folder.name)
+        say(console, f"MLflow does not have everything yet{reason}; this uploads the rest: {sync}")
     return code
 
 
@@ -112,7 +113,7 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console) -> None:
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     counted = f"{ended} of {plan.settings.trials} trials have ended"
-    say(console, f"{head}{counted}; nothing is lost. Go on with: {command['Go on with it']}")
+    say(console, f"{head}{counted}; nothing is lost. Go on with: {command[commands.RESUME]}")
 
 
 def show_table(sweep: Sweep, console: Console) -> int:

@@ -1,22 +1,25 @@
 """Commands that a person can paste: what to do next with a sweep, how to run a trial again.
 
-In: a sweep. Out: commands as text.
+In: a sweep, a trial's knobs, the folder of a single run.
+Out: commands as text. The table, the report page, MLflow's notes and the last line of a sweep print these. They work
+from any folder and outside an activated environment, with TUNE_RSST_HOME and storage= where the sweep needs them.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import KNOBS
 from tune_rsst.results.ranking import best_of
-from tune_rsst.storage.folder import Sweep
+from tune_rsst.storage.folder import Sweep, SweepFolder
 
 # What an MLflow that is only looked at does not need; with one worker it is up in a third of the time.
 MLFLOW_QUIET = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
+RESUME = "Go on with it"
 MLFLOW_PAGE = "http://127.0.0.1:5000/?workflowType=machine_learning"
 
 
@@ -26,33 +29,43 @@ def _program(name: str) -> str:
     return shlex.quote(str(path)) if path.exists() else f"{shlex.quote(sys.executable)} -m {name.replace('-', '_')}"
 
 
+def _q(value: object) -> str:
+    return shlex.quote(str(value))
+
+
+def tune_rsst(folder: SweepFolder, *words: object) -> str:
+    """`tune-rsst WORDS` for a sweep of the home that `folder` is in."""
+    return " ".join([f"TUNE_RSST_HOME={_q(folder.path.parent)}", _program("tune-rsst"), *map(_q, words)])
+
+
+def resume(folder: SweepFolder, settings: Mapping[str, Any]) -> str:
+    """Continue the sweep; `settings` as the ledger holds them."""
+    storage = [f"storage={settings['storage']}"] if settings.get("storage") else []
+    return tune_rsst(folder, "sweep", "--name", folder.name, "--resume", *storage)
+
+
 def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     """(what for, command) of what one may want to do next; each works when pasted, from any folder."""
-    q: Callable[[object], str] = lambda value: shlex.quote(str(value))  # noqa: E731
     folder, view, state = sweep.folder, sweep.view, sweep.state
-    home = f"TUNE_RSST_HOME={q(folder.path.parent)}"
     uri = str(view.settings.get("mlflow_tracking_uri"))
-    there = f" storage={q(view.settings['storage'])}" if view.settings.get("storage") else ""
     commands = []
     if state == "interrupted":
-        again = f"sweep --name {q(folder.name)} --resume{there}"
-        commands.append(("Go on with it", f"{home} {_program('tune-rsst')} {again}"))
+        commands.append((RESUME, resume(folder, view.settings)))
     if state == "finished" and view.count("failed"):
-        retry = f"{home} {_program('tune-rsst')} retry {q(folder.name)}"
+        retry = tune_rsst(folder, "retry", folder.name)
         commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):
         commands.append(
             (
                 f"Look at it in MLflow, at {MLFLOW_PAGE}",
-                f"{MLFLOW_QUIET} {_program('mlflow')} ui --workers 1 --port 5000 --backend-store-uri {q(uri)}",
+                f"{MLFLOW_QUIET} {_program('mlflow')} ui --workers 1 --port 5000 --backend-store-uri {_q(uri)}",
             )
         )
     if folder.best.exists():
         best = best_of(view)
         where = folder.path / "best_rerun" / (best.trial if best else "best")
-        rerun = f"{q(sys.executable)} -m trainables --config {q(folder.best)} --save_dir {q(where)} --resume"
-        commands.append(("Run the best trial again, alone", rerun))
-    commands.append(("See this table again", f"{home} {_program('tune-rsst')} show {q(folder.name)}"))
+        commands.append(("Run the best trial again, alone", single_run(folder.best, where)))
+    commands.append(("See this table again", tune_rsst(folder, "show", folder.name)))
     return commands
 
 
@@ -64,7 +77,7 @@ def of_a_rerun(knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 def rerun_command(knobs: Mapping[str, Any]) -> str:
     """The trial alone, on one machine, without Ray: every knob as a flag."""
-    words = ["python", "-m", "trainables"]
+    words = [sys.executable, "-m", "trainables"]
     for name, value in of_a_rerun(knobs).items():
         words.append(f"--{name}")
         if value is not True:
@@ -72,6 +85,8 @@ def rerun_command(knobs: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def resume_command(sweep: str) -> str:
-    """Go on with the sweep."""
-    return shlex.join(["tune-rsst", "sweep", "--name", sweep, "--resume"])
+def single_run(config: Path, save_dir: Path) -> str:
+    """The trial of a config file alone, in `save_dir`: begun, or continued."""
+    return shlex.join(
+        [sys.executable, "-m", "trainables", "--config", f"{config}", "--save_dir", f"{save_dir}", "--resume"]
+    )

@@ -1,20 +1,21 @@
 """Texts of MLflow runs: short names, and Markdown notes with the commands that rerun and resume.
 
-Comes in: the view of a sweep or of one of its trials. Goes out: text.
+In: a sweep, one of its trials.
+Out: text. The commands are those of the table (tune_rsst/results/commands.py).
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.columns import KNOB, counts, searched
-from tune_rsst.results.commands import rerun_command, resume_command
+from tune_rsst.results.commands import RESUME, next_commands, rerun_command, resume
+from tune_rsst.storage.folder import Sweep
 
 NAME_LENGTH = 60
 TABLE_ROWS = 10
@@ -34,33 +35,39 @@ def run_name(trial: str, params: Mapping[str, Any]) -> str:
     return name
 
 
-def trial_note(view: SweepView, trial: TrialView) -> str:
+def trial_note(sweep: Sweep, trial: TrialView) -> str:
     """Markdown note of a child run."""
     lines = [
-        f"Trial **{trial.trial}** of sweep **{view.name}**: {trial.state}"
+        f"Trial **{trial.trial}** of sweep **{sweep.view.name}**: {trial.state}"
         + (f" ({trial.reason})" if trial.reason else "")
     ]
     if trial.round_events:
         lines += ["", *_table([trial], ranked=False)]
-    lines += ["", "Run this trial alone:", "", "```", rerun_command(trial.knobs), "```"]
-    lines += ["", "Go on with the sweep:", "", "```", resume_command(view.name), "```"]
-    return "\n".join(lines)
+    lines += _pasted("Run this trial alone", rerun_command(trial.knobs))
+    return "\n".join(lines + _pasted("Go on with the sweep", resume(sweep.folder, sweep.view.settings)))
 
 
-def sweep_note(view: SweepView, ranking: Sequence[TrialView], state: str) -> str:
+def sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
     """Markdown note of the parent run; `ranking` is best first."""
+    view = sweep.view
     names = ", ".join(name.removeprefix(KNOB) for name in searched(view)) or "nothing yet"
     lines = [
-        f"Sweep **{view.name}**: {state}. {counts(view) or 'no trials yet'}.",
+        f"Sweep **{view.name}**: {sweep.state}. {counts(view) or 'no trials yet'}.",
         "",
         f"Searched: {names}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
         lines += ["", *_table(ranking[:TABLE_ROWS], ranked=True)]
-        lines += ["", "Run the best trial alone:", "", "```", rerun_command(ranking[0].knobs), "```"]
-    lines += ["", "Go on with the sweep, and look at it:", "", "```", resume_command(view.name)]
-    lines += [shlex.join(["tune-rsst", "show", view.name]), "```"]
+    commands = next_commands(sweep)
+    if sweep.state == "running":  # MLflow does not hear of a kill
+        commands.append((f"{RESUME}, should it be interrupted", resume(sweep.folder, view.settings)))
+    for what, command in commands:
+        lines += _pasted(what, command)
     return "\n".join(lines)
+
+
+def _pasted(what: str, command: str) -> list[str]:
+    return ["", f"{what}:", "", "```", command, "```"]
 
 
 def _table(trials: Sequence[TrialView], *, ranked: bool) -> list[str]:

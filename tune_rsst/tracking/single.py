@@ -1,7 +1,7 @@
 """A run of `python -m trainables` in MLflow: one run without a parent, or joined to a sweep's.
 
-Comes in: SAVE_DIR, where the run keeps its report or, while it goes on, its checkpoints; its process holds the lock
-there. Goes out: an MLflow run, found again by its tags. Points get their times from the run's start and the seconds
+In: SAVE_DIR, where the run keeps its report or, while it runs, its checkpoints; its process holds the lock there.
+Out: an MLflow run, found again by its tags. Points get their times from the run's start and the seconds
 that the report counts, so that the same report a second time gives the same points once.
 """
 
@@ -18,7 +18,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.storage.locks import is_held
 from tune_rsst.ledger.provenance import origin
-from tune_rsst.results.commands import rerun_command
+from tune_rsst.results.commands import rerun_command, single_run
 from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, tags_of, text
 
 
@@ -40,7 +40,7 @@ class SingleRun:
 
     @property
     def uid(self) -> str:
-        """12 hex digits: what was run, and where it lies."""
+        """12 hex digits: what was run, and where it is."""
         return hashlib.sha256(f"{self.config.fingerprint} {self.folder}".encode()).hexdigest()[:12]
 
 
@@ -79,7 +79,7 @@ def _of_checkpoint(store: Path) -> list[Event]:
 
 
 class SinglePlan:
-    """What is to be in the run's record. Built anew from the folder each time; the store writes only what is new."""
+    """What is to be in the run's record. Built from the folder each time; the store writes only what is new."""
 
     def __init__(self, run: SingleRun, joined: tuple[str, str] | None) -> None:
         """`joined`: name of the sweep and id of its parent run."""
@@ -121,5 +121,5 @@ class SinglePlan:
 
     def _note(self) -> str:
         again = rerun_command(self.run.config.knobs())
-        resume = f"python -m trainables --config {self.run.folder}/config.json --save_dir {self.run.folder} --resume"
+        resume = single_run(self.run.folder / "config.json", self.run.folder)
         return f"Run it again:\n\n```\n{again}\n```\n\nGo on with it:\n\n```\n{resume}\n```"

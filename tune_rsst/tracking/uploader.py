@@ -53,7 +53,8 @@ class Uploader:
         self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
         self._cursor = self._stored_cursor()
         self._store: SweepRuns | None = None
-        self._plan = RunWrites("")
+        self._folder = SweepFolder(ledger_path.parent)
+        self._plan = RunWrites("", self._folder)
         self._unsent: deque[Write] = deque()
         self._lock_file: int | None = None
         self._lines_at = 0.0
@@ -180,14 +181,14 @@ class Uploader:
             return False
         self._take_lock()
         store = SweepRuns(self._uri, self._experiment, uid)
-        cursor, plan = self._stored_cursor(), RunWrites(uid)
+        cursor, plan = self._stored_cursor(), RunWrites(uid, self._folder)
         self._tail.offset = 0
         while self._tail.offset < cursor.offset and (events := self._tail.read(until=cursor.offset)):
             for event in events:
                 plan.apply(event)
         plan.take()
         if self._tail.offset != cursor.offset or not store.holds(plan.births):
-            cursor.offset, plan, self._tail.offset = 0, RunWrites(uid), 0
+            cursor.offset, plan, self._tail.offset = 0, RunWrites(uid, self._folder), 0
         cursor.parent_run_id = store.runs.get(PARENT)
         self._unsent.clear()
         self._cursor, self._plan, self._store = cursor, plan, store

@@ -1,7 +1,7 @@
 """What each line of the ledger means in MLflow, without MLflow: a pure function of the lines so far.
 
-Comes in: ledger events in order (`RunWrites.apply`). Goes out: `RunWrites.take()`, one `Write`
-per run: what is to be in it.
+In: ledger events in order (`RunWrites.apply`).
+Out: `RunWrites.take()`, one `Write` per run: what is to be in it.
 Points carry the ledger's own timestamps, so that writing them twice gives the same points once.
 
 Steps: per-epoch curves have step = epochs_trained, per-round curves step = round, the parent's best/val_top1
@@ -22,6 +22,7 @@ from trainables.rsst.metrics import METRICS, kept_per
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import at_target, pareto_front, ranking
+from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
 
 PARENT = ""
@@ -81,10 +82,10 @@ def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 class RunWrites:
-    """Collects what to write while events are applied; `take` hands it out and begins anew."""
+    """Collects what to write while events are applied; `take` hands it out and begins again."""
 
-    def __init__(self, sweep_uid: str) -> None:
-        self.sweep_uid = sweep_uid
+    def __init__(self, sweep_uid: str, folder: SweepFolder) -> None:
+        self.sweep_uid, self._folder = sweep_uid, folder
         self.view = SweepView()
         self.births: dict[str, int] = {}
         self._writes: dict[str, Write] = {}
@@ -102,14 +103,15 @@ class RunWrites:
         """What the events since the last call ask for, the parent first."""
         if self._rank_again:
             self._tag_ranks()
+        sweep = Sweep(self._folder, self.view, self.state)
         for run in sorted(self._touched):
             tags = self._write(run).tags
             if run == PARENT:
                 order = ranking(self.view)
                 tags |= {"best_trial": order[0].trial} if order else {}
-                tags["mlflow.note.content"] = sweep_note(self.view, order, self.state)[:MAX_TAG]
+                tags["mlflow.note.content"] = sweep_note(sweep, order)[:MAX_TAG]
             else:
-                tags["mlflow.note.content"] = trial_note(self.view, self.view.trials[run])[:MAX_TAG]
+                tags["mlflow.note.content"] = trial_note(sweep, self.view.trials[run])[:MAX_TAG]
         writes = sorted(self._writes.values(), key=lambda w: w.run)
         self._writes, self._touched, self._rank_again = {}, set(), False
         return writes

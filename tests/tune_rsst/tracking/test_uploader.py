@@ -22,6 +22,7 @@ from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.settings.addresses import check_tracking_uri, sqlite_uri
+from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.cursor import known_parent_run, load_cursor
 from tune_rsst.tracking.runs import SweepRuns, _client, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
@@ -54,7 +55,7 @@ class Home:
 
     def expected(self) -> dict[str, set[tuple[str, int, float, int]]]:
         """(key, step, value, time in ms) by run, from the ledger."""
-        plan, points = RunWrites(""), {}
+        plan, points = RunWrites("", SweepFolder(self.ledger.parent)), {}
         for event in read(self.ledger):
             plan.apply(event)
         for write in plan.take():

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.tune_rsst.recorded import sweep_events
 from trainables.rsst.metrics import kept_per
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.results.commands import rerun_command, resume_command
+from tune_rsst.results.commands import rerun_command, resume
 from tune_rsst.results.ranking import pareto_front, ranking
+from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.notes import run_name, short_number
 from tune_rsst.tracking.writes import PARENT, RunWrites, Write, text
+
+FOLDER = SweepFolder(Path("/a home/demo"))
 
 
 def timed(events: list[dict]) -> list[dict]:
@@ -19,7 +25,7 @@ def timed(events: list[dict]) -> list[dict]:
 
 def planned(events: list[dict], chunk: int) -> dict[str, Write]:
     """All writes by run, applied and taken `chunk` events at a time."""
-    plan, merged = RunWrites("abc"), {}
+    plan, merged = RunWrites("abc", FOLDER), {}
     for begin in range(0, len(events), chunk):
         for event in events[begin : begin + chunk]:
             plan.apply(event)
@@ -181,13 +187,18 @@ def test_names_are_short_and_begin_with_the_trial() -> None:
 
 def test_commands_can_be_pasted() -> None:
     knobs = {"arch": "vit_digits", "pretrained": True, "strict": False, "weights": None, "data": "a folder", "lr": 5e-4}
-    expected = "python -m trainables --arch vit_digits --pretrained --strict false --data 'a folder' --lr 0.0005"
+    expected = (
+        f"{sys.executable} -m trainables --arch vit_digits --pretrained --strict false --data 'a folder' --lr 0.0005"
+    )
     assert rerun_command(knobs) == expected
-    assert resume_command("demo") == "tune-rsst sweep --name demo --resume"
+    command = resume(FOLDER, {"storage": "s3://a bucket/x"})
+    assert command.startswith("TUNE_RSST_HOME='/a home' /")
+    assert command.endswith("/tune-rsst sweep --name demo --resume 'storage=s3://a bucket/x'")
+    assert resume(FOLDER, {}).endswith("/tune-rsst sweep --name demo --resume")
 
 
 def test_notes_hold_both_commands() -> None:
     writes = planned(EVENTS, 5)
     note = writes["t0000"].tags["mlflow.note.content"]
-    assert "python -m trainables --dataset digits" in note and "tune-rsst sweep --name demo --resume" in note
+    assert f"{sys.executable} -m trainables --dataset digits" in note and resume(FOLDER, {}) in note
     assert "| 1 | " in writes[PARENT].tags["mlflow.note.content"]
