@@ -11,46 +11,38 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.rsst.config import ConfigError
-from tune_rsst.planning.plan import (
-    Finished,
-    Plan,
-    addresses_of,
-    ask_again_for_passwords,
-    checked,
-    where_sqlite_is_unsafe,
-)
+from tune_rsst.planning.plan import Finished, Plan, checked, where_sqlite_is_unsafe, with_addresses
 from tune_rsst.planning.resume import bring, go_on, how_to_resume, refuse_to_begin, to_resume
 from tune_rsst.planning.warm_start import gather
-from tune_rsst.settings import settings as config
-from tune_rsst.settings.settings import SweepSettings
+from tune_rsst.settings.settings import SweepSettings, resolve
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import SweepFolder
 
-LEARN_FROM_FORMER = ("tpe", "gp")
+LEARN_FROM_EARLIER = ("tpe", "gp")
 
 
 def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Plan | Finished:
     """Decide what to run. `resume` is the bare flag: resume=must for a named sweep, resume=auto without a name."""
     written = {**written, **({"name": name} if name else {})}
     how = how_to_resume(written, resume)
-    said = bring(written) if how != "never" else []
-    target = to_resume(written.get("name")) if how != "never" else None
-    if target is not None:
-        return go_on(target, written, said)
+    if how == "never":
+        return new_plan(written)
+    lines = bring(written)
+    if (sweep := to_resume(written.get("name"))) is not None:
+        return go_on(sweep, written, lines)
     if how == "must":
         refuse_to_begin(written.get("name"))
-    return new_plan(written, begins_instead=how != "never")
+    return new_plan(written, begins_instead=True)
 
 
 def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Plan:
-    """The plan of a new sweep. `begins_instead`: there was none to go on with, which its note says."""
-    settings = config.resolve(written)
-    ask_again_for_passwords(settings)
+    """The plan of a new sweep. `begins_instead`: there was none to resume, and its note says so."""
+    settings = resolve(written)
     bucket.check(settings.storage)
     folder = _new_folder(settings)
-    settings = settings.model_copy(update={"name": folder.name, **addresses_of(settings, folder)})
-    if settings.warm_start and settings.sampler not in LEARN_FROM_FORMER:
-        valid = f"{' or '.join(LEARN_FROM_FORMER)} with warm_start"
+    settings = with_addresses(settings.model_copy(update={"name": folder.name}), folder)
+    if settings.warm_start and settings.sampler not in LEARN_FROM_EARLIER:
+        valid = f"{' or '.join(LEARN_FROM_EARLIER)} with warm_start"
         raise ConfigError("sampler", settings.sampler, valid, "this one draws without looking at former trials")
     notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if begins_instead else []
     notes += where_sqlite_is_unsafe(settings)

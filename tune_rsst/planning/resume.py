@@ -12,50 +12,49 @@ from typing import Any
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.ledger.view import SweepView, data_key
-from tune_rsst.planning.plan import Finished, Plan, addresses_of, ask_again_for_passwords, checked
+from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
 from tune_rsst.search import spaces
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings import addresses
-from tune_rsst.settings import settings as config
-from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings
+from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings, resolve, settings_names
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import Sweep
 
 
 def extension(name: str, more_trials: int) -> Plan:
-    """The plan to go on with the sweep `name`, finished or interrupted, by `more_trials` trials more."""
-    sweep, said = _brought(Sweep.of(home.find(name)))
+    """The plan to run `more_trials` more trials of the sweep `name`, finished or interrupted."""
+    sweep, lines = _brought(Sweep.of(home.find(name)))
     settings = _settings_again(sweep, {})
     settings = settings.model_copy(update={"trials": settings.trials + more_trials})
-    return replace(_planned_again(sweep, settings, {}, said), more_trials=more_trials)
+    return replace(_planned_again(sweep, settings, {}, lines), more_trials=more_trials)
 
 
 def second_try(name: str, trials: Sequence[str]) -> Plan:
     """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`."""
-    sweep, said = _brought(Sweep.of(home.find(name)))
+    sweep, lines = _brought(Sweep.of(home.find(name)))
     failed = [trial.trial for trial in sweep.view.trials.values() if trial.state == "failed"]
     if other := sorted(set(trials) - set(failed)):
         raise ConfigError("retry", other[0], f"a failed trial of {name}: {', '.join(failed) or 'there is none'}")
     if not failed:
         raise ConfigError("retry", name, "a sweep with failed trials", "it has none")
-    plan = _planned_again(sweep, _settings_again(sweep, {}), {}, said)
+    plan = _planned_again(sweep, _settings_again(sweep, {}), {}, lines)
     return replace(plan, again=tuple(t for t in failed if t in trials or not trials))
 
 
-def go_on(sweep: Sweep, written: Mapping[str, Any], said: Sequence[str] = ()) -> Plan | Finished:
-    """The plan to go on with `sweep`. What the user has written again must be as it was, apart from RUN_ONLY."""
+def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:
+    """The plan to resume `sweep`. Settings that are given again must be as they were, apart from RUN_ONLY."""
     if "storage" not in written:
         sweep, more = _brought(sweep)
-        said = [*said, *more]
-    settings = _settings_again(sweep, written)
-    if sweep.state == "finished" and not written.keys() - RUN_ONLY:
-        return Finished(sweep, settings, "\n".join(said) or None)
-    plan = _planned_again(sweep, settings, written, said)
-    return Finished(sweep, plan.settings, plan.note) if sweep.state == "finished" else plan
+        lines = [*lines, *more]
+    settings, finished = _settings_again(sweep, written), sweep.state == "finished"
+    if finished and not written.keys() - RUN_ONLY:
+        return Finished(sweep, settings, "\n".join(lines) or None)
+    plan = _planned_again(sweep, settings, written, lines)
+    return Finished(sweep, plan.settings, plan.note) if finished else plan
 
 
 def how_to_resume(written: Mapping[str, Any], flag: bool) -> str:
-    """never, auto or must. The flag without a name goes on where there is something (the contract of `make sweep`)."""
+    """never, auto or must. The flag without a name resumes a sweep if there is one (`make sweep` relies on it)."""
     how = str(written.get("resume", "never")).lower()
     if flag and how == "never":
         if "resume" in written:
@@ -76,58 +75,58 @@ def refuse_to_begin(name: object) -> None:
 
 
 def bring(written: Mapping[str, Any]) -> list[str]:
-    """What lies in the bucket that the user named comes into the home. Lines to say."""
-    said: list[str] = []
-    if address := config.resolve({"storage": written.get("storage")}).storage:
+    """Copy sweeps from the given bucket, if any, into the home. Returns lines for the user."""
+    lines: list[str] = []
+    if address := resolve({"storage": written.get("storage")}).storage:
         name = written.get("name")
-        bucket.bring(address, str(name) if name else None, said.append)
-    return said
+        bucket.bring(address, str(name) if name else None, lines.append)
+    return lines
 
 
 def to_resume(name: str | None) -> Sweep | None:
-    """The named sweep, or the newest that is neither finished nor running; None where there is none."""
+    """The named sweep, or the newest that is neither finished nor running; None if there is none."""
     known = (Sweep.of(folder) for folder in reversed(home.sweeps()) if name in (None, folder.name))
     return next((sweep for sweep in known if name or sweep.state == "interrupted"), None)
 
 
 def _brought(sweep: Sweep) -> tuple[Sweep, list[str]]:
-    """The sweep as its own bucket has it, if it has one. Lines to say."""
+    """The sweep as its own bucket has it, if it has one; lines for the user."""
     address = sweep.view.settings.get("storage")
     if not address:
         return sweep, []
-    said = bring({"storage": address, "name": sweep.name})
-    return Sweep.of(sweep.folder, sweep.lines), said
+    lines = bring({"storage": address, "name": sweep.name})
+    return Sweep.of(sweep.folder, sweep.lines), lines
 
 
 def _settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
     """The settings of `sweep`, with its addresses as they are now, and with what is written."""
-    old = {**sweep.view.settings, "name": sweep.name}
-    moved = _defaults_of(str(sweep.view.start.get("home", "")), sweep.name)
-    kept = {k: v for k, v in old.items() if not (v is None and k in config.settings_names()) and moved.get(k) != v}
-    settings = config.resolve({**kept, **addresses.with_passwords(kept), **written})
+    old, began_in = {**sweep.view.settings, "name": sweep.name}, sweep.view.start.get("home", "")
+    defaults = {  # if the home has moved, they move with it
+        "mlflow_tracking_uri": f"sqlite:///{began_in}/mlflow.db",
+        "optuna_storage": f"sqlite:///{began_in}/{sweep.name}/optuna.db",
+    }
+    kept = {k: v for k, v in old.items() if not (v is None and k in settings_names()) and defaults.get(k) != v}
+    settings = resolve({**kept, **addresses.with_passwords(kept), **written})
     if "pruning_times" in old and "target_density" not in written and "target_density" not in old:
         settings.fixed.pop("target_density", None)
-    ask_again_for_passwords(settings)
-    return settings.model_copy(update=addresses_of(settings, sweep.folder))
+    return with_addresses(settings, sweep.folder)
 
 
-def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, Any], said: Sequence[str]) -> Plan:
+def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, Any], lines: Sequence[str]) -> Plan:
     """The plan to run `sweep` with `settings`, of which only those of a run may differ from what it began with."""
-    view, folder = sweep.view, sweep.folder
+    view, name = sweep.view, sweep.name
     bucket.check(settings.storage)
-    weights = SweepWeights.recalled(view.start.get("weights", ()), folder.weights)
-    plan = checked(settings, folder, weights=weights, sweep=sweep, note="\n".join(said) or None)
-    old, new = {**view.settings, "name": folder.name}, plan.settings.flat()
+    weights = SweepWeights.recalled(view.start.get("weights", ()), sweep.folder.weights)
+    plan = checked(settings, sweep.folder, weights=weights, sweep=sweep, note="\n".join(lines) or None)
+    old, new = {**view.settings, "name": name}, plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
     if not _gives_the_same(plan, view):
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
     if changed:
         hint = "leave these out, or start a new sweep without --resume"
         if changed == [f"trials ({old['trials']} → {new['trials']})"]:
-            hint = f"for more trials: tune-rsst extend {folder.name} N"
-        raise ConfigError(
-            "--resume", folder.name, f"the settings it began with; it differs in {', '.join(changed)}", hint
-        )
+            hint = f"for more trials: tune-rsst extend {name} N"
+        raise ConfigError("--resume", name, f"the settings it began with; it differs in {', '.join(changed)}", hint)
     _refuse_other_data(view, plan.settings, "data" in written)
     return plan
 
@@ -142,13 +141,12 @@ def _gives_the_same(plan: Plan, view: SweepView) -> bool:
 
 
 def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:
-    """A resume may find its data in another folder, never other data.
+    """A resume may find its data in another folder (`moved`), never other data.
 
-    Without data= the check is left to the workers where this machine does not have the images (the driver of a
-    cluster).
+    Where this machine, as the driver of a cluster, does not have the images, the check is left to the workers.
     """
+    here = {name: value for name, value in settings.fixed.items() if name in HERE}
     for trial in {data_key(t.knobs): t for t in view.trials.values() if t.data_digest}.values():
-        here = {name: value for name, value in settings.fixed.items() if name in HERE}
         try:
             found = load_images(RSSTConfig.from_knobs({**trial.knobs, **here})).digest
         except ConfigError:
@@ -158,11 +156,3 @@ def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) ->
         if found != trial.data_digest:
             valid = f"the images that the sweep began with (digest {trial.data_digest}, not {found})"
             raise ConfigError("data", settings.fixed.get("data"), valid, "put them back, or start a new sweep")
-
-
-def _defaults_of(former_home: str, name: str) -> dict[str, str]:
-    """The addresses that a sweep got by default in its home; where the home has been moved, they move with it."""
-    return {
-        "mlflow_tracking_uri": f"sqlite:///{former_home}/mlflow.db",
-        "optuna_storage": f"sqlite:///{former_home}/{name}/optuna.db",
-    }

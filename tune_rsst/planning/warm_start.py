@@ -1,18 +1,17 @@
-"""What a new sweep takes over from former ones: finished trials that are points of its own search.
+"""What a new sweep takes over from earlier ones: finished trials that are points of its own search.
 
-Comes in: the new sweep's settings and space, names or folders of former sweeps. Goes out: records for the new ledger's
-first line, which hold all that the study needs (the former ledgers are not read again), and what was left out, by
-reason. A former trial is compatible when this space, given its parameters and knobs, makes the same trial, apart from
-the seed and from where it ran; when its images were those that this sweep has; and when it reported what this
-objective asks for. Former trials guide the search. They are not trials of the new sweep: not in its ranking, rungs or
-MLflow runs.
+In: the new sweep's settings and space; names or folders of earlier sweeps.
+Out: records for the new ledger's first line, which hold all that the study needs; what was left out, by reason.
+
+An earlier trial is compatible when this space, given its parameters and knobs, makes the same trial (apart from the
+seed and from where it ran), when it had the same images, and when it reported what this objective asks for. Earlier
+trials guide the search. They are not trials of the new sweep: not in its ranking, rungs or MLflow runs.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
+Images = dict[tuple[Any, ...], str | None]  # digests by `data_key`; None where this machine does not have the images
+
 
 @dataclass(frozen=True)
 class WarmStart:
@@ -36,57 +37,47 @@ class WarmStart:
     left_out: tuple[tuple[str, int], ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """Fields of the ledger's first line; none without former trials."""
+        """Fields of the ledger's first line; none without earlier trials."""
         return {"warm_start": list(self.trials), "warm_start_left_out": dict(self.left_out)} if self.trials else {}
 
     @property
     def line(self) -> str | None:
-        """For people; None without former trials."""
+        """For people; None without earlier trials."""
         if not self.trials and not self.left_out:
             return None
         left = ", ".join(f"{count} {reason}" for reason, count in self.left_out)
-        return f"warm start: {len(self.trials)} former trials guide the search" + (
-            f"; left out: {left}" if left else ""
-        )
+        return f"warm start: {len(self.trials)} former trials guide the search{left and f'; left out: {left}'}"
 
 
 def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> WarmStart:
     """The compatible trials of the sweeps in `settings.warm_start`, in the order of these."""
-    taken: list[dict[str, Any]] = []
+    taken: dict[str, dict[str, Any]] = {}
     left_out: Counter[str] = Counter()
-    known: set[str] = set()
-    images: dict[tuple[Any, ...], str | None] = {}
+    images: Images = {}
     for name in settings.warm_start:
-        folder = _find(name)
+        folder = SweepFolder(Path(name).expanduser().absolute())
+        if "/" not in name or not folder.ledger.is_file():
+            folder = home.find(name)
         for trial in Sweep.of(folder).view.trials.values():
             found = _taken_over(trial, settings, space, weights, images)
             if isinstance(found, str):
                 left_out[found] += 1
-            elif found["fingerprint"] in known:
+            elif found["fingerprint"] in taken:
                 left_out["there twice"] += 1
             else:
-                known.add(found["fingerprint"])
-                taken.append({**found, "trial": f"{folder.name}/{trial.trial}", "number": len(taken)})
+                known = {"trial": f"{folder.name}/{trial.trial}", "number": len(taken)}
+                taken[found["fingerprint"]] = {**found, **known}
     if settings.warm_start and not taken:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "they have no trials"
         valid = "sweeps with finished trials that this space, objective and data could have given"
         raise ConfigError("warm_start", " ".join(settings.warm_start), valid, f"left out: {why}")
-    return WarmStart(tuple(taken), tuple(left_out.most_common()))
-
-
-def _find(name: str) -> SweepFolder:
-    folder = SweepFolder(Path(name).expanduser().absolute())
-    return folder if "/" in name and folder.ledger.is_file() else home.find(name)
+    return WarmStart(tuple(taken.values()), tuple(left_out.most_common()))
 
 
 def _taken_over(
-    trial: TrialView,
-    settings: SweepSettings,
-    space: Space,
-    weights: SweepWeights,
-    images: dict[tuple[Any, ...], str | None],
+    trial: TrialView, settings: SweepSettings, space: Space, weights: SweepWeights, images: Images
 ) -> dict[str, Any] | str:
-    """The record of a compatible trial, or the reason why it is none."""
+    """The record of a compatible trial, or why it is not compatible."""
     from optuna.distributions import distribution_to_json
     from optuna.trial import FixedTrial
 
@@ -105,31 +96,22 @@ def _taken_over(
     except ConfigError:
         return "outside this space's ranges"
     here, there = config.knobs(), RSSTConfig.from_knobs(trial.knobs).knobs()
-    if other := [name for name in _compared() if here[name] != there[name]]:
-        return f"with another {other[0]}"
+    for name, knob in KNOBS.items():  # weights_digest says which weights
+        if knob.in_fingerprint and name != "seed" and here[name] != there[name]:
+            return f"with another {name}"
     if not _same_images(trial, config, images):
         return "with other images"
+    used = {"val_top1", "test_top1", "params", "kept_share", "kept_share_asked", objective.against, *objective.limits}
     return {
         "params": dict(point.params),
         "distributions": {name: distribution_to_json(d) for name, d in point.distributions.items()},
         "fingerprint": trial.fingerprint,
-        "metrics": {name: metrics[name] for name in _used(objective, metrics)},
+        "metrics": {name: value for name, value in metrics.items() if name in used},
     }
 
 
-def _compared() -> Iterator[str]:
-    """Knobs that a trial's numbers depend on, but the seed. weights_digest says which weights."""
-    return (name for name, knob in KNOBS.items() if knob.in_fingerprint and name != "seed")
-
-
-def _used(objective: Objective, metrics: dict[str, Any]) -> list[str]:
-    """What values and constraints are made of, and what says that the model is at the target."""
-    names = ["val_top1", "test_top1", "params", "kept_share", "kept_share_asked", objective.against, *objective.limits]
-    return [name for name in dict.fromkeys(names) if name in metrics]
-
-
-def _same_images(trial: TrialView, config: RSSTConfig, images: dict[tuple[Any, ...], str | None]) -> bool:
-    """Whether this sweep's images, split by the former trial's seed, are those it had; yes where that can't be seen."""
+def _same_images(trial: TrialView, config: RSSTConfig, images: Images) -> bool:
+    """Whether this sweep's images, split by the earlier trial's seed, are those it had; yes where that is unknown."""
     if not trial.data_digest:
         return True
     place = data_key(trial.knobs)

@@ -219,9 +219,16 @@ def sized(space: Space, settings: Any) -> Space:
     return Space(space.address, SizedSpace(space.function, settings.target_density, settings.largest))
 
 
-def settled(words: Iterable[str], space: Space | None = None) -> tuple[SweepSettings, Space]:
-    """Settings from `key=value` words, and their space (or `space`), as a driver takes them; a plan checks more."""
-    settings = resolve(given(None, list(words)))
+def settle(
+    settings: SweepSettings, space: Space | None = None, count: int = 1
+) -> tuple[SweepSettings, Space, list[tuple[Draw, RSSTConfig]]]:
+    """Checked settings, their space (or `space`) as the objective needs it, and `count` samples of it."""
     rules.check(settings)
     space = sized(space or find(settings.space), settings)
-    return with_checked_knobs(settings, next(samples(space, settings.fixed_in_trials, 1))[1].knobs()), space
+    drawn = list(samples(space, settings.fixed_in_trials, count))
+    return with_checked_knobs(settings, drawn[0][1].knobs()), space, drawn
+
+
+def settled(words: Iterable[str], space: Space | None = None) -> tuple[SweepSettings, Space]:
+    """`settle` of `key=value` words, as a driver takes them; a plan checks more."""
+    return settle(resolve(given(None, list(words))), space)[:2]
