@@ -21,13 +21,13 @@ from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import Architecture, build
-from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.pruners import Form, UnitPruner
 from trainables.rsst.pruning.selection import keep_count
 from trainables.rsst.state import TrialState
-from trainables.rsst.training.epoch import make_optimizer, train_epoch
+from trainables.rsst.training.epoch import train_epoch
 from trainables.rsst.training.evaluation import evaluate
 from trainables.rsst.training.schedule import Clock, clock_for
+from trainables.rsst.training.setup import StepPenalty, Training
 
 
 @dataclass
@@ -62,27 +62,16 @@ class Trainer:
         self.seconds = 0.0
         self._phase = 0
 
-    def train(self, model: VisionTransformer, epochs: int, penalty: Any = None) -> None:
+    def train(self, model: VisionTransformer, epochs: int, penalty: StepPenalty | None = None) -> None:
         """One phase of `epochs` epochs: a new optimizer, warm-up, cosine. Validates once an epoch, as the core does."""
         self._phase += 1
-        optimizer = make_optimizer(self.config, model)
-        steps = clock_for(self.config, len(self.images.train.labels)).steps_per_epoch
+        steps = clock_for(self.config, len(self.images.train)).steps_per_epoch
         clock = Clock(epochs, steps, min(self.config.warmup, epochs))
-        penalty = penalty or Penalty(self.config, {}, {}, {})
+        training = Training.begin(self.config, model, self.images, penalty=penalty, clock=clock, round=self._phase)
         for epoch in range(epochs):
             began = time.perf_counter()
-            train_epoch(
-                model,
-                self.images.train,
-                optimizer,
-                penalty,
-                self.config,
-                clock,
-                num_classes=self.images.num_classes,
-                round=self._phase,
-                epoch=epoch,
-            )
-            evaluate(model, self.images.val)
+            train_epoch(training, epoch)
+            evaluate(model, self.images, self.images.val)
             self.seconds += time.perf_counter() - began
 
 
@@ -93,11 +82,11 @@ def one_shot(config: RSSTConfig, data: ImageData, state: TrialState, share: floa
     pruner, form = UnitPruner(), Form.unpruned(arch)
     calibration = trainer.images.calibration(config.calibration_images, config.seed)
     doomed = pruner.choose(model, form, config, calibration, share)
-    before = evaluate(model, trainer.images.val)
+    before = evaluate(model, trainer.images, trainer.images.val)
     weights, form = pruner.remove(model.state_dict(), form, doomed)
     small = build(form.arch)
     small.load_state_dict(weights)
-    after = evaluate(small, trainer.images.val)
+    after = evaluate(small, trainer.images, trainer.images.val)
     trainer.train(small, epochs)
     return Outcome(small, form.arch, before.top1 - after.top1, after.changed(before), trainer.seconds)
 
@@ -133,7 +122,7 @@ def torch_pruning_growing(
             delta_reg=delta,
             **_ratios(model, arch, share),
         )
-    steps = clock_for(config, len(trainer.images.train.labels)).steps_per_epoch
+    steps = clock_for(config, len(trainer.images.train)).steps_per_epoch
     trainer.train(model, press, GrowingPenalty(pruner, model, steps))
     return _removed_and_tuned(pruner, model, arch, share, trainer, tune)
 
@@ -191,7 +180,7 @@ def _ratios(model: VisionTransformer, arch: Architecture, share: float) -> dict[
 def _removed_and_tuned(
     pruner: Any, model: VisionTransformer, arch: Architecture, share: float, trainer: Trainer, epochs: int
 ) -> Outcome:
-    before = evaluate(model, trainer.images.val)
+    before = evaluate(model, trainer.images, trainer.images.val)
     pruner.step()
     for block in model.blocks:
         block.attn.num_heads = pruner.num_heads[block.attn.qkv]
@@ -202,8 +191,8 @@ def _removed_and_tuned(
     small_arch = arch.with_counts(heads, neurons)
     small = build(small_arch)
     small.load_state_dict(model.state_dict())
-    after = evaluate(small, trainer.images.val)
-    assert bool((after.predictions == evaluate(model, trainer.images.val).predictions).all()), "rebuilt differently"
+    after = evaluate(small, trainer.images, trainer.images.val)
+    assert after.changed(evaluate(model, trainer.images, trainer.images.val)) == 0.0, "rebuilt differently"
     trainer.train(small, epochs)
     return Outcome(small, small_arch, before.top1 - after.top1, after.changed(before), trainer.seconds)
 

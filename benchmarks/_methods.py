@@ -97,9 +97,9 @@ def _baseline(setting: Setting, seed: int, share: float, epochs: int, read_test:
         "gmacs": gmacs(found.arch),
         "heads_kept": sum(found.arch.heads),
         "neurons_kept": sum(found.arch.neurons),
-        "val_top1": evaluate(found.model, images.val).top1,
+        "val_top1": evaluate(found.model, images, images.val).top1,
         "predictions_changed": found.changed,
         "seconds": found.seconds + dense_seconds(state),
         "gap": found.gap,
     }
-    return record | ({"test_top1": evaluate(found.model, images.test).top1} if read_test else {})
+    return record | ({"test_top1": evaluate(found.model, images, images.test).top1} if read_test else {})

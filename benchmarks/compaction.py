@@ -29,14 +29,16 @@ from torch import Tensor
 
 from benchmarks._common import FIGURES, Progress, Results, table
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data.batches import Split
+from trainables.rsst.data.batches import TrialImages
+from trainables.rsst.data.split import Split
 from trainables.rsst.model.cost import gmacs
 from trainables.rsst.model.vit import Architecture, architecture, build
 from trainables.rsst.pruning.compact import Units, unit_masks
 from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.selection import keep_count
-from trainables.rsst.training.epoch import make_optimizer, train_epoch
+from trainables.rsst.training.epoch import train_epoch
 from trainables.rsst.training.schedule import Clock
+from trainables.rsst.training.setup import Training
 
 ROUNDS, RATE = 15, 0.15
 WALL, CPU = 0, 1
@@ -53,28 +55,18 @@ class Stepper:
         self.config, self.arch = config, arch
         torch.manual_seed(0)
         self.model = build(arch)
-        self.optimizer = make_optimizer(config, self.model)
-        self.split = _batch(config.batch_size)
+        self.training = Training.begin(config, self.model, _batch(config.batch_size), clock=Clock(100, 1, 0), round=1)
         self.press(doomed, dead)
 
     def press(self, doomed: Masks, dead: Masks) -> None:
         """Press `doomed`, keep `dead` at zero (the core's masks of granularity = element)."""
-        self.penalty = Penalty(self.config, dict(self.model.named_parameters()), doomed, dead)
+        penalty = Penalty(self.config, dict(self.model.named_parameters()), doomed, dead)
+        self.training = replace(self.training, penalty=penalty)
 
     def seconds(self) -> tuple[float, float]:
         """Take one step: wall time and CPU time of the process (s)."""
         began, cpu_began = time.perf_counter(), time.process_time()
-        train_epoch(
-            self.model,
-            self.split,
-            self.optimizer,
-            self.penalty,
-            self.config,
-            Clock(100, 1, 0),
-            num_classes=10,
-            round=1,
-            epoch=50,
-        )
+        train_epoch(self.training, 50)
         return time.perf_counter() - began, time.process_time() - cpu_began
 
 
@@ -230,11 +222,12 @@ def _masks(arch: Architecture, units: Units) -> Masks:
     return unit_masks(dict(build(arch, "meta").named_parameters()), arch, units)
 
 
-def _batch(size: int) -> Split:
+def _batch(size: int) -> TrialImages:
     numbers = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=numbers)
     labels = torch.randint(0, 10, (size,), generator=numbers)
-    return Split(images, labels, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
+    split = Split(images, labels)
+    return TrialImages(split, split, split, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25), 10)
 
 
 def _interleaved(models: dict[str, Stepper], rounds: int) -> Times:

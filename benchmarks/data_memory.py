@@ -46,12 +46,13 @@ def trial(folder: str, barrier: Any, results: Any) -> None:
     data = load(RSSTConfig.from_knobs({"dataset": "cifar10", "data": folder}))
     seconds = time.perf_counter() - began
     images = on_device(data, torch.device("cpu"))
-    for index in torch.arange(len(images.train.labels)).split(64):
-        images.train.batch(index)
+    for index in torch.arange(len(images.train)).split(64):
+        images.batch(images.train[index])
     barrier.wait()
     after = pss_mib()
     barrier.wait()
-    held = sum(t.numel() * t.element_size() for t in vars(data).values() if isinstance(t, torch.Tensor)) / MIB
+    tensors = [t for split in (data.train, data.val, data.test) for t in (split.images, split.labels)]
+    held = sum(t.numel() * t.element_size() for t in tensors) / MIB
     results.put({"digest": data.digest, "seconds": seconds, "held": held, "before": before, "after": after})
 
 

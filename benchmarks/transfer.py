@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from benchmarks._common import Progress, percent, table
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import PARTS, ImageData, image_data, load
+from trainables.rsst.data.split import Split
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 
@@ -39,12 +40,12 @@ def config(**knobs: Any) -> RSSTConfig:
 def digits(classes: range, seed: int) -> ImageData:
     """The digits of `classes`, numbered from 0, in the parts that `seed` gives them."""
     whole = load(config(seed=seed))
-    arrays = {}
+    splits = {}
     for part in PARTS:
-        images, labels = getattr(whole, f"{part}_images"), getattr(whole, f"{part}_labels")
-        wanted = (labels >= classes.start) & (labels < classes.stop)
-        arrays |= {f"{part}_images": images[wanted].numpy(), f"{part}_labels": (labels[wanted] - classes.start).numpy()}
-    return image_data(f"digits {classes.start} to {classes.stop - 1}", arrays, len(classes))
+        split: Split = getattr(whole, part)
+        chosen = split[(split.labels >= classes.start) & (split.labels < classes.stop)]
+        splits[part] = Split(chosen.images, chosen.labels - classes.start)
+    return image_data(f"digits {classes.start} to {classes.stop - 1}", splits, len(classes))
 
 
 def last(cfg: RSSTConfig, data: ImageData) -> Event:
@@ -56,7 +57,7 @@ def last(cfg: RSSTConfig, data: ImageData) -> Event:
 def accuracy(cfg: RSSTConfig, data: ImageData) -> float:
     """Top-1 of a run's final model on validation and test images together."""
     metrics = last(cfg, data).metrics
-    val, test = len(data.val_labels), len(data.test_labels)
+    val, test = len(data.val), len(data.test)
     return float((metrics["val_top1"] * val + metrics["test_top1"] * test) / (val + test))
 
 

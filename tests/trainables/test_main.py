@@ -129,9 +129,10 @@ def test_the_report_has_the_contracts_keys(done: Path) -> None:
 def test_the_saved_model_is_the_trials(done: Path, tiny: ImageData) -> None:
     report = json.loads((done / "report.json").read_text())
     model = load_pruned(done)
-    test = on_device(tiny, torch.device("cpu")).test
+    images = on_device(tiny, torch.device("cpu"))
+    test = images.batch(images.test)
     with torch.no_grad():
-        top1 = float((model(test.batch(slice(None))).argmax(1) == test.labels).double().mean())
+        top1 = float((model(test.images).argmax(1) == test.targets).double().mean())
     assert top1 == report["test_top1"]
     assert sum(p.numel() for p in model.parameters()) == report["final"]["params"]
     assert {p.suffix for p in done.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".log", ""}

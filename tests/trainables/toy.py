@@ -62,11 +62,7 @@ def config(**knobs: Any) -> RSSTConfig:
 def images(of: RSSTConfig | None = None) -> ImageData:
     """The first images of each part of the digits as `of` wants them."""
     full = load.load(of or config())
-    parts = {
-        f"{part}_{what}": getattr(full, f"{part}_{what}")[:count]
-        for part, count in SIZES.items()
-        for what in ("images", "labels")
-    }
+    parts = {part: getattr(full, part)[:count] for part, count in SIZES.items()}
     return dataclasses.replace(full, digest=f"toy-{full.digest}", **parts)
 
 

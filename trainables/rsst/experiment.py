@@ -61,19 +61,9 @@ def train_one_epoch(trial: Running) -> Metrics:
         TrialDiverged: the training or the validation loss is not finite.
     """
     began = time.perf_counter()
-    loss, rate = train_epoch(
-        trial.model,
-        trial.images.train,
-        trial.optimizer,
-        trial.penalty,
-        trial.config,
-        trial.clock,
-        num_classes=trial.images.num_classes,
-        round=trial.round,
-        epoch=trial.epoch,
-    )
+    loss, rate = train_epoch(trial.training, trial.epoch)
     trial.epoch_done()
-    found = evaluate(trial.model, trial.images.val)
+    found = evaluate(trial.model, trial.images, trial.images.val)
     if not math.isfinite(found.loss):  # the last step broke the weights; with rewind, no later loss would show it
         raise TrialDiverged(f"round {trial.round}, epoch {trial.epoch}: the validation loss is {found.loss}")
     return {

@@ -50,13 +50,13 @@ def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
     images = _random_images(config, full.input_shape(), classes, device)
     model = build(full).to(device)
     rewind = {name: tensor.clone() for name, tensor in model.state_dict().items()} if config.rewind != "none" else {}
-    train_s = _seconds_per_image(config, model, images, classes, seconds)
+    train_s = _seconds_per_image(config, model, images, seconds)
     began = time.perf_counter()
-    evaluate(model, images)
-    eval_s = (time.perf_counter() - began) / len(images.labels)
+    evaluate(model, images, images.val)
+    eval_s = (time.perf_counter() - began) / len(images.val)
     gpu = _gpu_mib(device)
     del model, rewind
-    small_s = _seconds_per_image(config, build(small).to(device), images, classes, seconds)
+    small_s = _seconds_per_image(config, build(small).to(device), images, seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Measured(device.type, train_s, small_s, eval_s, peak, *gpu)
 
@@ -64,26 +64,28 @@ def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
 def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes: int, device: Any) -> Any:
     import torch
 
-    from trainables.rsst.data.batches import Split
+    from trainables.rsst.data.batches import TrialImages
+    from trainables.rsst.data.split import Split
 
     count = max(config.batch_size * 2, VALIDATION_IMAGES)
     ones = torch.ones(shape[0], 1, 1, device=device)
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8).to(device)
-    return Split(pixels, torch.randint(num_classes, (count,)).to(device), ones / 2, ones / 4)
+    split = Split(pixels, torch.randint(num_classes, (count,)).to(device))
+    return TrialImages(split, split, split, ones / 2, ones / 4, num_classes)
 
 
-def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, num_classes: int, seconds: float) -> float:
+def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, seconds: float) -> float:
     """Time of the core's own training loop over a few batches, after one untimed pass."""
-    from trainables.rsst.pruning.penalty import Penalty
-    from trainables.rsst.training.epoch import make_optimizer, train_epoch
+    from trainables.rsst.training.epoch import train_epoch
     from trainables.rsst.training.schedule import clock_for
+    from trainables.rsst.training.setup import Training
 
-    optimizer, penalty, clock = make_optimizer(config, model), Penalty(config, {}, {}, {}), clock_for(config, 10**6)
+    training = Training.begin(config, model, images, clock=clock_for(config, 10**6))
 
     def train(count: int) -> float:
-        part = replace(images, images=images.images[:count], labels=images.labels[:count])
+        part = replace(training, images=replace(images, train=images.train[:count]))
         began = time.perf_counter()
-        train_epoch(model, part, optimizer, penalty, config, clock, num_classes=num_classes, round=0, epoch=0)
+        train_epoch(part, 0)
         return time.perf_counter() - began
 
     train(config.batch_size)

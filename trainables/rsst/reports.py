@@ -31,7 +31,7 @@ def start_metrics(trial: Running) -> dict[str, Any]:
         **{name: trial.init[name] for name in known},
         **micro_batch(trial.config),
         "data_digest": trial.data_digest,
-        **environment(trial.config, trial.images.train.labels.device),
+        **environment(trial.config, trial.images.device),
     }
 
 
@@ -45,7 +45,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
     """The report of a round that has just been hardened."""
     arch, removal = trial.form.arch, trial.removal
     removed_last = removal.after is not None and not trial.config.removes_first
-    top1 = removal.after if removed_last else evaluate(trial.model, trial.images.val).top1
+    top1 = removal.after if removed_last else evaluate(trial.model, trial.images, trial.images.val).top1
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
     gaps = [abs(past["round_gap"]) for past in of_kind(trial.history, "round")]
     one = latency(trial.model, arch.input_shape(), 1)
@@ -79,7 +79,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
 
 def final_metrics(trial: Running) -> dict[str, Any]:
     """The last round's report, the test accuracy of the final model, and where the trial came from."""
-    test = evaluate(trial.model, trial.images.test)
+    test = evaluate(trial.model, trial.images, trial.images.test)
     return {
         **of_kind(trial.history, "round")[-1],
         "test_top1": test.top1,
@@ -87,7 +87,7 @@ def final_metrics(trial: Running) -> dict[str, Any]:
         "init_effective": trial.init["init_effective"],
         "weights_digest": trial.init["weights_digest"],
         **micro_batch(trial.config),
-        **environment(trial.config, trial.images.train.labels.device),
+        **environment(trial.config, trial.images.device),
     }
 
 

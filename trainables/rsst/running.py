@@ -1,6 +1,6 @@
 """A trial while it runs: the live model, optimizer and penalty, and the steps that the round loop takes them through.
 
-Comes in: config and images, or a saved state. Goes out: itself changed in place; `snapshot()` gives it as a value.
+In: config and images, or a saved state. Out: itself changed in place; `snapshot()` gives it as a value.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from trainables.rsst.pruning.pruners import Doomed, Form, pruner_for
 from trainables.rsst.seeding import derived
 from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, optimizer_tensors
 from trainables.rsst.training.device import choose_device, environment
-from trainables.rsst.training.epoch import make_optimizer
 from trainables.rsst.training.evaluation import Accuracy, evaluate
-from trainables.rsst.training.schedule import clock_for
+from trainables.rsst.training.setup import Training
 
 
 @dataclass
@@ -39,7 +38,10 @@ class Removal:
 
 @dataclass
 class Running:
-    """The live parts of one trial. `epoch` counts the epochs of the present round that are done."""
+    """The live parts of one trial. `epoch` counts the epochs of the present round that are done.
+
+    `penalty` and `training` always belong to the present model, round and doomed: `_set_up` makes them.
+    """
 
     config: RSSTConfig
     images: TrialImages
@@ -57,9 +59,7 @@ class Running:
 
     def __post_init__(self) -> None:
         self.pruner = pruner_for(self.config.granularity)
-        self.clock = clock_for(self.config, len(self.images.train.labels))
-        self.optimizer = make_optimizer(self.config, self.model)
-        self.penalty = Penalty(self.config, {}, {}, {})
+        self._set_up()
 
     @classmethod
     def fresh(cls, config: RSSTConfig, data: ImageData) -> Running:
@@ -69,7 +69,7 @@ class Running:
             torch.manual_seed(derived(config.seed, "init"))
             model = build(arch)
         report = initial_weights(config, model)
-        model.to(images.train.labels.device)
+        model.to(images.device)
         init: dict[str, Any] = {"init_effective": report.init_effective, "weights_digest": report.digest}
         init |= {"source": report.source, "lines": list(report.lines), "warning": report.warning}
         init |= {"listing": list(report.listing())}
@@ -86,18 +86,17 @@ class Running:
         images, full = _prepare(config, data)
         alive = Units.from_json(meta["alive"])
         form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
-        device = images.train.labels.device
-        model = built_with(form.arch, state.group("weights"), device)
-        rewind = {name: tensor.to(device) for name, tensor in state.group("rewind").items()} or None
+        model = built_with(form.arch, state.group("weights"), images.device)
+        rewind = {name: tensor.to(images.device) for name, tensor in state.group("rewind").items()} or None
         trial = cls(config, images, data.digest, form, model, dict(meta["init"]), rewind)
         trial.round, trial.epoch = state.round, state.epoch
         units = Units.from_json(meta["doomed"]) if meta["doomed"] else None
         trial.doomed = Doomed(units, state.group("doomed"))
         trial.removal = Removal(**meta["removal"])
         trial.history = [Event.from_json(event) for event in meta["history"]]
-        trial._arm_penalty()
+        trial._set_up()
         trial.doomed_norm_start = meta["doomed_norm_start"]
-        load_optimizer_tensors(trial.optimizer, model, state.group("optimizer"))
+        load_optimizer_tensors(trial.training.optimizer, model, state.group("optimizer"))
         return trial
 
     @property
@@ -123,14 +122,14 @@ class Running:
 
     def start_training(self) -> None:
         """A new optimizer and the penalty on this round's doomed."""
-        self.optimizer = make_optimizer(self.config, self.model)
-        self._arm_penalty()
+        self._set_up()
         self.doomed_norm_start = self.penalty.doomed_norm()
 
-    def _arm_penalty(self) -> None:
+    def _set_up(self) -> None:
         weights = dict(self.model.named_parameters())
         masks = self.pruner.masks(weights, self.form, self.doomed)
         self.penalty = Penalty(self.config, weights, masks, self.form.dead)
+        self.training = Training.begin(self.config, self.model, self.images, penalty=self.penalty, round=self.round)
 
     def doomed_norm_left(self) -> dict[str, float]:
         """Share of the doomed norm that is left since the round began, by its metric name; {} if nothing is pressed."""
@@ -148,28 +147,27 @@ class Running:
         """Remove the doomed, from the model and from the rewind weights; remember accuracy before and after."""
         if self.doomed == Doomed():
             return
-        before = evaluate(self.model, self.images.val)
+        before = evaluate(self.model, self.images, self.images.val)
         weights, form = self.pruner.remove(self.model.state_dict(), self.form, self.doomed)
         if self.rewind is not None:
             self.rewind, _ = self.pruner.remove(self.rewind, self.form, self.doomed)
-        device = self.images.train.labels.device
-        self.form, self.model = form, built_with(form.arch, weights, device)
+        self.form, self.model = form, built_with(form.arch, weights, self.images.device)
         self.doomed = Doomed()
-        after = evaluate(self.model, self.images.val)
+        self._set_up()
+        after = evaluate(self.model, self.images, self.images.val)
         self.removal = _removal(before, after)
 
     def next_round(self) -> None:
         """Stand at the start of the next round."""
         self.round, self.epoch, self.removal, self.doomed_norm_start = self.round + 1, 0, Removal(), 0.0
-        self.optimizer = make_optimizer(self.config, self.model)
-        self._arm_penalty()
+        self._set_up()
 
     def snapshot(self) -> TrialState:
         """The trial as a value; later steps do not change it."""
         groups = {
             "weights": self.model.state_dict(),
             "rewind": self.rewind or {},
-            "optimizer": optimizer_tensors(self.optimizer, self.model),
+            "optimizer": optimizer_tensors(self.training.optimizer, self.model),
             "doomed": self.doomed.entries,
             "dead": self.form.dead,
         }
@@ -185,7 +183,7 @@ class Running:
             "doomed_norm_start": self.doomed_norm_start,
             "history": [event.to_json() for event in self.history],
             "data_digest": self.data_digest,
-            "environment": environment(self.config, self.images.train.labels.device),
+            "environment": environment(self.config, self.images.device),
         }
         return TrialState(meta, grouped(groups))
 
@@ -193,7 +191,7 @@ class Running:
 def _prepare(config: RSSTConfig, data: ImageData) -> tuple[TrialImages, Architecture]:
     """Threads first (before any tensor is made), then the images on their device and the unpruned architecture."""
     torch.set_num_threads(config.num_threads)
-    arch = architecture(config, in_chans=data.train_images.shape[1], num_classes=data.num_classes)
+    arch = architecture(config, in_chans=data.train.images.shape[1], num_classes=data.num_classes)
     return on_device(data, choose_device(config)), arch
 
 

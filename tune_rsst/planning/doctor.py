@@ -172,7 +172,7 @@ def look_from_here(
     storage, (data, images), here = _trouble_with(probe, address), ("", 0), provenance.versions()
     for config in configs:
         try:
-            images += len(load(config).train_labels)
+            images += len(load(config).train)
         except ConfigError as error:
             data = str(error)
     other = [

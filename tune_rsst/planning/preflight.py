@@ -73,7 +73,7 @@ def look(configs: Iterable[RSSTConfig]) -> list[str]:
     from trainables.rsst.data.load import load
     from trainables.rsst.training.device import choose_device
 
-    return [f"{c.dataset} for {choose_device(c)}, {len(load(c).train_labels):,} training images" for c in configs]
+    return [f"{c.dataset} for {choose_device(c)}, {len(load(c).train):,} training images" for c in configs]
 
 
 def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:

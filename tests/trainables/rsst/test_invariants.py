@@ -19,7 +19,6 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst import experiment
-from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import Architecture, build
@@ -28,8 +27,8 @@ from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.pruners import Doomed, Form, UnitPruner
 from trainables.rsst.pruning.ramps import ramp
 from trainables.rsst.running import Running
-from trainables.rsst.training.epoch import make_optimizer, train_epoch
-from trainables.rsst.training.schedule import clock_for
+from trainables.rsst.training.epoch import train_epoch
+from trainables.rsst.training.setup import Training
 from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -66,14 +65,11 @@ def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever
 ) -> None:
     """Mutations seen to fail: progress counted per epoch; progress = step / (steps − 1); a ceiling other than g."""
     config = toy.config(batch_size=batch_size, epochs=epochs)
-    images = on_device(tiny, torch.device("cpu"))
-    clock = clock_for(config, len(images.train.labels))
-    model = build(Running.fresh(config, tiny).form.arch)
-    optimizer, spy = make_optimizer(config, model), SpyPenalty()
+    spy = SpyPenalty()
+    fresh = Running.fresh(config, tiny)
+    training = Training.begin(config, build(fresh.form.arch), fresh.images, penalty=spy, round=1)
     for epoch in range(epochs):
-        train_epoch(
-            model, images.train, optimizer, spy, config, clock, num_classes=10, round=1, epoch=epoch
-        )  # fmt: skip
+        train_epoch(training, epoch)
     steps = epochs * math.ceil(96 / batch_size)
     assert spy.before == [pytest.approx((i + 1) / steps) for i in range(steps)]
     assert spy.after == [(pytest.approx(i / steps), pytest.approx((i + 1) / steps)) for i in range(steps)]

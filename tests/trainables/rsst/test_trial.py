@@ -25,6 +25,7 @@ from trainables.rsst.running import Running
 from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training import epoch
 from trainables.rsst.training.epoch import TrialDiverged
+from trainables.rsst.training.setup import Training
 from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -57,9 +58,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     epochs: list[tuple[int, int]] = []
     real = epoch.train_epoch
 
-    def noted(*arguments: Any, **named: Any) -> Any:
-        epochs.append((named["round"], named["epoch"] + 1))
-        return real(*arguments, **named)
+    def noted(training: Training, number: int) -> Any:
+        epochs.append((training.round, number + 1))
+        return real(training, number)
 
     monkeypatch.setattr(experiment, "train_epoch", noted)
     return epochs
@@ -191,13 +192,14 @@ def test_the_exported_model_gives_the_trials_logits(finished: Path, tiny: ImageD
     model = load_pruned(store_of(finished))
     assert type(model).__module__ == "timm.models.vision_transformer" and not model.training
     assert sum(p.numel() for p in model.parameters()) == report["rounds"][-1]["params"] < report["rounds"][0]["params"]
-    test = on_device(tiny, torch.device("cpu")).test
+    images = on_device(tiny, torch.device("cpu"))
+    test = images.batch(images.test)
     *_, final = opened_events(finished, tiny)
-    logits = model(test.batch(slice(None)))
-    assert float((logits.argmax(1) == test.labels).double().mean()) == report["test_top1"]
+    logits = model(test.images)
+    assert float((logits.argmax(1) == test.targets).double().mean()) == report["test_top1"]
     live = live_model(tiny)
     with torch.no_grad():
-        assert torch.allclose(live.eval()(test.batch(slice(None))), logits, rtol=0, atol=1e-5)
+        assert torch.allclose(live.eval()(test.images), logits, rtol=0, atol=1e-5)
     size = (store_of(finished) / "model.safetensors").stat().st_size
     assert size == pytest.approx(4 * report["rounds"][-1]["params"], abs=8000)
     assert final.metrics["test_top1"] == report["test_top1"]

@@ -85,7 +85,7 @@ def chosen(digits_sweep: SweepFolder) -> export.Chosen:
 def images(chosen: export.Chosen, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load(RSSTConfig.from_knobs(chosen.trial.knobs))
     path = tmp_path_factory.mktemp("images") / "test.npz"
-    np.savez(path, pixels=data.test_images.numpy().astype(np.float32) / 255, labels=data.test_labels.numpy())
+    np.savez(path, pixels=data.test.images.numpy().astype(np.float32) / 255, labels=data.test.labels.numpy())
     return path
 
 

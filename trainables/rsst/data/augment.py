@@ -1,6 +1,6 @@
 """Training augmentation on whole batches, on the device that holds them: the same code and draws on CPU and GPU.
 
-Comes in: a batch of normalised images with labels, a policy and one seed per step. Goes out: images and targets.
+In: a batch, a policy and one seed per step. Out: a batch.
 The result depends on the arguments alone: every random number comes from `seed` and is drawn on the CPU; no global
 random state is read or moved. Shapes: B images, C channels, H height, W width.
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trainables.rsst.config import KNOBS
+from trainables.rsst.data.batches import Batch
 
 POLICIES = KNOBS["augment"].choices
 
@@ -34,20 +35,18 @@ ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
 def augment(
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
     policy: str,
     num_classes: int,
     seed: int,
     *,
     mean: Tensor | None = None,
     std: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """A changed copy of a training batch.
+) -> Batch:
+    """A changed copy of a training batch; only `strong` makes its targets probabilities.
 
     Args:
-        images: normalised float (B, C, H, W).
-        labels: int64 (B,).
+        batch: its targets are class numbers.
         policy: one of POLICIES.
         num_classes: width of the targets that mixing makes.
         seed: of this step; any int in 0 … 2⁶³ − 1.
@@ -55,31 +54,29 @@ def augment(
             because RandAugment's colour operations are defined on 0 … 255.
         std: see `mean`.
 
-    Returns:
-        images like those given, and targets: the labels, or probabilities (B, num_classes) from `strong`.
-
     Raises:
         ValueError: unknown policy, or `strong` without mean and std.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy = {policy}: valid is {', '.join(POLICIES)}")
     if policy == "none":
-        return images, labels
+        return batch
+    images = batch.images
     draws = torch.Generator().manual_seed(seed)
     if policy != "flip":
         images = _crop(images, draws)
     if policy != "crop":
         images = _flip(images, draws)
     if policy != "strong":
-        return images, labels
+        return Batch(images, batch.targets)
     if mean is None or std is None:
         raise ValueError("policy = strong: valid is with mean and std given, which its colour operations need")
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global CPU generator
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=draws)))
         images = _randaugment(images, mean, std)
         mix = v2.MixUp(alpha=0.8, num_classes=num_classes) if torch.rand(()) < 0.5 else _cutmix(num_classes)
-        images, targets = mix(images, labels)
-    return _erase(images, draws), targets
+        images, targets = mix(images, batch.targets)
+    return Batch(_erase(images, draws), targets)
 
 
 def _cutmix(num_classes: int) -> v2.CutMix:

@@ -1,6 +1,6 @@
-"""The images of one trial on its device: uint8 tensors that stay there, normalised batch by batch.
+"""From splits to batches: the images of one trial stay on its device as uint8 and are normalised batch by batch.
 
-Comes in: an `ImageData` and a device. Goes out: train, validation and test `Split`s and the calibration images.
+In: an `ImageData` and a device. Out: `TrialImages`, from which every `Batch` of the trial comes.
 Shapes: B images, C channels, H height, W width.
 """
 
@@ -12,58 +12,61 @@ import torch
 from torch import Tensor
 
 from trainables.rsst.data.load import ImageData
+from trainables.rsst.data.split import Split
 from trainables.rsst.seeding import generator
 
 
 @dataclass(frozen=True)
-class Split:
-    """uint8 images (B, C, H, W) and int64 labels (B,) on one device; `mean` and `std` are (C, 1, 1) for 0…1 pixels."""
+class Batch:
+    """What goes through the model at once.
+
+    `images` are normalised float32 (B, C, H, W); `targets` are int64 class numbers (B,), or probabilities
+    (B, num_classes) where images were mixed.
+    """
 
     images: Tensor
-    labels: Tensor
-    mean: Tensor
-    std: Tensor
+    targets: Tensor
 
-    def batch(self, index: slice | Tensor) -> Tensor:
-        """Normalised float32 images (B, C, H, W)."""
-        return (self.images[index].float() / 255.0 - self.mean) / self.std
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, size: int) -> list[Batch]:
+        """Pieces of `size` images; the last may be smaller."""
+        pieces = zip(self.images.split(size), self.targets.split(size), strict=True)
+        return [Batch(images, targets) for images, targets in pieces]
 
 
 @dataclass(frozen=True)
 class TrialImages:
-    """All that a trial sees; `test` is for the final model alone."""
+    """All that a trial sees, on its device; `test` is for the final model alone.
+
+    `mean` and `std` are (C, 1, 1), for pixels scaled to 0 … 1.
+    """
 
     train: Split
     val: Split
     test: Split
+    mean: Tensor
+    std: Tensor
     num_classes: int
 
-    def calibration(self, count: int, seed: int) -> Calibration:
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.labels.device
+
+    def batch(self, split: Split) -> Batch:
+        """The images of `split`, normalised."""
+        return Batch((split.images.float() / 255.0 - self.mean) / self.std, split.labels)
+
+    def calibration(self, count: int, seed: int) -> Batch:
         """`count` training images (all, if there are fewer) drawn by `seed`, always the same ones."""
-        labels = self.train.labels
-        drawn = torch.randperm(len(labels), generator=generator(seed, "calibration"))[:count].to(labels.device)
-        return Calibration(self.train.batch(drawn), labels[drawn])
+        drawn = torch.randperm(len(self.train), generator=generator(seed, "calibration"))[:count]
+        return self.batch(self.train[drawn.to(self.device)])
 
 
 def on_device(data: ImageData, device: torch.device) -> TrialImages:
     """Move a data set to `device` once."""
-    mean = torch.tensor(data.mean, device=device).reshape(-1, 1, 1)
-    std = torch.tensor(data.std, device=device).reshape(-1, 1, 1)
-
-    def split(images: Tensor, labels: Tensor) -> Split:
-        return Split(images.to(device), labels.to(device), mean, std)
-
-    return TrialImages(
-        split(data.train_images, data.train_labels),
-        split(data.val_images, data.val_labels),
-        split(data.test_images, data.test_labels),
-        data.num_classes,
-    )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Fixed images (B, C, H, W), normalised floats, and their labels (B,), on the model's device."""
-
-    images: Tensor
-    labels: Tensor
+    mean, std = (torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (data.mean, data.std))
+    train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
+    return TrialImages(train, val, test, mean, std, data.num_classes)

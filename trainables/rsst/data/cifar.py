@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100 as arrays, from torchvision's classes, checked by the checksums that these know.
+"""CIFAR-10 and CIFAR-100, read by torchvision's classes and checked by the checksums that these know.
 
-Comes in: which of the two, and a folder. Goes out: train and test images uint8 (B, 3, 32, 32) and labels int64 (B,).
+In: which of the two, and a folder. Out: the splits train and test, of 3 × 32 × 32 images.
 The folder may hold the unpacked batches or the archive; else the archive is downloaded into it, by one process of the
 node while the others wait, to a temporary name that becomes the archive's only when its checksum is right.
 """
@@ -20,6 +20,7 @@ from torchvision.datasets.utils import check_integrity
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
+from trainables.rsst.data.split import Split
 from trainables.storage.files import replaced, temporary_folder
 from trainables.storage.locks import held
 
@@ -32,8 +33,8 @@ def identity(dataset: str) -> dict[str, str]:
     return {"dataset": dataset, "md5": CLASSES[dataset].tgz_md5}
 
 
-def read(dataset: str, data: str | None) -> dict[str, Any]:
-    """train_images, train_labels, test_images, test_labels of the official sets."""
+def read(dataset: str, data: str | None) -> dict[str, Split]:
+    """train and test of the official sets."""
     kind = CLASSES[dataset]
     folder = Path(data) if data else cache_folder() / "datasets"
     if (folder / kind.base_folder).is_dir():
@@ -48,7 +49,7 @@ def read(dataset: str, data: str | None) -> dict[str, Any]:
         return _unpacked(kind, unpacked)
 
 
-def _unpacked(kind: Any, root: Path) -> dict[str, Any]:
+def _unpacked(kind: Any, root: Path) -> dict[str, Split]:
     """Read the batches below `root`, each checked first (they are pickles: only known bytes may be loaded)."""
     for name, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
         path = root / kind.base_folder / name
@@ -56,12 +57,12 @@ def _unpacked(kind: Any, root: Path) -> dict[str, Any]:
             found = f"its md5 is {_md5(path)}" if path.is_file() else "it is missing"
             hint = f"{found}; unpack {kind.filename} again, or fetch it from {kind.url}"
             raise ConfigError("data", path, f"a file with md5 {md5}", hint)
-    arrays: dict[str, Any] = {}
-    for part, train in (("train", True), ("test", False)):
-        official = kind(root, train=train, download=False)
-        arrays[f"{part}_images"] = np.ascontiguousarray(official.data.transpose(0, 3, 1, 2))
-        arrays[f"{part}_labels"] = np.asarray(official.targets, dtype=np.int64)
-    return arrays
+    splits = {}
+    for part in ("train", "test"):
+        official = kind(root, train=part == "train", download=False)
+        images = np.ascontiguousarray(official.data.transpose(0, 3, 1, 2))
+        splits[part] = Split.from_numpy(images, np.asarray(official.targets, dtype=np.int64))
+    return splits
 
 
 def _check_archive(kind: Any, archive: Path) -> None:

@@ -1,7 +1,7 @@
-"""A folder of images, one subfolder per class, as arrays.
+"""A folder of images, one subfolder per class.
 
-Comes in: its path and the side that images shall have. Goes out: per part (train, val, test; or all) images uint8
-(B, C, H, W) and labels int64 (B,); class numbers are those of the sorted class names.
+In: its path and the side that images shall have. Out: splits (train, val, test; or all); class numbers are those of
+the sorted class names.
 
 PATH/<class>/**/*.png             one folder: split later, by seed
 PATH/train/<class>/**/*.png       given parts: train/, and val/ or test/ where there are such; what is missing is split
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trainables.rsst.config import ConfigError
+from trainables.rsst.data.split import Split
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 GIVEN_PARTS = ("train", "val", "test")
@@ -69,18 +69,17 @@ def listing(data: str | None) -> Listing:
     return Listing(root, classes, files, 1 if grey else 3)
 
 
-def read(found: Listing, side: int) -> dict[str, Any]:
-    """{part}_images and {part}_labels of every part of `found`, `side` × `side` pixels."""
-    arrays: dict[str, Any] = {}
+def read(found: Listing, side: int) -> dict[str, Split]:
+    """Every part of `found`, `side` × `side` pixels."""
+    splits = {}
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter's lock
         for part, files in found.files.items():
             images = np.empty((len(files), found.in_chans, side, side), dtype=np.uint8)
             pixels = pool.map(lambda entry: _pixels(entry[0], side, found.in_chans), files)
             for index, one in enumerate(pixels):
                 images[index] = one
-            arrays[f"{part}_images"] = images
-            arrays[f"{part}_labels"] = np.array([label for _, label in files], dtype=np.int64)
-    return arrays
+            splits[part] = Split.from_numpy(images, np.array([label for _, label in files], dtype=np.int64))
+    return splits
 
 
 def _is_class(path: Path) -> bool:

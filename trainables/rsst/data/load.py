@@ -1,7 +1,7 @@
 """Which images a trial sees: named data sets as uint8 tensors, split into train, validation and test by seed.
 
-Comes in: dataset, data (a folder), img_size and seed of an `RSSTConfig`. Goes out: one `ImageData`.
-Shape legend: B images, C channels, H height, W width; images are uint8 (B, C, H, W), labels int64 (B,).
+In: dataset, data (a folder), img_size and seed of an `RSSTConfig`. Out: one `ImageData`.
+Shapes: B images, C channels, H height, W width.
 
 | dataset | train / validation / test | where it comes from |
 |---|---|---|
@@ -16,7 +16,7 @@ All but the digits are prepared once per node and mapped into memory by every tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,12 @@ import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import cifar, folder
-from trainables.rsst.data.node_cache import Arrays, digest_of, shared
-from trainables.rsst.data.sources import Bytes, Labels, _digits, _synthetic, describe
+from trainables.rsst.data.node_cache import digest_of, shared
+from trainables.rsst.data.sources import CIFAR_HELD_OUT, HELD_OUT, describe, digits, synthetic
+from trainables.rsst.data.split import Split, Splits
 
 PARTS = ("train", "val", "test")
+CHUNK = 1024  # images at a time where they need a wider type
 PREPARATION = 1  # to be raised when the same source is prepared into other arrays
 
 
@@ -43,12 +45,9 @@ class ImageData:
     """
 
     name: str
-    train_images: torch.Tensor
-    train_labels: torch.Tensor
-    val_images: torch.Tensor
-    val_labels: torch.Tensor
-    test_images: torch.Tensor
-    test_labels: torch.Tensor
+    train: Split
+    val: Split
+    test: Split
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -59,9 +58,8 @@ def load(config: RSSTConfig) -> ImageData:
     """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side."""
     spec = describe(config.dataset, config.data)
     if config.dataset == "digits":
-        images, labels = _digits()
-        whole = {"all_images": resized(images, config.img_size), "all_labels": labels}
-        return image_data(spec.name, split(whole, config, 0.15), spec.num_classes)
+        whole = {"all": resized(digits(), config.img_size)}
+        return image_data(spec.name, split(whole, config, HELD_OUT), spec.num_classes)
     key: dict[str, Any] = {"preparation": PREPARATION, "seed": config.seed, "img_size": config.img_size}
     if config.dataset == "folder":
         found = folder.listing(config.data)
@@ -71,17 +69,17 @@ def load(config: RSSTConfig) -> ImageData:
     else:
         key |= cifar.identity(config.dataset)
 
-    def prepare() -> tuple[Arrays, dict[str, Any]]:
+    def prepare() -> tuple[Splits, dict[str, Any]]:
         if config.dataset == "folder":
-            arrays = split(folder.read(found, config.img_size), config, 0.15)
+            splits = split(folder.read(found, config.img_size), config, HELD_OUT)
         elif config.dataset == "synthetic":
-            arrays = _synthetic(spec, config.img_size, config.seed)
+            splits = synthetic(spec, config.img_size, config.seed)
         else:
             official = cifar.read(config.dataset, config.data)
-            at_size = {k: resized(v, config.img_size) if k.endswith("images") else v for k, v in official.items()}
-            arrays = split(at_size, config, 0.1)
-        mean, std = mean_and_std(arrays["train_images"])
-        return arrays, {"mean": mean, "std": std}
+            at_size = {part: resized(images, config.img_size) for part, images in official.items()}
+            splits = split(at_size, config, CIFAR_HELD_OUT)
+        mean, std = mean_and_std(splits["train"].images)
+        return splits, {"mean": mean, "std": std}
 
     try:
         prepared = shared(key, prepare)
@@ -89,44 +87,32 @@ def load(config: RSSTConfig) -> ImageData:
         hint = "set TUNE_RSST_CACHE to a folder that can be written"
         raise ConfigError("dataset", config.dataset, "a data set that can be prepared", f"{error}; {hint}") from error
     mean, std = (tuple(prepared.facts[name]) for name in ("mean", "std"))
-    return _as_tensors(spec.name, prepared.arrays, spec.num_classes, mean, std, prepared.digest)
+    parts = {part: prepared.splits[part] for part in PARTS}
+    return ImageData(spec.name, **parts, num_classes=spec.num_classes, mean=mean, std=std, digest=prepared.digest)
 
 
-def image_data(name: str, arrays: Arrays, num_classes: int) -> ImageData:
-    """An `ImageData` over `arrays`: {train,val,test}_images uint8 (B, C, H, W) and …_labels int64 (B,); no copies."""
-    mean, std = mean_and_std(arrays["train_images"])
-    return _as_tensors(name, arrays, num_classes, mean, std, digest_of(arrays))
+def image_data(name: str, splits: Splits, num_classes: int) -> ImageData:
+    """An `ImageData` of the splits train, val and test, which are not copied."""
+    mean, std = mean_and_std(splits["train"].images)
+    parts = {part: splits[part] for part in PARTS}
+    return ImageData(name, **parts, num_classes=num_classes, mean=mean, std=std, digest=digest_of(parts))
 
 
-def split(arrays: Mapping[str, Any], config: RSSTConfig, share: float) -> dict[str, Any]:
-    """Train, val and test of arrays that may hold them, or a part `all`; a missing part is `share` of each class."""
-    source = "all" if "all_images" in arrays else "train"
-    given = {key: value for key, value in arrays.items() if not key.startswith(source)}
-    missing = [part for part in ("val", "test") if f"{part}_images" not in arrays]
-    labels = arrays[f"{source}_labels"]
-    indices = stratified_split(labels, [share] * len(missing), config.seed)
-    for part, index in zip(["train", *missing], indices, strict=True):
-        given |= {f"{part}_images": arrays[f"{source}_images"][index], f"{part}_labels": labels[index]}
-    for part in PARTS:
-        if not len(given[f"{part}_labels"]):
-            hint = f"there are {len(labels)} images to split; give more, or a {part}/ folder"
+def split(given: Splits, config: RSSTConfig, share: float) -> dict[str, Split]:
+    """Train, val and test, from `given` train or all; a part that is not given gets `share` of each class."""
+    whole = given["all"] if "all" in given else given["train"]
+    missing = [part for part in ("val", "test") if part not in given]
+    indices = stratified_split(whole.labels.numpy(), [share] * len(missing), config.seed)
+    new = {part: whole[torch.from_numpy(index)] for part, index in zip(["train", *missing], indices, strict=True)}
+    splits = {part: new[part] if part in new else given[part] for part in PARTS}
+    for part, images in splits.items():
+        if not len(images):
+            hint = f"there are {len(whole)} images to split; give more, or a {part}/ folder"
             raise ConfigError("data", config.data, f"a data set with at least one image in {part}", hint)
-    return given
+    return splits
 
 
-def _as_tensors(
-    name: str,
-    arrays: Arrays,
-    num_classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    digest: str,
-) -> ImageData:
-    tensors = {key: torch.from_numpy(arrays[key]) for part in PARTS for key in (f"{part}_images", f"{part}_labels")}
-    return ImageData(name=name, num_classes=num_classes, mean=mean, std=std, digest=digest, **tensors)
-
-
-def stratified_split(labels: Labels, shares: Sequence[float], seed: int) -> list[npt.NDArray[np.int64]]:
+def stratified_split(labels: npt.NDArray[np.int64], shares: Sequence[float], seed: int) -> list[npt.NDArray[np.int64]]:
     """Indices of [rest, part 1, part 2, …]; part i gets round(n · shares[i]) of each class's n images.
 
     Which ones: every image draws a 64-bit number from PCG64(seed) (a stream that NumPy keeps for ever, on every
@@ -145,10 +131,11 @@ def stratified_split(labels: Labels, shares: Sequence[float], seed: int) -> list
     return [np.sort(np.concatenate(part)) for part in chosen]
 
 
-def mean_and_std(images: Bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and standard deviation of uint8 (B, C, H, W) scaled to 0 … 1, from exact integer counts."""
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for chunk in _chunks(images):
+    for piece in images.split(CHUNK):
+        chunk = piece.numpy()
         for channel, count in enumerate(counts):
             count += np.bincount(chunk[:, channel].ravel(), minlength=256)
     values = np.arange(256, dtype=np.float64) / 255.0
@@ -157,20 +144,13 @@ def mean_and_std(images: Bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def resized(images: Bytes, side: int) -> Bytes:
-    """`images` (B, C, H, W) at `side` × `side` pixels (bilinear, antialiased); the same array when they have it."""
+def resized(split: Split, side: int) -> Split:
+    """`split` at `side` × `side` pixels (bilinear, antialiased); itself when its images have that size."""
+    images = split.images
     if images.shape[2:] == (side, side):
-        return images
-    out = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
-    done = 0
-    for chunk in _chunks(images):
-        floats = torch.from_numpy(chunk).float()
-        scaled = torch.nn.functional.interpolate(floats, size=(side, side), mode="bilinear", antialias=True)
-        out[done : done + len(chunk)] = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
-        done += len(chunk)
-    return out
-
-
-def _chunks(images: Bytes) -> list[Bytes]:
-    """`images` in slices of 1,024: wider types then need little memory."""
-    return [images[at : at + 1024] for at in range(0, len(images), 1024)]
+        return split
+    out = torch.empty((*images.shape[:2], side, side), dtype=torch.uint8)
+    for source, target in zip(images.split(CHUNK), out.split(CHUNK), strict=True):
+        scaled = torch.nn.functional.interpolate(source.float(), size=(side, side), mode="bilinear", antialias=True)
+        target.copy_(scaled.round().clamp(0, 255))
+    return Split(out, split.labels)

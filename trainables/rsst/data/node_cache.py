@@ -1,14 +1,14 @@
 """One copy of a prepared data set per node: written once under a lock, mapped into memory by every process.
 
-Comes in: what identifies the set (a JSON-able key) and a function that prepares it. Goes out: its arrays, mapped
-copy-on-write from files in the node's cache folder, so that trials share the pages; and its digest and facts.
+In: what identifies the set (a JSON-able key) and a function that prepares it. Out: its splits, mapped copy-on-write
+from files in the node's cache folder, so that trials share the pages; and its digest and facts.
 
 cache folder:  TUNE_RSST_CACHE, else TUNE_RSST_HOME/cache, else XDG_CACHE_HOME/tune-rsst or ~/.cache/tune-rsst
 ├── datasets/              downloaded archives (cifar.py)
-└── prepared/<key>/        one .npy per array, manifest.json with the digest over all of them
+└── prepared/<key>/        PART_images.npy and PART_labels.npy, manifest.json with the digest over all of them
     prepared/<key>.lock    held while <key> is being prepared; the kernel releases it when its holder dies
 
-A set appears under its name complete or not at all. A set whose bytes are not those of its digest is prepared anew.
+A set appears under its name complete or not at all. A set that does not match its digest is prepared again.
 The folder may be deleted at any time: running trials keep what they mapped, later ones prepare it again.
 """
 
@@ -25,17 +25,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables.rsst.data.split import Split, Splits
 from trainables.storage.files import remove_leftovers, replaced_folder
 from trainables.storage.locks import held
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set's arrays by name, JSON-able `facts` about it, and the digest over the arrays."""
+    """A data set's splits by part, JSON-able `facts` about it, and the digest over the splits."""
 
-    arrays: Arrays
+    splits: Splits
     facts: dict[str, Any]
     digest: str
 
@@ -49,20 +48,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune-rsst"
 
 
-def digest_of(arrays: Arrays) -> str:
-    """16 hex digits of sha256 over names, dtypes, shapes and bytes, sorted by name."""
+def digest_of(splits: Splits) -> str:
+    """16 hex digits of sha256 over the names, dtypes, shapes and bytes of all arrays, sorted by name."""
     sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+    for name, array in sorted(_arrays(splits).items()):
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()[:16]
 
 
-def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Prepared:
+def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Splits, dict[str, Any]]]) -> Prepared:
     """The set of `key`, from this node's cache; the first process to ask calls `prepare`, the others wait for it.
 
-    `prepare` gives the arrays and facts; what it raises goes through, and the next process tries anew. Raises:
+    `prepare` gives the splits and facts; what it raises goes through, and the next process tries again.
+
+    Raises:
         OSError: the cache folder can't be written.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -84,17 +84,29 @@ def _mapped(folder: Path) -> Prepared | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in manifest["arrays"]}
-        if digest_of(arrays) == manifest["digest"]:
-            return Prepared(arrays, manifest["facts"], manifest["digest"])
+        parts = dict.fromkeys(name.rsplit("_", 1)[0] for name in arrays)
+        splits = {part: Split.from_numpy(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in parts}
+        if digest_of(splits) == manifest["digest"]:
+            return Prepared(splits, manifest["facts"], manifest["digest"])
     except (OSError, ValueError, KeyError, EOFError):  # missing, or damaged: to be prepared
         return None
     return None
 
 
-def _write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
+def _arrays(splits: Splits) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of all parts by the names of their files."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for part, split in splits.items():
+        arrays[f"{part}_images"] = np.ascontiguousarray(split.images.numpy())
+        arrays[f"{part}_labels"] = np.ascontiguousarray(split.labels.numpy())
+    return arrays
+
+
+def _write(folder: Path, splits: Splits, facts: dict[str, Any]) -> None:
     remove_leftovers(folder.parent, folder.name)  # we hold the lock of this set
     with replaced_folder(folder) as new:
+        arrays = _arrays(splits)
         for name, array in arrays.items():
-            np.save(new / f"{name}.npy", np.ascontiguousarray(array))
-        manifest = {"arrays": sorted(arrays), "facts": facts, "digest": digest_of(arrays)}
+            np.save(new / f"{name}.npy", array)
+        manifest = {"arrays": sorted(arrays), "facts": facts, "digest": digest_of(splits)}
         (new / "manifest.json").write_text(json.dumps(manifest))

@@ -1,23 +1,22 @@
 """Which data sets there are, and the two that need no file of the user: digits and synthetic.
 
-In: the name of a data set. Out: its `DatasetSpec`, its images as arrays.
+In: the name of a data set. Out: its `DatasetSpec`, its images as splits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.presets import DATASETS
 from trainables.rsst.data import cifar, folder
+from trainables.rsst.data.split import Split
 
-Bytes = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+HELD_OUT = 0.15  # share of each class that a missing validation or test part gets
+CIFAR_HELD_OUT = 0.1
 SYNTHETIC_BYTES = 2**28  # larger images come in smaller numbers
 
 
@@ -46,39 +45,37 @@ def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
     raise ConfigError("dataset", dataset, " or ".join(DATASETS))
 
 
-def _digits() -> tuple[Bytes, Labels]:
-    """The 1,797 shipped digits: images uint8 (1797, 1, 8, 8) in 0 … 255, labels."""
+def digits() -> Split:
+    """The 1,797 shipped digits, 1 × 8 × 8 pixels."""
     with resources.files("trainables.rsst.data").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         sixteenths, labels = archive["images"], archive["labels"]
     images = np.rint(sixteenths * (255.0 / 16.0)).astype(np.uint8)
-    return images[:, None], labels.astype(np.int64)
+    return Split.from_numpy(images[:, None], labels.astype(np.int64))
 
 
-def _synthetic(spec: DatasetSpec, side: int, seed: int) -> dict[str, Any]:
+def synthetic(spec: DatasetSpec, side: int, seed: int) -> dict[str, Split]:
     """Random pixels in CIFAR's shape and numbers; fewer where 51,000 images would take more than SYNTHETIC_BYTES."""
     each = spec.in_chans * side * side
     share = min(1.0, SYNTHETIC_BYTES / (51_000 * each))
     stream = np.random.PCG64(seed)
-    arrays: dict[str, Any] = {}
+    splits = {}
     for part, count in (("train", 45_000), ("val", 5_000), ("test", 1_000)):
         count = max(int(count * share), 10)
         pixels = stream.random_raw(-(-count * each // 8)).view(np.uint8)[: count * each]
-        arrays[f"{part}_images"] = pixels.reshape(count, spec.in_chans, side, side)
-        arrays[f"{part}_labels"] = np.arange(count, dtype=np.int64) % spec.num_classes
-    return arrays
+        images = pixels.reshape(count, spec.in_chans, side, side)
+        splits[part] = Split.from_numpy(images, np.arange(count, dtype=np.int64) % spec.num_classes)
+    return splits
 
 
 def train_images(config: RSSTConfig) -> tuple[int, int]:
     """(training, validation) images of the data set, from its files' names where it is a folder; reads no pixels."""
     if config.dataset == "folder":
-        from trainables.rsst.data.folder import listing
-
-        files = listing(config.data).files
+        files = folder.listing(config.data).files
         total = len(files["train"] if "train" in files else files["all"])
         given = {part: len(files[part]) for part in ("val", "test") if part in files}
-        train = round(total * (1 - 0.15 * (2 - len(given))))
-        return train, given.get("val", round(total * 0.15))
+        train = round(total * (1 - HELD_OUT * (2 - len(given))))
+        return train, given.get("val", round(total * HELD_OUT))
     if config.dataset == "digits":
         return 1259, 269
     return 45_000, 5_000

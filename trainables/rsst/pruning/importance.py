@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from trainables.rsst.data.batches import Calibration
+from trainables.rsst.data.batches import Batch
 from trainables.rsst.model.vit import Architecture, Kind, blocks_of, unit_tensors
 
 _BATCH = 128  # calibration images per forward pass; only sums leave a batch
@@ -35,9 +35,7 @@ class Scores:
         return self.heads if kind == "head" else self.neurons
 
 
-def score(
-    criterion: str, model: VisionTransformer, arch: Architecture, calibration: Calibration, *, rate: float
-) -> Scores:
+def score(criterion: str, model: VisionTransformer, arch: Architecture, calibration: Batch, *, rate: float) -> Scores:
     """Scores of every alive unit by `criterion`; `rate` is the cut of `remain` and unused by the others."""
     was_training = model.training
     model.eval()
@@ -73,7 +71,7 @@ def _from_weights(criterion: str, model: VisionTransformer, arch: Architecture, 
     return found
 
 
-def _from_activations(criterion: str, model: VisionTransformer, arch: Architecture, calibration: Calibration) -> Found:
+def _from_activations(criterion: str, model: VisionTransformer, arch: Architecture, calibration: Batch) -> Found:
     """l1: mean |a|. l2: √ mean a². saliency: Σ over images of |Σ over tokens (and head dims) of a · ∂loss/∂a|.
 
     a is a head's attention output before `proj`, or a neuron after the activation function.
@@ -81,12 +79,11 @@ def _from_activations(criterion: str, model: VisionTransformer, arch: Architectu
     found: Found = {}
     entries = dict.fromkeys(("head", "neuron"), 0)
     saliency = criterion == "saliency"
-    for start in range(0, len(calibration.labels), _BATCH):
-        images, labels = calibration.images[start : start + _BATCH], calibration.labels[start : start + _BATCH]
+    for batch in calibration.split(_BATCH):
         with torch.set_grad_enabled(saliency), _captured(model) as captured:
-            logits = model(images)
+            logits = model(batch.images)
             if saliency:  # summed over images, so that each activation's gradient is that of its own image's loss
-                F.cross_entropy(logits.float(), labels, reduction="sum").backward()
+                F.cross_entropy(logits.float(), batch.targets, reduction="sum").backward()
         for (kind, layer), activation in captured.items():
             units = arch.counts(kind)[layer]
             a = activation.detach().double().unflatten(-1, (units, -1))  # (B, N, U, K); K = 1 for neurons

@@ -1,7 +1,6 @@
-"""What a model is worth and what it costs: accuracy, parameters, MACs, latency.
+"""What a model is worth: its accuracy on one split.
 
-Comes in: a model or an architecture, images on its device. Goes out: plain numbers with their units in their names.
-Shapes: B images, C classes.
+In: a model, the trial's images, one of their splits. Out: an `Accuracy`. Shapes: B images.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.rsst.data.batches import Split
+from trainables.rsst.data.batches import TrialImages
+from trainables.rsst.data.split import Split
 
 _BATCH = 512
 
@@ -31,20 +31,20 @@ class Accuracy:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> Accuracy:
-    """Accuracy in float32, without augmentation."""
+def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
+    """Accuracy on `split`, which is one of `images`: in float32, without augmentation."""
     was_training = model.training
     model.eval()
     losses, predictions = [], []
-    for start in range(0, len(split.labels), _BATCH):
-        logits = model(split.batch(slice(start, start + _BATCH)))
-        labels = split.labels[start : start + _BATCH]
-        losses.append(F.cross_entropy(logits.double(), labels, reduction="sum"))
+    for start in range(0, len(split), _BATCH):
+        batch = images.batch(split[start : start + _BATCH])
+        logits = model(batch.images)
+        losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
         predictions.append(logits.argmax(dim=1))
     model.train(was_training)
     found = torch.cat(predictions)
     return Accuracy(
         top1=float((found == split.labels).double().mean()),
-        loss=float(torch.stack(losses).sum()) / len(split.labels),
+        loss=float(torch.stack(losses).sum()) / len(split),
         predictions=found.cpu(),
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainables.rsst.data.augment import POLICIES, augment
+from trainables.rsst.data.batches import Batch
 
 MEAN, STD = torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 0.25)
 
@@ -20,7 +21,8 @@ def batch(count: int = 24, channels: int = 3, side: int = 16) -> tuple[torch.Ten
 
 
 def run(policy: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return augment(images, labels, policy, 5, seed, mean=MEAN, std=STD)
+    changed = augment(Batch(images, labels), policy, 5, seed, mean=MEAN, std=STD)
+    return changed.images, changed.targets
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -81,4 +83,4 @@ def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="policy = twirl"):
         run("twirl", 0, images, labels)
     with pytest.raises(ValueError, match="mean and std"):
-        augment(images, labels, "strong", 5, 0)
+        augment(Batch(images, labels), "strong", 5, 0)

@@ -80,15 +80,13 @@ def test_an_archive_in_a_given_folder(dataset: str, tmp_path: Path, monkeypatch:
     batches = len(kind.train_list)
     d = load(dataset, data=str(tmp_path))
     assert d.num_classes == int(dataset.removeprefix("cifar")) and d.name == dataset
-    assert len(d.train_labels) + len(d.val_labels) == per_batch * batches
-    assert len(d.test_labels) == per_batch and len(d.val_labels) == per_batch * batches // 10
-    for images, labels in (
-        (d.train_images, d.train_labels),
-        (d.val_images, d.val_labels),
-        (d.test_images, d.test_labels),
-    ):
-        assert images.shape[1:] == (3, 32, 32)
-        assert images[:, 0, 0, 0].tolist() == labels.tolist()  # our archives write the label into the first pixel
+    assert len(d.train) + len(d.val) == per_batch * batches
+    assert len(d.test) == per_batch and len(d.val) == per_batch * batches // 10
+    for split in (d.train, d.val, d.test):
+        assert split.images.shape[1:] == (3, 32, 32)
+        assert (
+            split.images[:, 0, 0, 0].tolist() == split.labels.tolist()
+        )  # our archives write the label into the first pixel
     assert d.mean == pytest.approx([0.5] * 3, abs=0.01)
     assert not list((tmp_path / "cache").glob(".unpack-*"))
 
@@ -117,7 +115,7 @@ def test_the_official_numbers_give_45k_and_5k() -> None:
 def _in_process(found: Any) -> None:
     """What each of the eight processes does."""
     d = load()
-    found.put((d.digest, len(d.train_labels)))
+    found.put((d.digest, len(d.train)))
 
 
 def test_eight_processes_download_once(mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,4 +186,4 @@ def test_a_server_that_never_answers_costs_a_bounded_time(monkeypatch: pytest.Mo
 
 def test_other_sizes_are_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours(monkeypatch, make_archive(tmp_path))
-    assert load(data=str(tmp_path), img_size=16).val_images.shape[2:] == (16, 16)
+    assert load(data=str(tmp_path), img_size=16).val.images.shape[2:] == (16, 16)

@@ -21,12 +21,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def write_pngs(root: Path, count: int = 500, classes: int = 5, *, mode: str = "L", side: int = 8) -> Path:
     """`count` of the digits 0 … classes − 1 as PNG files below root/<digit>/."""
-    images, labels = sources._digits()
-    chosen = [i for i in range(len(labels)) if labels[i] < classes][:count]
+    whole = sources.digits()
+    chosen = [i for i in range(len(whole)) if whole.labels[i] < classes][:count]
     for i in chosen:
-        folder = root / f"digit{labels[i]}"
+        folder = root / f"digit{whole.labels[i]}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[i, 0]).convert(mode).resize((side, side)).save(folder / f"{i:04d}.png")
+        Image.fromarray(whole.images[i, 0].numpy()).convert(mode).resize((side, side)).save(folder / f"{i:04d}.png")
     return root
 
 
@@ -37,13 +37,13 @@ def load(folder: Path, **knobs: Any) -> data.ImageData:
 def test_one_folder_split_by_seed(tmp_path: Path) -> None:
     d = load(write_pngs(tmp_path))
     assert sources.describe("folder", str(tmp_path)) == sources.DatasetSpec("folder", 32, 1, 5)
-    assert d.num_classes == 5 and d.train_images.shape[1:] == (1, 8, 8)
-    sizes = [len(x) for x in (d.train_labels, d.val_labels, d.test_labels)]
+    assert d.num_classes == 5 and d.train.images.shape[1:] == (1, 8, 8)
+    sizes = [len(x) for x in (d.train, d.val, d.test)]
     assert sum(sizes) == 500 and sizes[1] == sizes[2] == pytest.approx(75, abs=3)
-    images, labels = sources._digits()
-    known = {images[i].tobytes(): int(labels[i]) for i in range(len(labels))}
-    for part, wanted in ((d.train_images, d.train_labels), (d.test_images, d.test_labels)):
-        assert [known[x.numpy().tobytes()] for x in part] == wanted.tolist()
+    whole = sources.digits()
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(whole.images, whole.labels, strict=True)}
+    for part in (d.train, d.test):
+        assert [known[x.numpy().tobytes()] for x in part.images] == part.labels.tolist()
     assert load(tmp_path).digest == d.digest != load(tmp_path, seed=1).digest
 
 
@@ -57,10 +57,10 @@ def test_given_parts_are_kept_and_a_missing_one_is_split_off_train(tmp_path: Pat
     write_pngs(tmp_path / "train", 300)
     write_pngs(tmp_path / "test", 100)
     d = load(tmp_path)
-    assert len(d.test_labels) == 100 and len(d.train_labels) + len(d.val_labels) == 300
+    assert len(d.test) == 100 and len(d.train) + len(d.val) == 300
     write_pngs(tmp_path / "val", 50)
     d = load(tmp_path)
-    assert [len(x) for x in (d.train_labels, d.val_labels, d.test_labels)] == [300, 50, 100]
+    assert [len(x) for x in (d.train, d.val, d.test)] == [300, 50, 100]
 
 
 def test_colour_other_sizes_and_other_modes(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_colour_other_sizes_and_other_modes(tmp_path: Path) -> None:
     Image.open(files[2]).convert("RGBA").save(files[2])
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(files[3])
     d = load(tmp_path, img_size=12)
-    assert d.train_images.shape[1:] == (3, 12, 12)
-    everything = np.concatenate([d.train_images, d.val_images, d.test_images])
+    assert d.train.images.shape[1:] == (3, 12, 12)
+    everything = np.concatenate([d.train.images, d.val.images, d.test.images])
     assert any((image == 40_000 >> 8).all() for image in everything)
 
 

@@ -16,30 +16,29 @@ def digits(**knobs: object) -> load.ImageData:
 
 def test_digits_are_scikit_learns() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")
-    images, labels = sources._digits()
+    ours = sources.digits()
     theirs = sklearn.load_digits()
-    assert np.array_equal(images[:, 0], np.rint(theirs.images * 255 / 16))
-    assert np.array_equal(labels, theirs.target)
+    assert np.array_equal(ours.images[:, 0], np.rint(theirs.images * 255 / 16))
+    assert np.array_equal(ours.labels, theirs.target)
 
 
 def test_digits_split_is_70_15_15_stratified_and_complete() -> None:
     d = digits(seed=3)
-    assert [len(x) for x in (d.train_labels, d.val_labels, d.test_labels)] == [1259, 269, 269]
-    assert d.train_images.shape == (1259, 1, 8, 8) and d.train_images.dtype == torch.uint8
-    assert d.train_labels.dtype == torch.int64
-    _, labels = sources._digits()
+    assert [len(x) for x in (d.train, d.val, d.test)] == [1259, 269, 269]
+    assert d.train.images.shape == (1259, 1, 8, 8) and d.train.images.dtype == torch.uint8
+    assert d.train.labels.dtype == torch.int64
+    everything = sources.digits()
     for digit in range(10):
-        n = int((labels == digit).sum())
-        assert int((d.val_labels == digit).sum()) == int((d.test_labels == digit).sum()) == int(n * 0.15 + 0.5)
-    together = torch.cat([d.train_images, d.val_images, d.test_images]).numpy()
-    everything, _ = sources._digits()
-    assert sorted(x.tobytes() for x in together) == sorted(x.tobytes() for x in everything)
+        n = int((everything.labels == digit).sum())
+        assert int((d.val.labels == digit).sum()) == int((d.test.labels == digit).sum()) == int(n * 0.15 + 0.5)
+    together = torch.cat([d.train.images, d.val.images, d.test.images]).numpy()
+    assert sorted(x.tobytes() for x in together) == sorted(x.tobytes() for x in everything.images.numpy())
 
 
 def test_the_split_depends_on_the_seed_alone() -> None:
     first, again, other = digits(seed=0, lr=1e-3), digits(seed=0, lr=2e-3), digits(seed=1)
     assert first.digest == again.digest != other.digest
-    assert torch.equal(first.val_images, again.val_images)
+    assert torch.equal(first.val.images, again.val.images)
 
 
 def test_the_split_is_the_same_on_every_platform() -> None:
@@ -50,10 +49,10 @@ def test_the_split_is_the_same_on_every_platform() -> None:
 
 def test_mean_and_std_are_those_of_the_train_part() -> None:
     d = digits()
-    scaled = d.train_images.double() / 255
+    scaled = d.train.images.double() / 255
     assert d.mean == pytest.approx([scaled.mean().item()], rel=1e-12)
     assert d.std == pytest.approx([scaled.std(correction=0).item()], rel=1e-9)
 
 
 def test_digits_can_be_resized() -> None:
-    assert digits(img_size=32).train_images.shape == (1259, 1, 32, 32)
+    assert digits(img_size=32).train.images.shape == (1259, 1, 32, 32)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data import load, node_cache, sources
+from trainables.rsst.data.split import Split, Splits
 
 
 @pytest.fixture(autouse=True)
@@ -24,27 +25,30 @@ class Preparation:
     def __init__(self) -> None:
         self.runs = 0
 
-    def __call__(self) -> tuple[node_cache.Arrays, dict[str, Any]]:
+    def __call__(self) -> tuple[Splits, dict[str, Any]]:
         self.runs += 1
-        return {"a": np.arange(12, dtype=np.uint8).reshape(3, 4), "b": np.ones(3, dtype=np.int64)}, {"n": 3}
+        images = torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2)
+        return {"train": Split(images, torch.ones(3, dtype=torch.int64))}, {"n": 3}
 
 
 def test_prepared_once_and_mapped(cache: Path) -> None:
     prepare = Preparation()
     first, second = (node_cache.shared({"k": 1}, prepare) for _ in range(2))
     assert prepare.runs == 1 and first.facts == {"n": 3} and first.digest == second.digest
-    assert isinstance(second.arrays["a"], np.memmap) and second.arrays["a"].tolist() == prepare()[0]["a"].tolist()
-    second.arrays["a"][0, 0] = 99  # stays in this mapping
-    assert node_cache.shared({"k": 1}, prepare).arrays["a"][0, 0] == 0
+    images = second.splits["train"].images
+    assert "/train_images.npy" in Path("/proc/self/maps").read_text()
+    assert images.tolist() == prepare()[0]["train"].images.tolist()
+    images[0] = 99  # stays in this mapping
+    assert node_cache.shared({"k": 1}, prepare).splits["train"].images[0, 0, 0, 0] == 0
     assert node_cache.shared({"k": 2}, prepare).digest == first.digest and prepare.runs == 3
     assert not list((cache / "prepared").glob(".*"))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "manifest", "missing"])
-def test_a_damaged_set_is_prepared_anew(cache: Path, damage: str) -> None:
+def test_a_damaged_set_is_prepared_again(cache: Path, damage: str) -> None:
     prepare = Preparation()
     node_cache.shared({}, prepare)
-    array = next((cache / "prepared").glob("*/a.npy"))
+    array = next((cache / "prepared").glob("*/train_images.npy"))
     raw = bytearray(array.read_bytes())
     raw[-1] ^= 1
     if damage == "flip":
@@ -55,12 +59,12 @@ def test_a_damaged_set_is_prepared_anew(cache: Path, damage: str) -> None:
         array.with_name("manifest.json").write_text("{")
     else:
         array.unlink()
-    assert node_cache.shared({}, prepare).arrays["a"][2, 3] == 11
+    assert int(node_cache.shared({}, prepare).splits["train"].images[2, 0, 1, 1]) == 11
     assert prepare.runs == 2
 
 
 def test_a_preparation_that_fails_leaves_nothing_and_frees_the_lock(cache: Path) -> None:
-    def fails() -> tuple[node_cache.Arrays, dict[str, Any]]:
+    def fails() -> tuple[Splits, dict[str, Any]]:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
@@ -84,6 +88,6 @@ def test_synthetic_images_are_drawn_by_seed_and_kept_out_of_sweeps(monkeypatch: 
     monkeypatch.setattr(sources, "SYNTHETIC_BYTES", 2**20)
     first, again, other = (load.load(RSSTConfig.from_knobs({"dataset": "synthetic", "seed": s})) for s in (0, 0, 1))
     assert first.digest == again.digest != other.digest
-    assert first.train_images.shape == (301, 3, 32, 32) and first.num_classes == 10
+    assert first.train.images.shape == (301, 3, 32, 32) and first.num_classes == 10
     assert not sources.describe("synthetic").sweepable
     assert all(sources.describe(name).sweepable for name in ("digits", "cifar10", "cifar100"))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.trainables import toy
 from trainables.rsst.config import KNOBS
-from trainables.rsst.data.batches import Calibration
+from trainables.rsst.data.batches import Batch
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.model.vit import Architecture, build
 from trainables.rsst.pruning.importance import Scores, score
@@ -38,7 +38,7 @@ def hand_made() -> tuple[torch.nn.Module, Architecture]:
     return model, arch
 
 
-NOTHING = Calibration(torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.int64))
+NOTHING = Batch(torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.int64))
 
 
 def test_magnitude_by_hand() -> None:
@@ -75,7 +75,7 @@ class Activations(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def trained(toy: None, tiny: ImageData) -> tuple[Running, Calibration]:
+def trained(toy: None, tiny: ImageData) -> tuple[Running, Batch]:
     """A toy trained for one round, and 20 calibration images."""
     config = toy_config()
     trial = Running.resumed(config, tiny, toy_state(config, tiny))
@@ -106,7 +106,7 @@ def of(found: Scores, kind: str, layer: int) -> Tensor:
 
 
 @torch.no_grad()
-def test_l1_and_l2_are_the_mean_and_root_mean_square_activation(trained: tuple[Running, Calibration]) -> None:
+def test_l1_and_l2_are_the_mean_and_root_mean_square_activation(trained: tuple[Running, Batch]) -> None:
     trial, calibration = trained
     model = trial.model.eval()
     l1, l2 = (score(c, model, trial.form.arch, calibration, rate=0.3) for c in ("l1", "l2"))
@@ -118,7 +118,7 @@ def test_l1_and_l2_are_the_mean_and_root_mean_square_activation(trained: tuple[R
 
 
 @torch.no_grad()
-def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained: tuple[Running, Calibration]) -> None:
+def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained: tuple[Running, Batch]) -> None:
     """d loss / d s at s = 1, the unit's activation times s, by central differences in float64; |·| image by image."""
     trial, calibration = trained
     found = score("saliency", trial.model, trial.form.arch, calibration, rate=0.3)
@@ -127,7 +127,7 @@ def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained:
 
     def losses(wrapper: Activations, scale: Tensor) -> Tensor:
         wrapper.scale = scale
-        result = F.cross_entropy(model(images), calibration.labels, reduction="none")
+        result = F.cross_entropy(model(images), calibration.targets, reduction="none")
         wrapper.scale = None
         return result
 
@@ -142,7 +142,7 @@ def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained:
 
 
 def test_the_batch_size_of_the_scoring_pass_does_not_matter(
-    trained: tuple[Running, Calibration], monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Running, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial, calibration = trained
     for criterion in ("l1", "l2", "saliency"):
@@ -154,7 +154,7 @@ def test_the_batch_size_of_the_scoring_pass_does_not_matter(
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
-def test_scoring_leaves_no_trace(trained: tuple[Running, Calibration]) -> None:
+def test_scoring_leaves_no_trace(trained: tuple[Running, Batch]) -> None:
     trial, calibration = trained
     model = trial.model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -165,7 +165,7 @@ def test_scoring_leaves_no_trace(trained: tuple[Running, Calibration]) -> None:
     assert toy.same_tensors(before, model.state_dict())
 
 
-def test_no_two_criteria_rank_a_fixed_model_alike(trained: tuple[Running, Calibration]) -> None:
+def test_no_two_criteria_rank_a_fixed_model_alike(trained: tuple[Running, Batch]) -> None:
     """Neither all heads together, nor the neurons of any layer."""
     trial, calibration = trained
     found = {c: score(c, trial.model, trial.form.arch, calibration, rate=0.3) for c in CRITERIA}

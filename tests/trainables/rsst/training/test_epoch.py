@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 
 from tests.trainables import toy
+from trainables.rsst.data.batches import Batch
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import architecture, build
-from trainables.rsst.training.epoch import TrialDiverged, make_optimizer
+from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.training.schedule import Clock, clock_for, learning_rate
+from trainables.rsst.training.setup import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -75,11 +76,9 @@ def test_the_order_of_images_changes_from_epoch_to_epoch_and_round_to_round(
 ) -> None:
     orders = []
 
-    def spied(
-        images: torch.Tensor, labels: torch.Tensor, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        orders.append(tuple(labels.tolist()))
-        return images, labels
+    def spied(batch: Batch, *_: object, **__: object) -> Batch:
+        orders.append(tuple(batch.targets.tolist()))
+        return batch
 
     monkeypatch.setattr("trainables.rsst.training.epoch.augment", spied)
     list(run(toy.config(batch_size=96, pruning_times=2), tiny))

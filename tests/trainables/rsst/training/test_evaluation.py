@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.rsst.data.batches import Split
+from trainables.rsst.data.batches import TrialImages
+from trainables.rsst.data.split import Split
 from trainables.rsst.model.cost import latency
 from trainables.rsst.training.evaluation import Accuracy, evaluate
 
@@ -26,7 +27,8 @@ def test_accuracy_and_loss_by_hand() -> None:
     pixels = torch.tensor([0, 255, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
     half = torch.tensor(0.5).reshape(1, 1, 1)
     model = Fixed().train()
-    found = evaluate(model, Split(pixels, torch.tensor([1, 0, 1]), half, half))
+    split = Split(pixels, torch.tensor([1, 0, 1]))
+    found = evaluate(model, TrialImages(split, split, split, half, half, 2), split)
     assert found.top1 == pytest.approx(2 / 3)
     good, bad = math.log(1 + math.exp(-1)), math.log(1 + math.e)
     assert found.loss == pytest.approx((2 * good + bad) / 3)

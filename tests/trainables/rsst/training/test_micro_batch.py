@@ -10,6 +10,7 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst.config import ConfigError
+from trainables.rsst.data.batches import Batch
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import architecture, build
@@ -30,9 +31,9 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(size: int, soft: bool)
     images, labels = torch.randn(32, 1, 8, 8).double(), torch.randint(10, (32,))
     targets = torch.rand(32, 10).softmax(dim=1) if soft else labels
     pieces = copy.deepcopy(model)
-    whole_loss = _gradients(model, images, targets, config)
+    whole_loss = _gradients(model, Batch(images, targets), config)
     loss = _gradients(
-        pieces, images, targets, toy.config(label_smoothing=config.label_smoothing, micro_batch_size=size)
+        pieces, Batch(images, targets), toy.config(label_smoothing=config.label_smoothing, micro_batch_size=size)
     )
     assert float(loss) == pytest.approx(float(whole_loss), rel=1e-6)
     for (name, one), other in zip(model.named_parameters(), pieces.parameters(), strict=True):
