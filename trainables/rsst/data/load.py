@@ -103,10 +103,15 @@ def split(given: Splits, config: RSSTConfig, share: float) -> dict[str, Split]:
     whole = given["all"] if "all" in given else given["train"]
     missing = [part for part in ("val", "test") if part not in given]
     indices = stratified_split(whole.labels.numpy(), [share] * len(missing), config.seed)
-    new = {part: whole[torch.from_numpy(index)] for part, index in zip(["train", *missing], indices, strict=True)}
+    # indexed by NumPy: torch gives a single channel another stride, and bfloat16 convolutions then give other bits
+    images, labels = whole.images.numpy(), whole.labels.numpy()
+    new = {
+        part: Split.from_numpy(images[index], labels[index])
+        for part, index in zip(["train", *missing], indices, strict=True)
+    }
     splits = {part: new[part] if part in new else given[part] for part in PARTS}
-    for part, images in splits.items():
-        if not len(images):
+    for part, parted in splits.items():
+        if not len(parted):
             hint = f"there are {len(whole)} images to split; give more, or a {part}/ folder"
             raise ConfigError("data", config.data, f"a data set with at least one image in {part}", hint)
     return splits
