@@ -1,6 +1,6 @@
 """`tune-rsst`: the commands. Bad input is one line and exit code 2.
 
-Comes in: the command line. Goes out: text, an exit code. Ray, Optuna and MLflow are imported only where they are used.
+In: the command line. Out: text, an exit code. Ray, Optuna and MLflow are imported only where they are used.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def _refuse_usage(error: Exception) -> None:
-    """End with one line where `error` is of the command line's own (click's, which typer brings in its own copy)."""
+    """End with one line if `error` is the command line's own (click's, of which typer has its own copy)."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # type: ignore[attr-defined]
         raise SystemExit(2)

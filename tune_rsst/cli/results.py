@@ -1,6 +1,6 @@
 """What a sweep has found: the commands that show it, draw it, take it away and put it into MLflow again.
 
-Part of the command line (app.py). Comes in: arguments. Goes out: text, files, an exit code.
+Part of the command line (app.py). In: arguments. Out: text, files, an exit code.
 """
 
 from __future__ import annotations

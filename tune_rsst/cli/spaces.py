@@ -1,11 +1,12 @@
 """`tune-rsst spaces`: what spaces there are, what one searches, trials drawn from it. `tune-rsst settings`: every key.
 
-Comes in: a space's name or address, and the settings that it should be shown with. Goes out: text.
+In: a space's name or address, and settings to show it with. Out: text.
 """
 
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,13 @@ from trainables.rsst.config import KNOBS, RSSTConfig
 from trainables.rsst.metrics import METRICS
 from trainables.rsst.size import cost
 from trainables.text import short
-from tune_rsst.results import columns as columns_module
 from tune_rsst.results import table
+from tune_rsst.results.columns import KNOB, legend
 from tune_rsst.search import spaces
 from tune_rsst.search.spaces import Draw, find, samples
 from tune_rsst.settings import rules
-from tune_rsst.settings import settings as config
+from tune_rsst.settings.settings import SweepSettings, resolve
+from tune_rsst.settings.written import KNOBS_OF_A_SWEEP
 
 SHOW_RANGES = 20  # draws, so that ranges that depend on a choice are shown as well
 HERE = {
@@ -48,7 +50,7 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     Cost: rounds and epochs without early stopping; parameters and GMACs (of one image) of the model at the end.
     """
     space = find(address)
-    settings = config.resolve({**given, "space": address})
+    settings = resolve({**given, "space": address})
     rules.check(settings)
     space, fixed = spaces.sized(space, settings), settings.fixed_in_trials
     drawn = list(samples(space, fixed, max(count, SHOW_RANGES)))
@@ -64,9 +66,7 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     """A line for each draw, with as many columns as a terminal is wide."""
     costs = [cost(trial) for _, trial in drawn]
     searched = sorted({name for draw, _ in drawn for name in draw.params})
-    cells = {
-        columns_module.KNOB + name: [escape(short(draw.params.get(name, ""))) for draw, _ in drawn] for name in searched
-    }
+    cells = {KNOB + name: [escape(short(draw.params.get(name, ""))) for draw, _ in drawn] for name in searched}
     cells |= {
         "rounds": [str(paid.rounds) for paid in costs],
         "epochs": [f"{paid.epochs_at_most:,}" for paid in costs],
@@ -84,8 +84,8 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
 
     columns = list(cells)
     fitted, shown = table.fitting(console, columns, reversed(columns[1:]), draw)
-    said = columns_module.legend(shown, HERE)
-    if left_out := [column.removeprefix(columns_module.KNOB) for column in columns if column not in shown]:
+    said = legend(shown, HERE)
+    if left_out := [column.removeprefix(KNOB) for column in columns if column not in shown]:
         said += f"; too narrow for {', '.join(left_out)}"
     table.print_fitting(console, fitted, said)
 
@@ -101,17 +101,11 @@ def _range(found: Any) -> str:
 
 def setting_lines() -> list[str]:
     """Every setting of a sweep, then every knob of a trial: name, type or choices, default, meaning."""
-    from pydantic_core import PydanticUndefined
-
-    from tune_rsst.settings.settings import SweepSettings
-    from tune_rsst.settings.written import KNOBS_OF_A_SWEEP
-
-    sweeps_own = config.resolve({}).fixed
+    sweeps_own = resolve({}).fixed
     lines = ["Settings of a sweep (key=value, or in a YAML file):"]
     for name, field in SweepSettings.model_fields.items():
         if name != "fixed":
-            default = None if field.default is PydanticUndefined else field.default
-            lines.append(_setting(name, _type_of(field.annotation), _default(default), field.description or ""))
+            lines.append(_setting(name, _type_of(field.annotation), _default(field.default), field.description or ""))
     lines.append(f"\n{_knobs_heading(str(SweepSettings.model_fields['space'].default))}")
     for knob in map(KNOBS.__getitem__, KNOBS_OF_A_SWEEP):
         if knob.name not in SweepSettings.model_fields:
@@ -151,8 +145,6 @@ def _default(value: object) -> str:
 
 def _type_of(annotation: object) -> str:
     """`float | auto` and the like, as a person would write it."""
-    import typing
-
     inner = typing.get_args(annotation)
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(str(value) for value in inner)

@@ -1,7 +1,8 @@
 """The settings of a sweep: one flat namespace of sweep settings and trial knobs, checked before anything is written.
 
-Comes in: a YAML file and `key=value` overrides, both optional. Goes out: frozen `SweepSettings`; the knobs in it are
-fixed for every trial and leave the search. Every error is one line: key = value: valid is …; what to do.
+In: a YAML file and `key=value` overrides, both optional.
+Out: frozen `SweepSettings`; the knobs in it are fixed for every trial and leave the search.
+Every error is one line: key = value: valid is …; what to do.
 """
 
 from __future__ import annotations
@@ -20,21 +21,9 @@ DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
 # Settings of a run rather than of the search: they may change from one resume to the next.
 HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
-RUN_ONLY = frozenset(
-    {
-        "name",
-        "max_concurrent_trials",
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "mlflow_tracking_uri",
-        "optuna_storage",
-        "storage",
-        "ray_address",
-        "system_metrics",
-        "resume",
-        *HERE,
-    }
-)
+PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_address"})
+RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
+RUN_ONLY = HERE | PLACES | RESOURCES | {"name", "resume"}
 
 
 class SweepSettings(BaseModel):
@@ -197,9 +186,8 @@ def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> S
     kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
     settings = settings.model_copy(update={"fixed": kept})
     if settings.stopping == "halving" and settings.target_density is None:
-        raise ConfigError(
-            "stopping", "halving", "none without target_density", "trials are compared at target_density^q: give it"
-        )
+        hint = "trials are compared at target_density^q: give it"
+        raise ConfigError("stopping", "halving", "none without target_density", hint)
     return settings
 
 
@@ -209,9 +197,5 @@ def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError
     name = str(first["loc"][0])
     valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").partition(", unable to")[0]
     valid = {"a valid integer": "a whole number", "a valid number": "a number"}.get(valid, valid)
-    return ConfigError(name, written.get(name), valid, _help(name))
-
-
-def _help(name: str) -> str:
     field = SweepSettings.model_fields.get(name)
-    return field.description or "" if field else ""
+    return ConfigError(name, written.get(name), valid, (field and field.description) or "")
