@@ -8,7 +8,6 @@ tune_rsst/ledger/view.py says what each kind changes in the view of a sweep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -19,7 +18,7 @@ class EventKind(NamedTuple):
     writer: str
     readers: str
     fields: Mapping[str, str]
-    optional: Mapping[str, str] = MappingProxyType({})
+    optional: Mapping[str, str] = {}
 
 
 _TRIAL = {"trial": "the trial, t0007"}
@@ -31,110 +30,104 @@ _ASKED = {
 _SAMPLER = {"sampler": "what the sampler must remember after this suggestion"}
 _REASON = {"reason": "one line"}
 
-KINDS: Mapping[str, EventKind] = MappingProxyType(
-    {
-        "sweep_started": EventKind(
-            "The first line: what the sweep is.",
-            "driver.assemble",
-            "view, planning (resume), tracking, results",
-            {"name": "the sweep's name", "settings": "every setting and fixed knob, without passwords"},
-            {
-                "space": "the search space",
-                "space_digest": "digest of the space's ranges",
-                "home": "TUNE_RSST_HOME at the start",
-                "weights": "pretrained weights: source, digest, file",
-                "starts": "what trials may start from: pretrained, scratch",
-                "seed": "the sweep's seed",
-                "warm_start": "trials of earlier sweeps that guide the search: parameters and metrics",
-                "warm_start_left_out": "earlier trials that do not fit, with the reason",
-                "versions": "package → version",
-                "git": "commit of the code",
-                "host": "where the driver ran",
-                "user": "who started it",
-            },
-        ),
-        "suggested": EventKind(
-            "A new trial.",
-            "driver.next_trial",
-            "view, search (study)",
-            _TRIAL
-            | _ASKED
-            | {
-                "knobs": "every knob of the trial",
-                "fingerprint": "hash of the knobs that decide its numbers; its store's folder",
-                "rounds": "how many rounds it has",
-            },
-            _SAMPLER,
-        ),
-        "repeated": EventKind(
-            "A suggestion that is no new trial: known already, or not valid.",
-            "driver.next_trial",
-            "view, search (study)",
-            _ASKED | {"of": "the trial that it repeats, or null", "reason": "why it is not valid, or null"},
-            _SAMPLER,
-        ),
-        "placed": EventKind(
-            "A worker opened the trial.",
-            "driver.take",
-            "view, results, tracking",
-            _TRIAL | {"host": "machine", "node": "Ray's node", "epochs_there": "epochs that the checkpoint held"},
-        ),
-        "reported": EventKind(
-            "The trial reported: start, epoch, round or final.",
-            "driver.take",
-            "view, search (rungs), tracking, report",
-            _TRIAL | {"seq": "number of the report in its trial", "kind": "which report", "metrics": "name → value"},
-        ),
-        "retried": EventKind(
-            "The trial ran out of memory and continues with smaller micro-batches.",
-            "driver.take",
-            "view",
-            _TRIAL | {"micro_batch_size": "images in memory at a time from now on"} | _REASON,
-        ),
-        "system": EventKind(
-            "Samples of the worker's CPU, memory and GPUs (system_metrics=true).",
-            "driver.take",
-            "tracking",
-            _TRIAL | {"samples": "time and values of each sample"},
-        ),
-        "worker_error": EventKind(
-            "A worker died, raised an error or waits; Ray may try the trial again.",
-            "driver.worker_error",
-            "people; it is in no view",
-            _TRIAL | _REASON,
-        ),
-        "ended": EventKind(
-            "The trial is finished, stopped or failed.",
-            "driver.end",
-            "view, search (study), tracking, results",
-            _TRIAL
-            | {
-                "state": "finished, stopped or failed",
-                "reason": "one line, or null",
-                "rung": "where it stopped, or null",
-            },
-        ),
-        "reopened": EventKind("A failed trial is to run again.", "driver.reopen", "view, tracking", _TRIAL),
-        "measured": EventKind(
-            "What `auto` resources were resolved to.",
-            "conduct",
-            "people; it is in no view",
-            {"cpus_per_trial": "CPUs", "gpus_per_trial": "GPUs", "measured": "time and memory of a step"},
-        ),
-        "interrupted": EventKind("The driver stopped before the end.", "driver, ending", "tracking", {}, _REASON),
-        "resumed": EventKind(
-            "A driver continues the sweep.",
-            "conduct",
-            "view, tracking",
-            {"versions": "package → version"},
-            {"settings": "settings of the run that may change from one resume to the next"},
-        ),
-        "extended": EventKind(
-            "The sweep gets more trials.", "conduct", "view", {"trials": "how many in all", "by": "how many more"}
-        ),
-        "sweep_ended": EventKind("Nothing is left to run.", "ending", "view, tracking", {}, _REASON),
-    }
-)
+KINDS: Mapping[str, EventKind] = {
+    "sweep_started": EventKind(
+        "The first line: what the sweep is.",
+        "driver.assemble",
+        "view, planning (resume), tracking, results",
+        {"name": "the sweep's name", "settings": "every setting and fixed knob, without passwords"},
+        {
+            "space": "the search space",
+            "space_digest": "digest of the space's ranges",
+            "home": "TUNE_RSST_HOME at the start",
+            "weights": "pretrained weights: source, digest, file",
+            "starts": "what trials may start from: pretrained, scratch",
+            "seed": "the sweep's seed",
+            "warm_start": "trials of earlier sweeps that guide the search: parameters and metrics",
+            "warm_start_left_out": "earlier trials that do not fit, with the reason",
+            "versions": "package → version",
+            "git": "commit of the code",
+            "host": "where the driver ran",
+            "user": "who started it",
+        },
+    ),
+    "suggested": EventKind(
+        "A new trial.",
+        "driver.next_trial",
+        "view, search (study)",
+        _TRIAL
+        | _ASKED
+        | {
+            "knobs": "every knob of the trial",
+            "fingerprint": "hash of the knobs that decide its numbers; its store's folder",
+            "rounds": "how many rounds it has",
+        },
+        _SAMPLER,
+    ),
+    "repeated": EventKind(
+        "A suggestion that is no new trial: known already, or not valid.",
+        "driver.next_trial",
+        "view, search (study)",
+        _ASKED | {"of": "the trial that it repeats, or null", "reason": "why it is not valid, or null"},
+        _SAMPLER,
+    ),
+    "placed": EventKind(
+        "A worker opened the trial.",
+        "driver.take",
+        "view, results, tracking",
+        _TRIAL | {"host": "machine", "node": "Ray's node", "epochs_there": "epochs that the checkpoint held"},
+    ),
+    "reported": EventKind(
+        "The trial reported: start, epoch, round or final.",
+        "driver.take",
+        "view, search (rungs), tracking, report",
+        _TRIAL | {"seq": "number of the report in its trial", "kind": "which report", "metrics": "name → value"},
+    ),
+    "retried": EventKind(
+        "The trial ran out of memory and continues with smaller micro-batches.",
+        "driver.take",
+        "view",
+        _TRIAL | {"micro_batch_size": "images in memory at a time from now on"} | _REASON,
+    ),
+    "system": EventKind(
+        "Samples of the worker's CPU, memory and GPUs (system_metrics=true).",
+        "driver.take",
+        "tracking",
+        _TRIAL | {"samples": "time and values of each sample"},
+    ),
+    "worker_error": EventKind(
+        "A worker died, raised an error or waits; Ray may try the trial again.",
+        "driver.worker_error",
+        "people; it is in no view",
+        _TRIAL | _REASON,
+    ),
+    "ended": EventKind(
+        "The trial is finished, stopped or failed.",
+        "driver.end",
+        "view, search (study), tracking, results",
+        _TRIAL
+        | {"state": "finished, stopped or failed", "reason": "one line, or null", "rung": "where it stopped, or null"},
+    ),
+    "reopened": EventKind("A failed trial is to run again.", "driver.reopen", "view, tracking", _TRIAL),
+    "measured": EventKind(
+        "What `auto` resources were resolved to.",
+        "conduct",
+        "people; it is in no view",
+        {"cpus_per_trial": "CPUs", "gpus_per_trial": "GPUs", "measured": "time and memory of a step"},
+    ),
+    "interrupted": EventKind("The driver stopped before the end.", "driver, ending", "tracking", {}, _REASON),
+    "resumed": EventKind(
+        "A driver continues the sweep.",
+        "conduct",
+        "view, tracking",
+        {"versions": "package → version"},
+        {"settings": "settings of the run that may change from one resume to the next"},
+    ),
+    "extended": EventKind(
+        "The sweep gets more trials.", "conduct", "view", {"trials": "how many in all", "by": "how many more"}
+    ),
+    "sweep_ended": EventKind("Nothing is left to run.", "ending", "view, tracking", {}, _REASON),
+}
 
 
 def check(event: str, fields: Iterable[str]) -> None:

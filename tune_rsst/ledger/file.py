@@ -1,9 +1,8 @@
 """The ledger: an append-only file of what happened in a sweep, the one truth that everything else is a view of.
 
-Comes in: events (dicts with an "event" name). Goes out: the same events, in order, with the time they were written.
-One JSON object a line, flushed and fsynced, each closed by a checksum of itself, because a flipped bit in a number
-still parses. A torn last line (a crash while writing) is dropped; damage anywhere else is refused with its line
-number. Only the driver writes, and it holds `driver.lock` while it runs.
+In: events (dicts with an "event" name). Out: the same events, in order, with the time they were written.
+docs/ledger.md has the format. A line ends with its checksum, because a flipped bit in a number still parses.
+Only the driver writes, and it holds `driver.lock` while it runs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LEDGER_NAME = "ledger.jsonl"
 
 
 class LedgerError(RuntimeError):
-    """The ledger is damaged in a place that no crash explains. One line."""
+    """The ledger is damaged, and not by a crash. One line."""
 
 
 def encode(event: dict[str, Any]) -> bytes:
@@ -41,7 +40,7 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Lines:
-    """What was read of a ledger: its events, the bytes they take (a torn line may follow), and which file it was."""
+    """What was read of a ledger: its events, their size in bytes (a torn line may follow), and which file it was."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     size: int = 0
@@ -54,7 +53,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def read_on(path: Path, known: Lines) -> Lines:
-    """All lines of the ledger at `path`; those that are `known` are read again only where it is another file by now."""
+    """All lines of the ledger at `path`. Lines that are `known` are read again only if the file was replaced."""
     try:
         with path.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
@@ -72,8 +71,8 @@ def read_on(path: Path, known: Lines) -> Lines:
                 break
             number += len(known.events)
             raise LedgerError(
-                f"ledger = {path}: line {number} is damaged; take it out and resume (the trials' own checkpoints "
-                "are whole), or start a new sweep"
+                f"ledger = {path}: line {number} is damaged; remove it and resume (the trials' own checkpoints "
+                "are complete), or start a new sweep"
             )
         events.append(event)
         good += len(line)
@@ -83,7 +82,7 @@ def read_on(path: Path, known: Lines) -> Lines:
 class Ledger:
     """Writer of one ledger. Opening it drops a torn last line; `append` returns once the line is on the disk.
 
-    `events` is what the file held when it was opened. `known`: lines that were read of it before.
+    `events` is what the file held when it was opened. `known`: what an earlier `read_on` returned.
     """
 
     def __init__(self, path: Path, known: Lines | None = None, *, clock: Callable[[], float] = time.time) -> None:
@@ -99,10 +98,10 @@ class Ledger:
         self._size = os.fstat(self._fd).st_size
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Write one event with the present time and return it.
+        """Write one event with the current time and return it.
 
         Raises:
-            OSError: the disk is full or gone; the file is left without the half-written line.
+            OSError: the disk is full or gone; the half-written line is removed.
         """
         record = {"event": event, "time": round(self._clock(), 3), **fields}
         line = encode(record)
@@ -118,5 +117,5 @@ class Ledger:
         return record
 
     def close(self) -> None:
-        """Close the file; nothing is pending, every append is on the disk already."""
+        """Close the file; every append is on the disk already."""
         os.close(self._fd)

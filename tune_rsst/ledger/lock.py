@@ -19,14 +19,14 @@ class SweepBusy(RuntimeError):
 
 
 class DriverLock:
-    """Exclusive lock of a sweep folder. The kernel lets go of it when the driver dies, however it dies."""
+    """Exclusive lock of a sweep folder. The kernel releases it when the driver dies, however it dies."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_NAME
         self._fd: int | None = None
 
     def acquire(self, patience_s: float = 1.0) -> None:
-        """Take the lock. `patience_s` covers the instant in which `show` looks whether it is held."""
+        """Take the lock. `patience_s` covers the instant in which `show` checks it."""
         try:
             self._fd = take(self.path, patience_s, 0o600)
         except LockHeld:
@@ -34,7 +34,7 @@ class DriverLock:
             raise SweepBusy(f"name = {name}: another driver is running this sweep; wait for it, or stop it") from None
 
     def release(self) -> None:
-        """Let go; harmless when not held."""
+        """Harmless when not held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -50,5 +50,5 @@ class DriverLock:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a driver holds the sweep in `folder` just now."""
+    """Whether a driver holds the sweep in `folder` now."""
     return is_held(folder / LOCK_NAME)

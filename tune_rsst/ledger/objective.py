@@ -1,4 +1,4 @@
-"""What a sweep is after, and which trials are good by it. The one place that ranks trials and says what the front is.
+"""What a sweep looks for, and which trials are good by it.
 
     val_top1      highest val_top1 at `target_density`; the rounds follow from each trial's rate
     constrained   highest val_top1 under max_gmacs, max_params, max_latency_ms (one or more of them)
@@ -6,9 +6,9 @@
 
 constrained and pareto search the final size as well: `target_density` is then the smallest, `largest_density` the
 largest, in steps of whole units (fixed where both are equal, or where the space gives `target_density` itself).
-Comes in: settings as the ledger holds them, and metrics. Goes out: values and constraints for Optuna, ranking, front.
-Latency is measured by the trial on its own machine, as it reports it (trainables/rsst/model/cost.py): it is only
-comparable between trials that had the same machine to themselves.
+In: settings as the ledger has them, and metrics. Out: values and constraints for Optuna, ranking, front.
+Each trial measures latency on its own machine (trainables/rsst/model/cost.py). Compare it only between trials that
+had the same machine to themselves.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Objective:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Objective:
-        """The objective in settings, as the ledger holds them; those of older sweeps have no new keys."""
+        """The objective in settings as the ledger has them; older sweeps lack the newer keys."""
         target = settings.get("target_density")
         limits = {metric: float(settings[key]) for key, metric in LIMITS.items() if settings.get(key) is not None}
         return cls(
@@ -63,7 +63,7 @@ class Objective:
         return all(over <= SLACK for over in self.constraints(metrics).values())
 
     def allows(self, metrics: Mapping[str, Any]) -> bool:
-        """Whether a model of these metrics is one that the sweep is after: within the limits, at the target."""
+        """Whether the sweep looks for such a model: within the limits, at the target."""
         if self.values(metrics) is None or not self.within_limits(metrics):
             return False
         if self.kind != "val_top1" or self.target_density is None:

@@ -1,6 +1,6 @@
 """Where a sweep was started: code, host and user, for its record.
 
-Comes in: nothing. Goes out: texts; what can't be known is left out.
+In: nothing. Out: texts; what can't be known is left out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ READ_BYTES = 4 << 20
 
 
 class LedgerTail:
-    """Reads a growing ledger. `offset` is the byte behind the last line handed out."""
+    """Reads a growing ledger. `offset` is the byte after the last line returned."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class LedgerTail:
         return hashlib.sha256(first).hexdigest()[:12] if first.endswith(b"\n") else ""
 
     def read(self, until: int | None = None) -> list[dict[str, Any]]:
-        """The next whole lines, some megabytes at most; `until` is an offset not to go beyond. Empty at the end.
+        """The next complete lines, 4 MiB at most and none beyond the offset `until`. Empty at the end.
 
         Raises:
             OSError: the file can't be read.
@@ -55,7 +55,7 @@ class LedgerTail:
         return events
 
     def lines_beyond(self, offset: int) -> int:
-        """Whole lines behind `offset`."""
+        """Complete lines after `offset`."""
         try:
             with self.path.open("rb") as file:
                 file.seek(offset)
