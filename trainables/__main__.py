@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -31,6 +30,7 @@ from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.trial import open_trial
 from trainables.storage.files import read_json, replace_json, replaced
+from trainables.text import single_run
 
 try:
     import timm  # noqa: F401
@@ -90,8 +90,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
                 for name in ("report.json", MODEL, ARCHITECTURE):
                     _copy(trial.folder / name, folder / name)
         except KeyboardInterrupt:
-            again = ["python", "-m", "trainables", "--config", str(folder / "config.json"), "--save_dir", str(folder)]
-            console.say(f"interrupted; go on with: {shlex.join([*again, '--resume'])}")
+            console.say(f"interrupted; go on with: {single_run(folder / 'config.json', folder)}")
             return 130
         except ConfigError:
             if mine:

@@ -1,8 +1,11 @@
-"""Words that both packages print: durations, numbers, counted nouns, framed warnings."""
+"""Words that both packages print: a single run's command, durations, numbers, counted nouns, framed warnings."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import textwrap
+from pathlib import Path
 
 _WRAPPER = textwrap.TextWrapper(114, break_long_words=False, break_on_hyphens=False)  # paths stay whole
 
@@ -22,6 +25,13 @@ def duration(seconds: float) -> str:
 def short(value: object) -> str:
     """A number with three significant digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def single_run(config: Path, save_dir: Path) -> str:
+    """The command that begins or continues the trial of a config file alone, in `save_dir`, from any folder."""
+    return shlex.join(
+        [sys.executable, "-m", "trainables", "--config", str(config), "--save_dir", str(save_dir), "--resume"]
+    )
 
 
 def framed(warning: str) -> str:

@@ -183,7 +183,7 @@ def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
     assert not (tmp_path / "run/report.json").exists()
     line = capsys.readouterr().out.splitlines()[-1]
     command = line.partition("go on with: ")[2]
-    assert command.startswith("python -m trainables ") and command.endswith("--resume")
+    assert command.startswith(f"{shlex.quote(sys.executable)} -m trainables ") and command.endswith("--resume")
     assert single.main(shlex.split(command)[3:]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "going on after round 1/3, epoch 2/2 · scratch", "the newest checkpoint is the round's"
@@ -411,7 +411,7 @@ def test_it_runs_where_ray_optuna_and_mlflow_cannot_be_imported_and_sigterm_is_r
         assert time.monotonic() < deadline
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, "".join(lines) + rest
-    assert "go on with: python -m trainables" in rest
+    assert f"go on with: {shlex.quote(sys.executable)} -m trainables" in rest
     environment = os.environ | {"PYTHONPATH": str(repo_root)}
     again = [*program, "--resume"]
     done = subprocess.run(

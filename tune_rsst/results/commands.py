@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import KNOBS
+from trainables.text import single_run
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -55,12 +56,8 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
         retry = tune_rsst(folder, "retry", folder.name)
         commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):
-        commands.append(
-            (
-                f"Look at it in MLflow, at {MLFLOW_PAGE}",
-                f"{MLFLOW_QUIET} {_program('mlflow')} ui --workers 1 --port 5000 --backend-store-uri {_q(uri)}",
-            )
-        )
+        server = f"ui --workers 1 --port 5000 --backend-store-uri {_q(uri)}"
+        commands.append((f"Look at it in MLflow, at {MLFLOW_PAGE}", f"{MLFLOW_QUIET} {_program('mlflow')} {server}"))
     if folder.best.exists():
         best = best_of(view)
         where = folder.path / "best_rerun" / (best.trial if best else "best")
@@ -83,10 +80,3 @@ def rerun_command(knobs: Mapping[str, Any]) -> str:
         if value is not True:
             words.append(str(value).lower() if isinstance(value, bool) else str(value))
     return shlex.join(words)
-
-
-def single_run(config: Path, save_dir: Path) -> str:
-    """The trial of a config file alone, in `save_dir`: begun, or continued."""
-    return shlex.join(
-        [sys.executable, "-m", "trainables", "--config", f"{config}", "--save_dir", f"{save_dir}", "--resume"]
-    )

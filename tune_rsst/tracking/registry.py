@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.rsst.config import ConfigError
 from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.tail import LedgerTail
+from tune_rsst.results.commands import tune_rsst
 from tune_rsst.settings.addresses import with_passwords
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.reason import reason
@@ -60,7 +61,8 @@ def register_model(folder: SweepFolder, settings: Mapping[str, Any], trial: str,
     with _in_one_line(uri, address):
         runs = SweepRuns(uri, str(settings["mlflow_experiment"]), uid)
     if trial not in runs.runs:
-        raise ConfigError("register", trial, "a trial with a run in MLflow", f"upload it: tune-rsst sync {folder.name}")
+        hint = f"upload it: {tune_rsst(folder, 'sync', folder.name)}"
+        raise ConfigError("register", trial, "a trial with a run in MLflow", hint)
     run_id, client = runs.runs[trial], _client(uri)
     with _in_one_line(uri, address):
         version = _version_of(client, wanted.name, run_id)
