@@ -77,8 +77,8 @@ def _head(sweep: Sweep) -> Iterator[str]:
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"
         return
-    told = said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective")
-    yield f" Best: <b>{best.trial}</b>, {escape(told)}.</p>"
+    figures = escape(said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective"))
+    yield f" Best: <b>{best.trial}</b>, {figures}.</p>"
     versions = view.start.get("versions") or {}
     about = {name: view.start[name] for name in ("host", "git", "seed", "space") if view.start.get(name) is not None}
     yield f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in {**about, **versions}.items()))}</p>'

@@ -40,7 +40,7 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
         try:
             while True:
                 with suppress(subprocess.TimeoutExpired):
-                    said = child.communicate(timeout=LOOK_S)[1]
+                    errors = child.communicate(timeout=LOOK_S)[1]
                     break
                 yield
                 if time.monotonic() > deadline:
@@ -48,7 +48,7 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
         finally:
             child.kill()
     if child.returncode:
-        last = (said.strip().splitlines() or ["no reason given"])[-1]
+        last = (errors.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"pictures: {last}")
 
 

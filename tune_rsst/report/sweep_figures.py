@@ -149,12 +149,12 @@ def _progress(view: SweepView) -> Chart | str:
 
 
 def interactive(view: SweepView) -> Iterator[tuple[str, Any]]:
-    """(name, plotly figure or the reason why there is none) for each of CAPTIONS."""
+    """(name, plotly figure, or why it can't be drawn) for each of CAPTIONS."""
     yield from _drawn(view, _in_plotly, "plotly")
 
 
 def still(view: SweepView) -> Iterator[tuple[str, Any]]:
-    """(name, matplotlib figure or the reason why there is none) for each of CAPTIONS."""
+    """(name, matplotlib figure, or why it can't be drawn) for each of CAPTIONS."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -50,7 +50,7 @@ def no_room(cpus: float, gpus: float, nodes: Sequence[Node]) -> ConfigError:
     """What to say where no node holds a trial."""
     best, most_cpus = roomiest(nodes), max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     key, value = ("gpus_per_trial", gpus) if gpus > best.get("GPU", 0.0) else ("cpus_per_trial", cpus)
-    valid = f"what one node has: at most {most_cpus:g} CPUs, and {best.get('GPU', 0.0):g} GPUs beside "
+    valid = f"what one node has: at most {most_cpus:g} CPUs, and {best.get('GPU', 0.0):g} GPUs with "
     return ConfigError(key, value, f"{valid}{best.get('CPU', 0.0):g} CPUs")
 
 

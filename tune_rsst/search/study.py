@@ -68,8 +68,8 @@ class Suggestion:
 
     def record(self) -> dict[str, Any]:
         """For the ledger."""
-        said = {"number": self.number, "params": self.params, "distributions": self.distributions}
-        return said | ({"sampler": self.sampler} if self.sampler else {})
+        fields = {"number": self.number, "params": self.params, "distributions": self.distributions}
+        return fields | ({"sampler": self.sampler} if self.sampler else {})
 
 
 def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> BaseSampler:
