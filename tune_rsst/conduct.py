@@ -106,10 +106,15 @@ def _assemble(
     }
     begun = bool(ledger.events)
     driver = assemble(
-        ledger, settings, plan.space, plan.weights,
-        conditional=plan.conditional, about=about, interruption=interruption,
+        ledger,
+        settings,
+        plan.space,
+        plan.weights,
+        conditional=plan.conditional,
+        about=about,
+        interruption=interruption,
         followers=[uploader, storage] if storage else [uploader],
-    )  # fmt: skip
+    )
     if begun:
         driver.reopen(plan.again)
         if plan.more_trials:

@@ -1,6 +1,7 @@
 """The round loop: what one trial does, in the order of docs/method.md, "A trial". Start reading here.
 
-Comes in: config, images, and the last state if there is one. Goes out: events (start, epoch, round, final).
+In: config, images, and the last state if there is one.
+Out: events (start, epoch, round, final).
 Stopping early is to stop iterating; resuming is to pass the last state.
 
     round 0      train the dense model

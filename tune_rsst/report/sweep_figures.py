@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 VALUE = METRICS["val_top1"].heading
 KINDS = {"feasible": "#15803d", "infeasible": "#94a3b8", "stopped": "#d97706", "failed": "#dc2626"}
-MARKERS = {"feasible": ("o", "circle"), "infeasible": ("s", "square-open"), "stopped": ("^", "triangle-up"),
-           "failed": ("x", "x"), "best so far": ("o", "circle")}  # fmt: skip
+MARKERS = {
+    "feasible": ("o", "circle"),
+    "infeasible": ("s", "square-open"),
+    "stopped": ("^", "triangle-up"),
+    "failed": ("x", "x"),
+    "best so far": ("o", "circle"),
+}
 CAPTIONS = {
     "front": "Accuracy against size: each trial's last model, feasible (finished, at the target, within the limits), "
     "infeasible (finished, but not so), stopped early or failed; the line joins the finished ones that no other beats",
@@ -192,13 +197,20 @@ def _in_plotly(chart: Chart) -> Any:
         x, y, trials = zip(*series.points, strict=True) if series.points else ((), (), ())
         _, symbol = MARKERS.get(series.name, ("", ""))
         figure.add_scatter(
-            x=x, y=y, text=trials, name=series.name,
+            x=x,
+            y=y,
+            text=trials,
+            name=series.name,
             mode="+".join(["lines"] * bool(series.line) + ["markers"] * bool(symbol)),
             marker={"color": series.color, "symbol": symbol or None, "size": 10},
-            line={"color": series.color, "dash": "dot" if series.line == "dot" else None,
-                  "shape": "hv" if series.line == "hv" else None},
-            hoverinfo=None if symbol else "skip", hovertemplate=f"{chart.hover}<extra></extra>" if symbol else None,
-        )  # fmt: skip
+            line={
+                "color": series.color,
+                "dash": "dot" if series.line == "dot" else None,
+                "shape": "hv" if series.line == "hv" else None,
+            },
+            hoverinfo=None if symbol else "skip",
+            hovertemplate=f"{chart.hover}<extra></extra>" if symbol else None,
+        )
     points = [point for series in chart.series for point in series.points]
     xs, ys = {x for x, _, _ in points}, {y for _, y, _ in points}
     if len(xs) == 1:  # around a single value plotly would show plus and minus 1, which no size or share can be

@@ -1,7 +1,8 @@
 """The compacted model of a finished trial, to take away: safetensors with a loader, torch.export, ONNX; the registry.
 
-Comes in: a sweep's folder and the name of a trial. Goes out: files, each compared with the model itself; a version in
-MLflow's model registry. Shapes: B images, C channels, H height, W width.
+In: a sweep's folder and the name of a trial.
+Out: files, each compared with the model itself; a version in MLflow's model registry.
+Shapes: B images, C channels, H height, W width.
 """
 
 from __future__ import annotations

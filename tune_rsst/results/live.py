@@ -1,6 +1,7 @@
 """The table while a sweep runs: on a terminal it is redrawn in place, elsewhere one line is printed per finished round.
 
-Comes in: the ledger's view. Goes out: text; in the table one line a trial, with as many columns as there is room for.
+In: the ledger's view.
+Out: text; in the table one line a trial, with as many columns as there is room for.
 Nothing is drawn more often than twice a second. Rounds are counted from 1 here, in the ledger from 0.
 """
 

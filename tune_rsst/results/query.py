@@ -1,6 +1,7 @@
 """Looking at a sweep from any terminal: conditions on trials, the ranking as CSV, the table while a driver writes.
 
-Comes in: a sweep's folder, conditions such as state=finished or val_top1>=0.9. Goes out: text.
+In: a sweep's folder, conditions such as state=finished or val_top1>=0.9.
+Out: text.
 """
 
 from __future__ import annotations

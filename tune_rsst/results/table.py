@@ -1,7 +1,8 @@
 """The ranking as text, for a terminal or a log: on a terminal as many columns as fit, the least telling ones go first.
 
-Comes in: a sweep. Goes out: printed lines, one a trial; `fitting`, `counts` and the
-other public names are what the live table, the listing of spaces, the CSV and the report have in common with it.
+In: a sweep.
+Out: printed lines, one a trial; `fitting`, `counts` and the other public names are what the live table, the listing of
+    spaces, the CSV and the report have in common with it.
 A searched parameter's column is called knob.NAME until it is printed: metrics and knobs may have one name (epochs).
 """
 

@@ -17,7 +17,7 @@ from tune_rsst.results.columns import KNOB, counts, searched
 from tune_rsst.results.commands import RESUME, next_commands, rerun_command, resume
 from tune_rsst.storage.folder import Sweep
 
-NAME_LENGTH = 60
+NAME_LENGTH, NOTE_LENGTH = 60, 4000
 TABLE_ROWS = 10
 # What one trial is better in than another, as far as the table has it.
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.column and metric.better)
@@ -48,7 +48,15 @@ def trial_note(sweep: Sweep, trial: TrialView) -> str:
 
 
 def sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
-    """Markdown note of the parent run; `ranking` is best first."""
+    """Markdown note of the parent run; `ranking` is best first. As many rows as leave room for the commands."""
+    for rows in range(min(len(ranking), TABLE_ROWS), -1, -1):
+        note = _sweep_note(sweep, ranking[:rows])
+        if len(note) <= NOTE_LENGTH:
+            break
+    return note
+
+
+def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
     view = sweep.view
     names = ", ".join(name.removeprefix(KNOB) for name in searched(view)) or "nothing yet"
     lines = [
@@ -57,7 +65,8 @@ def sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
         f"Searched: {names}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
-        lines += ["", *_table(ranking[:TABLE_ROWS], ranked=True)]
+        lines += ["", *_table(ranking, ranked=True)]
+        lines += _pasted("Run the best trial alone", rerun_command(ranking[0].knobs))
     commands = next_commands(sweep)
     if sweep.state == "running":  # MLflow does not hear of a kill
         commands.append((f"{RESUME}, should it be interrupted", resume(sweep.folder, view.settings)))

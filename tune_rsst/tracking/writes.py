@@ -23,14 +23,14 @@ from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import at_target, pareto_front, ranking
 from tune_rsst.storage.folder import Sweep, SweepFolder
-from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
+from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, sweep_note, trial_note
 
 PARENT = ""
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
 START_PARAMS = tuple(name for name in kept_per("start") if METRICS[name].tag)
 PARETO_COLOR = "#c2410c"
-MAX_TAG, MAX_PARAM = 4000, 6000
+MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
 
 Point = tuple[str, float, int, int]
 """key, value, time in ms, step"""

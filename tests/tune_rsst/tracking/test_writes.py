@@ -12,8 +12,8 @@ from trainables.rsst.metrics import kept_per
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.commands import rerun_command, resume
 from tune_rsst.results.ranking import pareto_front, ranking
-from tune_rsst.storage.folder import SweepFolder
-from tune_rsst.tracking.notes import run_name, short_number
+from tune_rsst.storage.folder import Sweep, SweepFolder
+from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, short_number, sweep_note
 from tune_rsst.tracking.writes import PARENT, RunWrites, Write, text
 
 FOLDER = SweepFolder(Path("/a home/demo"))
@@ -202,3 +202,12 @@ def test_notes_hold_both_commands() -> None:
     note = writes["t0000"].tags["mlflow.note.content"]
     assert f"{sys.executable} -m trainables --dataset digits" in note and resume(FOLDER, {}) in note
     assert "| 1 | " in writes[PARENT].tags["mlflow.note.content"]
+
+
+def test_the_commands_of_a_sweep_note_are_complete_however_long_the_home_is() -> None:
+    view = SweepView.of(EVENTS)
+    short, long = (Sweep(SweepFolder(Path("/", *["h" * 200] * n, "demo")), view, "interrupted") for n in (1, 8))
+    order = ranking(view)
+    rows = [note.count("\n| ") for note in (sweep_note(short, order), sweep_note(long, order))]
+    assert rows[1] < rows[0] and len(sweep_note(long, order)) <= NOTE_LENGTH
+    assert resume(long.folder, view.settings) in sweep_note(long, order)

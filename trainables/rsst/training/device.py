@@ -1,6 +1,7 @@
 """Where a trial computes, and what its bits depend on besides the config.
 
-Comes in: a config. Goes out: a torch device, and its description for reports.
+In: a config.
+Out: a torch device, and its description for reports.
 """
 
 from __future__ import annotations
