@@ -62,7 +62,7 @@ def _not_stored(sweep: Sweep, problem: str) -> str:
 def conclude(
     plan: Plan, driver: Driver, uploader: Uploader, storage: SweepStorage | None, console: Console, models: bool = True
 ) -> int:
-    """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the upload short.
+    """Write the end into the ledger, upload the rest, print. Another Ctrl-C only cuts the uploads short.
 
     Without `models` there are no files of the best trial to write.
     """
@@ -75,8 +75,9 @@ def conclude(
             interruption.break_off(f"the best trial's files could not be written ({error})")
         if not interruption.broken:
             _record_the_end(driver, interruption.problem or _shortfall(plan, driver))
-    unstored = storage and storage.close(STORE_AT_END_S if driver.complete else STORE_AT_INTERRUPT_S)
-    missing = 1
+    unstored, missing = storage and "interrupted before the bucket had everything", 1
+    with suppress(KeyboardInterrupt):
+        unstored = storage and storage.close(STORE_AT_END_S if driver.complete else STORE_AT_INTERRUPT_S)
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
     if driver.complete and not interruption.broken:

@@ -185,6 +185,16 @@ def test_an_interrupted_sweep_waits_less_for_bucket_and_mlflow(
     assert (sweep.uploader.closes, sweep.storage.closes) == ([upload_s], [store_s])
 
 
+def test_ctrl_c_while_the_bucket_is_waited_for_cuts_that_short_and_nothing_else(sweep: Sweep) -> None:
+    def interrupted(timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    sweep.storage.close = interrupted  # type: ignore[method-assign]
+    code, text = sweep.conclude()
+    assert code == 130 and sweep.uploader.closes == [ending.UPLOAD_AT_INTERRUPT_S]
+    assert "sweep --name fake --resume" in text and "before the bucket had everything" in text
+
+
 def test_after_sigterm_every_line_is_in_a_hurry_and_after_ctrl_c_none(sweep: Sweep) -> None:
     sweep.step()
     before = len(sweep.uploader.hurries)

@@ -1,4 +1,6 @@
-"""Time and memory of a trial's real training steps.
+"""Time and memory of a trial before it runs: a few real training steps on random images.
+
+What a worker uses while a trial runs is sampled by trainables/worker/system_metrics.py.
 
 In: a config. Out: `Measured`.
 """

@@ -2,6 +2,7 @@
 
 In: nothing.
 Out: `drain()`, the samples since the last call: {"time": s since 1970, name: value, …}.
+What a trial will need is measured beforehand by trainables/rsst/measure.py.
 Names are those of MLflow's own system metrics where it has one (its UI shows what is below "system/" on a page of its
 own), and process_… for what the worker alone uses. GPUs are those that this process may use, numbered as it sees them.
 Needs the extra system-metrics: psutil, and nvidia-ml-py for GPUs.

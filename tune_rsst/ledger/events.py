@@ -54,7 +54,7 @@ KINDS: Mapping[str, EventKind] = {
     "suggested": EventKind(
         "A new trial.",
         "driver.next_trial",
-        "view, search (study)",
+        "view, search (study), tracking",
         _TRIAL
         | _ASKED
         | {
@@ -81,7 +81,12 @@ KINDS: Mapping[str, EventKind] = {
         "The trial reported: start, epoch, round or final.",
         "driver.take",
         "view, search (rungs), tracking, report",
-        _TRIAL | {"seq": "number of the report in its trial", "kind": "which report", "metrics": "name → value"},
+        _TRIAL
+        | {
+            "seq": "number of the report in its trial",
+            "kind": "which report",
+            "metrics": "name → value, as in trainables/rsst/metrics.py",
+        },
     ),
     "retried": EventKind(
         "The trial ran out of memory and continues with smaller micro-batches.",

@@ -1,6 +1,6 @@
 """The ledger: an append-only file of what happened in a sweep, the one truth that everything else is a view of.
 
-In: events (dicts with an "event" name). Out: the same events, in order, with the time they were written.
+In: events (dicts as events.py declares them). Out: the same events, in order, with the time they were written.
 docs/ledger.md has the format. A line ends with its checksum, because a flipped bit in a number still parses.
 Only the driver writes, and it holds `driver.lock` while it runs.
 """

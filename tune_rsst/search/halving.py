@@ -6,9 +6,11 @@ although it may be the better one at the size that counts. So a trial enters run
 density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q. Only trials of equal size are
 compared.
 
-The same in every objective: top-1 is compared at equal kept share also under constraints and for a front, where trials
-end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it. `stopping=none` is the
-choice to train every trial to its end.
+The same in every objective: top-1 is compared at equal kept share also under constraints and for a front, where
+trials end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it.
+`stopping=none` is the choice to train every trial to its end.
+
+The driver acts on the decision (`Driver.take`).
 
 A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
 `reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.

@@ -1,7 +1,7 @@
 """What each line of the ledger means in MLflow, without MLflow: a pure function of the lines so far.
 
 In: ledger events in order (`RunWrites.apply`).
-Out: `RunWrites.take()`, one `Write` per run: what is to be in it.
+Out: `RunWrites.take()`, one `Write` per run: what is to be in it. runs.py puts it there.
 Points carry the ledger's own timestamps, so that writing them twice gives the same points once.
 
 Steps: per-epoch curves have step = epochs_trained, per-round curves step = round, the parent's best/val_top1

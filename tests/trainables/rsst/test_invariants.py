@@ -19,6 +19,7 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst import experiment
+from trainables.rsst.config import KNOBS
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import Architecture, build
@@ -79,7 +80,7 @@ def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever
         assert ramp(name, spy.after[-1][1], 0.3, 2.0) == pytest.approx(ceiling, rel=1e-12)
 
 
-@pytest.mark.parametrize("knobs", [{"criteria": c} for c in ("magnitude", "l1", "l2", "saliency", "remain")]
+@pytest.mark.parametrize("knobs", [{"criteria": c} for c in KNOBS["criteria"].choices]
                          + [{"granularity": "element"}], ids=str)  # fmt: skip
 def test_invariant_2_scores_depend_on_the_trained_weights_and_not_on_the_rewind_weights(
     tiny: ImageData, knobs: dict[str, Any]

@@ -1,6 +1,7 @@
 """Training augmentation on whole batches, on the device that holds them: the same code and draws on CPU and GPU.
 
-In: a batch, a policy and one seed per step. Out: a batch.
+In: a batch, a policy and one seed per step (trainables/rsst/training/epoch.py hands them in).
+Out: a batch.
 The result depends on the arguments alone: every random number comes from `seed` and is drawn on the CPU; no global
 random state is read or moved. Shapes: B images, C channels, H height, W width.
 

@@ -49,7 +49,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[Any, Any]]] = {
     "seed": ({}, (0, 1)),
 }
 EXEMPT = {
-    "dataset": "another data set is another result; test_data*.py load them",
+    "dataset": "another data set is another result; the tests in ../data load them",
     "pretrained": "needs weights; test_pretrained.py",
     "weights_digest": "refuses weights, changes no number by itself; test_pretrained.py",
     "patch_embed": "matters to pretrained weights only; test_pretrained.py",
