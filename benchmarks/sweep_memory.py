@@ -31,7 +31,7 @@ PATCH = """
 import json, os, sys
 if any("default_worker" in word or word.endswith("tune_rsst") for word in sys.orig_argv):
     from torchvision.datasets import CIFAR10
-    from trainables.rsst import cifar
+    from trainables.rsst.data import cifar
     cifar.CLASSES["cifar10"] = type("Ours", (CIFAR10,), json.load(open(os.environ["OUR_CIFAR"])))
 """
 
