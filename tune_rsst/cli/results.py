@@ -45,7 +45,7 @@ def show(
     from tune_rsst.results.table import make_console, print_table
     from tune_rsst.storage import home
     from tune_rsst.storage.folder import Sweep
-    from tune_rsst.tracking.cursor import known_parent_run
+    from tune_rsst.tracking.cursor import load_cursor
 
     if as_json and as_csv:
         raise ConfigError("csv", True, "--json or --csv, not both")
@@ -56,7 +56,7 @@ def show(
     met, front = query.conditions(found.view, where or []), set(ranking.pareto_front(found.view))
     keep = (lambda trial: met(trial) and trial.trial in front) if pareto else met
     if as_json:
-        shown = results.as_json(found, known_parent_run(folder.cursor))
+        shown = results.as_json(found, load_cursor(folder.cursor).parent_run_id)
         shown["trials"] = [results.trial_json(trial) for trial in found.view.trials.values() if keep(trial)]
         print(json.dumps(shown, ensure_ascii=False))
     elif as_csv:

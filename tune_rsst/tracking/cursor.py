@@ -19,7 +19,7 @@ class Cursor:
 
 
 def load_cursor(path: Path) -> Cursor:
-    """The stored cursor; at the ledger's beginning where there is none or it can't be read (a replay is harmless)."""
+    """The stored cursor; at the ledger's beginning where none can be read (a replay is harmless)."""
     try:
         return Cursor(**read_json(path))
     except (OSError, ValueError, TypeError):
@@ -29,8 +29,3 @@ def load_cursor(path: Path) -> Cursor:
 def store_cursor(path: Path, cursor: Cursor) -> None:
     """Replace the stored cursor; a crash leaves the old one or the new one."""
     replace_json(path, asdict(cursor))
-
-
-def known_parent_run(cursor_path: Path) -> str | None:
-    """The sweep's parent run as the uploader last knew it; asks no server."""
-    return load_cursor(cursor_path).parent_run_id

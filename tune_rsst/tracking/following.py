@@ -1,7 +1,7 @@
-"""`tune-rsst track`: brings a single run's record in MLflow level with its folder, once or as long as the run lasts.
+"""`tune-rsst track`: keeps a single run's record in MLflow level with its folder, once or until the run has ended.
 
-Comes in: SAVE_DIR, an MLflow, perhaps a sweep to put the run below. Goes out: what single.py wants in the record is
-there; a line whenever that has changed.
+In: SAVE_DIR, an MLflow, perhaps a sweep to put the run below.
+Out: the record as single.py wants it; a line whenever it has changed.
 """
 
 from __future__ import annotations
@@ -13,29 +13,24 @@ from pathlib import Path
 from trainables.rsst.config import ConfigError
 from trainables.storage.secrets import hide_password
 from tune_rsst.tracking.reason import reason
-from tune_rsst.tracking.single import SinglePlan, read
+from tune_rsst.tracking.single import read
 from tune_rsst.tracking.writes import PARENT
 
 FOLLOW_S = 2.0
 
 
 class Follower:
-    """Keeps an MLflow run level with a run's folder."""
+    """Keeps an MLflow run level with a run's folder; raises whatever the store raises."""
 
     def __init__(self, save_dir: Path, uri: str, experiment: str, sweep: str | None) -> None:
-        """Connect.
-
-        Raises:
-            Exception: the store can't be reached.
-        """
+        """Connect; `sweep` names the one to put the run below."""
         from tune_rsst.tracking.runs import SweepRuns
 
         self.run = read(save_dir)
-        joined = None if sweep is None else (sweep, _parent_run(uri, experiment, sweep))
-        self._joined = joined
+        self._place = _place_below(uri, experiment, sweep) if sweep is not None else {}
         self._store = SweepRuns(uri, experiment, self.run.uid)
-        if joined is not None and PARENT in self._store.runs:
-            _refuse_to_move(uri, self.run_id, joined)
+        if self._place and PARENT in self._store.runs:
+            _refuse_to_move(uri, self.run_id, self._place)
         self._done = 0
 
     @property
@@ -47,11 +42,9 @@ class Follower:
 
         Raises:
             RuntimeError: MLflow will never take it.
-            Exception: the store can't be reached; try again.
         """
-        self.run = read(self.run.folder)
-        plan = SinglePlan(self.run, self._joined)
-        refusal = self._store.put(plan.write(self._store.start_ms(PARENT, plan), self._done), plan)
+        self.run = read(self.run.folder, self._place)
+        refusal = self._store.put(self.run.write(self._store.start_ms(PARENT, self.run), self._done), self.run)
         if refusal:
             raise RuntimeError(f"MLflow: {refusal}")
         self._done = len(self.run.events)
@@ -59,7 +52,7 @@ class Follower:
 
 
 def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, follow: bool) -> None:
-    """Upload once or, with `follow`, from the run's beginning until it has ended; says what is there.
+    """Upload once or, with `follow`, from the run's beginning until it has ended; prints what is there.
 
     Raises:
         ConnectionError: MLflow can't be reached, or refuses; one line without passwords. Not with `follow`.
@@ -68,7 +61,7 @@ def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, fol
         _wait_for_a_run(save_dir)
     read(save_dir)
     follower: Follower | None = None
-    shown, told = "", ""
+    shown, warned = "", ""
     while True:
         try:
             follower = follower or Follower(save_dir, uri, experiment, sweep)
@@ -79,9 +72,9 @@ def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, fol
             line = f"mlflow = {hide_password(uri)}: {reason(error)}"
             if not follow:
                 raise ConnectionError(line) from None
-            if line != told:
+            if line != warned:
                 print(f"{line}; trying again", file=sys.stderr, flush=True)
-            told = line
+            warned = line
         else:
             below = f", below the sweep {sweep}" if sweep else ""
             line = f"{save_dir}: {count} events in run {follower.run_id} ({follower.run.state}){below}"
@@ -102,21 +95,21 @@ def _wait_for_a_run(save_dir: Path) -> None:
         time.sleep(FOLLOW_S)
 
 
-def _parent_run(uri: str, experiment: str, sweep: str) -> str:
-    from tune_rsst.tracking.runs import _client, find_parent_run
+def _place_below(uri: str, experiment: str, sweep: str) -> dict[str, str]:
+    """The tags that put a run below the newest sweep of that name."""
+    from tune_rsst.tracking.runs import find_parent_run
 
     parent = find_parent_run(uri, experiment, sweep)
     if parent is None:
-        _client(uri).get_experiment_by_name(experiment)  # raises where nobody answers: that is another problem
         raise ConfigError("sweep", sweep, f"a sweep in the experiment {experiment} of that MLflow")
-    return parent
+    return {"sweep": sweep, "mlflow.parentRunId": parent}
 
 
-def _refuse_to_move(uri: str, run_id: str, joined: tuple[str, str]) -> None:
+def _refuse_to_move(uri: str, run_id: str, place: dict[str, str]) -> None:
     """A run belongs to one sweep."""
     from tune_rsst.tracking.runs import _client
 
     tags = _client(uri).get_run(run_id).data.tags
-    if tags.get("mlflow.parentRunId", joined[1]) != joined[1]:
-        there = f"{tags.get('sweep', 'another one')} (its run is {tags['mlflow.parentRunId']})"
-        raise ConfigError("sweep", joined[0], f"the sweep that this run is below already, {there}")
+    if (parent := tags.get("mlflow.parentRunId")) not in (None, place["mlflow.parentRunId"]):
+        there = f"{tags.get('sweep', 'another one')} (its run is {parent})"
+        raise ConfigError("sweep", place["sweep"], f"the sweep that this run is below already, {there}")

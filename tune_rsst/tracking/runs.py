@@ -1,7 +1,7 @@
-"""A sweep's runs in MLflow; the only module that imports mlflow, and it does so when first used (it takes seconds).
+"""A sweep's runs in MLflow. It imports mlflow when first used: that takes seconds.
 
-Comes in: what is to be in which run (writes.py). Goes out: the runs, found again by their tags or made.
-The uploader (uploader.py) calls this from its thread: whatever a store raises ends there.
+In: what is to be in which run (writes.py).
+Out: the runs, found again by their tags or made. Whatever the store raises is raised; the uploader's thread catches it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.storage.locks import held
+from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.tracking.writes import PARENT, Write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-from tune_rsst.settings.addresses import _sqlite_file
 
 PRIMARY_METRIC_TAG, PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name", "final/val_top1"
 # One try a request: the thread tries again itself and looks first what the lost request has done.
@@ -43,23 +43,16 @@ class Identity(Protocol):
 
 
 def find_parent_run(tracking_uri: str, experiment: str, sweep: str) -> str | None:
-    """Run id of the newest sweep of that name, None where there is none or the server does not answer."""
-    try:
-        client = _client(tracking_uri)
-        found = client.get_experiment_by_name(experiment)
-        where = f"tags.sweep = '{sweep}' and tags.role = 'sweep'"
-        runs = client.search_runs([found.experiment_id], where, max_results=1) if found else []
-    except Exception:  # noqa: BLE001  any failure of any store means the same here: not known
-        return None
+    """Run id of the newest sweep of that name."""
+    client = _client(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    where = f"tags.sweep = '{sweep}' and tags.role = 'sweep'"
+    runs = client.search_runs([found.experiment_id], where, max_results=1) if found else []
     return str(runs[0].info.run_id) if runs else None
 
 
 def _client(tracking_uri: str) -> MlflowClient:
-    """A client with bounded requests; on sqlite this makes or migrates the database, one process at a time.
-
-    Raises:
-        Exception: whatever the store raises when it can't be reached.
-    """
+    """A client with bounded requests; on sqlite this makes or migrates the database, one process at a time."""
     for name, value in REQUEST_DEFAULTS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -85,7 +78,6 @@ class SweepRuns:
 
         Raises:
             RuntimeError: the experiment was deleted.
-            Exception: the store can't be reached.
         """
         self._client, self._uid = _client(tracking_uri), sweep_uid
         self._experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
@@ -111,19 +103,20 @@ class SweepRuns:
 
     def _find_runs(self) -> None:
         """Learn the sweep's runs. Of two for one trial (a create's answer was lost) the one that holds more stays."""
+        from mlflow.entities import ViewType
+
         found: dict[str, list[Any]] = defaultdict(list)
-        gone, token = set(), None
-        while True:
-            page = self._search(token)
+        gone: set[str] = set()
+        where, token = f"tags.sweep_uid = '{self._uid}'", None
+        while token != "":
+            page = self._client.search_runs([self._experiment_id], where, ViewType.ALL, 1000, page_token=token)
             for run in page:
                 name = run.data.tags.get("trial", PARENT)
                 if run.info.lifecycle_stage == "active":
                     found[name].append(run)
                 else:
                     gone.add(name)
-            token = page.token
-            if not token:
-                break
+            token = page.token or ""
         for name, runs in found.items():
             kept, *doubles = sorted(runs, key=lambda r: (-len(r.data.metrics) - len(r.data.params), r.info.run_id))
             self.runs[name], self._status[name] = kept.info.run_id, kept.info.status
@@ -132,12 +125,6 @@ class SweepRuns:
                 self._client.delete_run(double.info.run_id)
         self.deleted = gone - self.runs.keys()
         self._create_unanswered = False
-
-    def _search(self, token: str | None) -> Any:
-        from mlflow.entities import ViewType
-
-        where = f"tags.sweep_uid = '{self._uid}'"
-        return self._client.search_runs([self._experiment_id], where, ViewType.ALL, max_results=1000, page_token=token)
 
     def drop_doubles(self) -> None:
         """Delete runs that a create made after its answer was given up."""
@@ -154,15 +141,11 @@ class SweepRuns:
         return int(self._client.get_run(self._run_id(run, plan)).info.start_time)
 
     def has_files(self, run: str, version: str) -> bool:
-        """Whether the run's artifacts are of `version` already; true for a run that there is none of."""
+        """Whether the run's artifacts are of `version` already. True as well when the run does not exist."""
         return run not in self.runs or self._files.get(run) == version
 
     def put_files(self, run: str, files: Mapping[str, Sequence[Path]], version: str) -> None:
-        """Upload `files` (by folder of the run's artifacts) and remember in a tag that they are of `version`.
-
-        Raises:
-            Exception: the store can't be reached, or takes no artifacts.
-        """
+        """Upload `files` (by folder of the run's artifacts) and remember in a tag that they are of `version`."""
         for where, paths in files.items():
             for path in paths:
                 self._client.log_artifact(self.runs[run], str(path), where or None)
@@ -174,24 +157,22 @@ class SweepRuns:
 
         Raises:
             LookupError: a run that was there is gone, for example with the whole database.
-            Exception: the store can't be reached; try again.
         """
         from mlflow.entities import Metric, Param, RunTag
 
         if write.run in self.deleted:
             return "it was deleted in MLflow, and nothing more is written to it"
         run_id = self._run_id(write.run, plan)
-        parts: list[dict[str, Any]] = [
-            {
-                "metrics": [Metric(name, value, ms, step) for name, value, ms, step in write.points],
-                "params": [Param(name, value) for name, value in write.params.items()],
-                "tags": [RunTag(name, value) for name, value in write.tags.items()],
-            }
-        ]
-        refused = self._taken(lambda: self._client.log_batch(run_id, **parts[0]))
+        batch: dict[str, list[Any]] = {
+            "metrics": [Metric(*point) for point in write.points],
+            "params": [Param(*item) for item in write.params.items()],
+            "tags": [RunTag(*item) for item in write.tags.items()],
+        }
+        log = partial(self._client.log_batch, run_id)
+        refused = self._taken(partial(log, **batch))
         if refused and GONE not in refused:  # one bad name must not cost the rest of the batch
-            parts = [{kind: [item]} for kind, items in parts[0].items() for item in items]
-            reasons = [self._taken(partial(self._client.log_batch, run_id, **part)) for part in parts]
+            parts = [{kind: [item]} for kind, items in batch.items() for item in items]
+            reasons = [self._taken(partial(log, **part)) for part in parts]
             refused = "; ".join(dict.fromkeys(reason for reason in reasons if reason))[:REASON_LENGTH]
         return self._put_status(write, run_id) or refused or None
 
@@ -199,10 +180,10 @@ class SweepRuns:
         if not write.status or self._status.get(write.run) == write.status:
             return ""
         if write.status == "RUNNING":
-            refused = self._taken(lambda: self._client.update_run(run_id, status="RUNNING"))
+            request = partial(self._client.update_run, run_id, status="RUNNING")
         else:
-            refused = self._taken(lambda: self._client.set_terminated(run_id, write.status, write.end_ms))
-        if not refused:
+            request = partial(self._client.set_terminated, run_id, write.status, write.end_ms)
+        if not (refused := self._taken(request)):
             self._status[write.run] = write.status
         return refused
 
@@ -210,7 +191,7 @@ class SweepRuns:
         """Make a request; why MLflow will never take it, or "".
 
         Raises:
-            LookupError: the run is gone. Exception: the store can't be reached.
+            LookupError: the run is gone.
         """
         from mlflow.exceptions import MlflowException
 
@@ -220,7 +201,7 @@ class SweepRuns:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise LookupError("a run that was uploaded is no longer in MLflow: all is uploaded again") from error
             if error.error_code in REFUSED:
-                return f"{GONE if error.error_code == 'INVALID_STATE' else ''}{' '.join(str(error).split())}"
+                return (GONE if error.error_code == "INVALID_STATE" else "") + " ".join(str(error).split())
             raise
         return ""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,16 @@ from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, ta
 
 @dataclass(frozen=True)
 class SingleRun:
-    """A run as far as its folder shows it; `events` in order; `alive`: a process holds its lock."""
+    """A run as far as its folder shows it, and what its record is to hold.
+
+    `events` in order; `alive`: a process holds its lock; `place`: the tags that put it below a sweep.
+    """
 
     folder: Path
     config: RSSTConfig
     events: list[Event]
     alive: bool
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -44,8 +48,35 @@ class SingleRun:
         """12 hex digits: what was run, and where it is."""
         return hashlib.sha256(f"{self.config.fingerprint} {self.folder}".encode()).hexdigest()[:12]
 
+    def identity(self, run: str) -> tuple[str, int, dict[str, str]]:
+        """Name, start in ms and tags that the run is created with, and found again by."""
+        assert run == PARENT, "a single run has no children"
+        start_ms = round((self.folder / "config.json").stat().st_ctime * 1000)
+        tags = {"sweep_uid": self.uid, "role": "single", "mlflow.source.name": "tune-rsst track", **self.place}
+        return f"{self.config.arch} {self.config.dataset} {self.folder.name}", start_ms, tags
 
-def read(save_dir: Path) -> SingleRun:
+    def write(self, begun_ms: int, done: int) -> Write:
+        """All but the first `done` events, with times counted from `begun_ms`; everything else in full."""
+        write = Write(PARENT, params={name: text(value) for name, value in self.config.knobs().items()})
+        write.tags = {"state": self.state, "fingerprint": self.config.fingerprint, **self.place}
+        write.tags |= {"save_dir": text(self.folder)} | {k: text(v) for k, v in origin().items() if k == "host"}
+        again = rerun_command(self.config.knobs())
+        resume = single_run(self.folder / "config.json", self.folder)
+        note = f"Run it again:\n\n```\n{again}\n```\n\nGo on with it:\n\n```\n{resume}\n```"
+        write.tags["mlflow.note.content"] = note
+        ms, seconds = begun_ms, 0.0
+        for number, event in enumerate(self.events):
+            write.tags |= tags_of(event.metrics)
+            seconds += float(event.metrics.get("seconds", 0.0)) if event.kind == "epoch" else 0.0
+            ms = begun_ms + round(1000 * seconds)
+            if number >= done:
+                write.points += points_of(event, ms)
+        write.status = SWEEP_STATUS[self.state]
+        write.end_ms = None if self.state == "running" else ms
+        return write
+
+
+def read(save_dir: Path, place: Mapping[str, str] | None = None) -> SingleRun:
     """What `save_dir` shows now: the report of a finished run, else the newest checkpoint's history."""
     folder = save_dir.expanduser().absolute()
     try:
@@ -55,17 +86,15 @@ def read(save_dir: Path) -> SingleRun:
         raise ConfigError("save_dir", save_dir, "the folder of a python -m trainables run", reason) from None
     report, store = folder / "report.json", folder / "state" / config.fingerprint
     alive = is_held(store / "lock")  # first: a run that ends meanwhile has left its report
-    if report.exists():
-        return SingleRun(folder, config, _of_report(json.loads(report.read_text(encoding="utf-8"))), alive)
-    return SingleRun(folder, config, _of_checkpoint(store), alive)
+    done = report.exists()
+    events = _of_report(json.loads(report.read_text(encoding="utf-8"))) if done else _of_checkpoint(store)
+    return SingleRun(folder, config, events, alive, place or {})
 
 
 def _of_report(report: Mapping[str, Any]) -> list[Event]:
-    epochs = [Event("epoch", metrics) for metrics in report["epochs"]]
-    rounds = [Event("round", metrics) for metrics in report["rounds"]]
-    found = [Event("start", report["start"])] if report["start"] else []
-    found += sorted((*epochs, *rounds), key=lambda event: event.metrics["round"])
-    return found + ([Event("final", report["final"])] if report["final"] else [])
+    both = [Event(kind, metrics) for kind in ("epoch", "round") for metrics in report[f"{kind}s"]]
+    start, final = ([Event(kind, report[kind])] if report[kind] else [] for kind in ("start", "final"))
+    return [*start, *sorted(both, key=lambda event: event.metrics["round"]), *final]
 
 
 def _of_checkpoint(store: Path) -> list[Event]:
@@ -77,50 +106,3 @@ def _of_checkpoint(store: Path) -> list[Event]:
             continue
         return [Event.from_json(event) for event in history]
     return []
-
-
-class SinglePlan:
-    """What is to be in the run's record. Built from the folder each time; the store writes only what is new."""
-
-    def __init__(self, run: SingleRun, joined: tuple[str, str] | None) -> None:
-        """`joined`: name of the sweep and id of its parent run."""
-        self.run, self._joined = run, joined
-        self.start_ms = round((run.folder / "config.json").stat().st_ctime * 1000)
-
-    def identity(self, run: str) -> tuple[str, int, dict[str, str]]:
-        """Name, start in ms and tags that the run is created with, and found again by."""
-        assert run == PARENT, "a single run has no children"
-        config = self.run.config
-        tags = {"sweep_uid": self.run.uid, "role": "single", "mlflow.source.name": "tune-rsst track"}
-        return f"{config.arch} {config.dataset} {self.run.folder.name}", self.start_ms, tags | self._place()
-
-    def _place(self) -> dict[str, str]:
-        return {"sweep": self._joined[0], "mlflow.parentRunId": self._joined[1]} if self._joined else {}
-
-    def write(self, begun_ms: int, done: int) -> Write:
-        """All but the first `done` events, with times counted from `begun_ms`; everything else in full."""
-        run = self.run
-        write = Write(PARENT, params={name: text(value) for name, value in run.config.knobs().items()})
-        write.tags = {"state": run.state, "fingerprint": run.config.fingerprint, **self._place()}
-        write.tags |= {"save_dir": text(run.folder), "mlflow.note.content": self._note()}
-        write.tags |= {name: text(value) for name, value in origin().items() if name == "host"}
-        for event in run.events:
-            write.tags |= tags_of(event.metrics)
-        ms = begun_ms
-        for number, (ms, event) in enumerate(self._timed(begun_ms)):
-            if number >= done:
-                write.points += points_of(event, ms)
-        write.status = SWEEP_STATUS[run.state]
-        write.end_ms = None if run.state == "running" else ms
-        return write
-
-    def _timed(self, begun_ms: int) -> Iterator[tuple[int, Event]]:
-        seconds = 0.0
-        for event in self.run.events:
-            seconds += float(event.metrics.get("seconds", 0.0)) if event.kind == "epoch" else 0.0
-            yield begun_ms + round(1000 * seconds), event
-
-    def _note(self) -> str:
-        again = rerun_command(self.run.config.knobs())
-        resume = single_run(self.run.folder / "config.json", self.run.folder)
-        return f"Run it again:\n\n```\n{again}\n```\n\nGo on with it:\n\n```\n{resume}\n```"

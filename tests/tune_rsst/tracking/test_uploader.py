@@ -23,7 +23,7 @@ from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.settings.addresses import check_tracking_uri, sqlite_uri
 from tune_rsst.storage.folder import SweepFolder
-from tune_rsst.tracking.cursor import known_parent_run, load_cursor
+from tune_rsst.tracking.cursor import load_cursor
 from tune_rsst.tracking.runs import SweepRuns, _client, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
 from tune_rsst.tracking.writes import PARENT, RunWrites
@@ -108,7 +108,7 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial(home: Home) -> None:
     assert (
         uploader.parent_run_id
         == parent
-        == known_parent_run(home.cursor)
+        == load_cursor(home.cursor).parent_run_id
         == find_parent_run(home.uri, EXPERIMENT, "demo")
     )
     begun, ended = read(home.ledger)[1]["time"], [e for e in read(home.ledger) if e["event"] == "ended"]
@@ -251,7 +251,7 @@ def test_the_same_name_in_another_ledger_is_another_sweep(home: Home, tmp_path: 
     again.uploader().sync_once(30)
     runs = _client(home.uri).search_runs([_client(home.uri).get_experiment_by_name(EXPERIMENT).experiment_id])
     assert len(runs) == 10
-    assert find_parent_run(home.uri, EXPERIMENT, "demo") == known_parent_run(again.cursor), "the newest one"
+    assert find_parent_run(home.uri, EXPERIMENT, "demo") == load_cursor(again.cursor).parent_run_id, "the newest one"
 
 
 def test_a_sweep_whose_driver_was_killed_is_marked_by_sync(home: Home) -> None:
