@@ -43,12 +43,12 @@ def folder_of(tmp_path: Path, events: list[dict[str, Any]]) -> Path:
     folder = tmp_path / "run"
     checkpoint = folder / "state" / CONFIG.fingerprint / f"r000-e000-n{len(events):05d}"
     checkpoint.mkdir(parents=True)
-    if not (folder / "config.json").exists():
-        (folder / "config.json").write_text(json.dumps(CONFIG.knobs()), encoding="utf-8")
     (checkpoint / "state.json").write_text(json.dumps({"history": events}), encoding="utf-8")
     if events[-1]["kind"] == "final":
         report = report_of(CONFIG, [Event.from_json(event) for event in events])
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    if not (folder / "config.json").exists():  # last: whoever follows waits for it
+        (folder / "config.json").write_text(json.dumps(CONFIG.knobs()), encoding="utf-8")
     return folder
 
 

@@ -206,8 +206,10 @@ def test_notes_hold_both_commands() -> None:
 
 def test_the_commands_of_a_sweep_note_are_complete_however_long_the_home_is() -> None:
     view = SweepView.of(EVENTS)
-    short, long = (Sweep(SweepFolder(Path("/", *["h" * 200] * n, "demo")), view, "interrupted") for n in (1, 8))
-    order = ranking(view)
-    rows = [note.count("\n| ") for note in (sweep_note(short, order), sweep_note(long, order))]
-    assert rows[1] < rows[0] and len(sweep_note(long, order)) <= NOTE_LENGTH
-    assert resume(long.folder, view.settings) in sweep_note(long, order)
+    order, rows = ranking(view), []
+    for length in range(100, 1800, 100):
+        sweep = Sweep(SweepFolder(Path("/", *["h" * 99] * (length // 100), "demo")), view, "interrupted")
+        note = sweep_note(sweep, order)
+        assert len(note) <= NOTE_LENGTH and resume(sweep.folder, view.settings) in note
+        rows.append(note.count("\n| "))
+    assert rows == sorted(rows, reverse=True) and rows[-1] < rows[0]
