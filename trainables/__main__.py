@@ -21,14 +21,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainables.console import Console
-from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
-from trainables.rsst.config.knobs import Knob
+from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL
 from trainables.rsst.model.vit import architecture
-from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training.device import is_out_of_memory
-from trainables.rsst.training.epoch import TrialDiverged
-from trainables.rsst.trial import open_trial
+from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
 from trainables.text import single_run
 

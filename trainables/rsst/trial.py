@@ -24,7 +24,9 @@ from trainables.rsst.pruning.compact import Units
 from trainables.rsst.reports import report_of
 from trainables.rsst.state import TrialState
 from trainables.rsst.store.checkpoint import CheckpointStore
+from trainables.rsst.store.checkpoint import StoreBusy as StoreBusy
 from trainables.rsst.training.device import choose_device, environment
+from trainables.rsst.training.epoch import TrialDiverged as TrialDiverged
 from trainables.storage.files import replace_json
 
 

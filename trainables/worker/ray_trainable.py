@@ -27,10 +27,8 @@ from ray import tune
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.event import Event
-from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training.device import free_memory, is_out_of_memory
-from trainables.rsst.training.epoch import TrialDiverged
-from trainables.rsst.trial import Trial, open_trial
+from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, open_trial
 from trainables.storage.bucket import Bucket, StorageError
 from trainables.worker.system_metrics import INSTALL, SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights

@@ -11,8 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.training.epoch import TrialDiverged
-from trainables.rsst.trial import open_trial
+from trainables.rsst.trial import TrialDiverged, open_trial
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.runners import replay
 from tune_rsst.runners.replay import Json, TrialFailed

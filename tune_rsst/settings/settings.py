@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from trainables.rsst.config import KNOBS, ConfigError
-from trainables.rsst.config.knobs import check_range, converted
+from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875

@@ -20,6 +20,8 @@ from tune_rsst.runners import serial
 from tune_rsst.search.spaces import settled
 from tune_rsst.storage.folder import SweepFolder
 
+pytestmark = pytest.mark.medium
+
 
 def begin(folder: SweepFolder, *words: str) -> Driver:
     folder.path.mkdir(parents=True, exist_ok=True)
