@@ -1,4 +1,4 @@
-"""A sweep whose home is a bucket: what lies there, how it comes to an empty home, and what the driver keeps there.
+"""A sweep whose home is a bucket: what is there, how it comes to an empty home, and what the driver keeps there.
 
 s3://BUCKET/PREFIX/
   SWEEP/
@@ -27,46 +27,49 @@ from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger
 
-PUSHED = ("settings.yaml", "best.yaml", "weights", "best_model")
-COMMITTED_LAST = "best.yaml"
+PUSHED = ("settings.yaml", "weights", "best_model", "best.yaml")  # in this order: best.yaml commits the model
+HINT = "; the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
+
+
+@contextmanager
+def _can_be(what: str, address: str, hint: str = "") -> Iterator[None]:
+    """A storage that fails within is a ConfigError: `address` is no bucket that can be `what`."""
+    try:
+        yield
+    except StorageError as error:
+        reason = str(error).partition(": ")[2] or str(error)
+        raise ConfigError("storage", address, f"a bucket that can be {what}", f"{reason}{hint}") from None
 
 
 def check(address: str | None) -> None:
-    """That a sweep can be kept at `address`; None is the home alone."""
-    if address is None:
-        return
-    try:
-        Bucket(address).check()
-    except StorageError as error:
-        hint = "the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
-        raise ConfigError("storage", address, "a bucket that can be written", f"{_reason(error)}; {hint}") from None
+    """Check that a sweep can be kept at `address`; None is the home alone."""
+    if address is not None:
+        with _can_be("written", address, HINT):
+            Bucket(address).check()
 
 
 def holds(address: str | None, name: str) -> bool:
-    """Whether a sweep `name` lies at `address`."""
+    """Whether a sweep `name` is at `address`."""
     return address is not None and bool(Bucket(address).below(name).keys("ledger/"))
 
 
 def bring(address: str, name: str | None, say: Callable[[str], None]) -> list[SweepFolder]:
     """Bring the sweep `name`, or all, from `address` into the home: ledger, settings, weights, best model.
 
-    A sweep that a driver runs in this home just now is left alone.
+    A sweep that a driver is running in this home is left alone.
     """
-    try:
+    with _can_be("read", address):
         bucket = Bucket(address)
         names = [name] if name else bucket.folders()
         folders = [SweepFolder(_inside(home.home(), one, address)) for one in names]
         return [folder for folder in folders if _bring(bucket.below(folder.name), folder, say)]
-    except StorageError as error:
-        raise ConfigError("storage", address, "a bucket that can be read", _reason(error)) from None
 
 
 def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> bool:
     if is_running(folder.path):
         return True
-    said = bring_ledger(bucket, folder.ledger, time.strftime("%Y%m%d-%H%M%S"))
-    if said:
-        say(said)
+    if news := bring_ledger(bucket, folder.ledger, time.strftime("%Y%m%d-%H%M%S")):
+        say(news)
     if not folder.ledger.exists():
         return False
     keys = [key for key in bucket.keys(f"{FILES}/") if not key.endswith("/")]  # some tools make objects for folders
@@ -80,7 +83,7 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
 
 
 def _inside(folder: Path, name: str, address: str) -> Path:
-    """`folder`/`name`; what others have put into a bucket is written nowhere else."""
+    """`folder`/`name`. A name from the bucket that leads out of `folder` is refused."""
     path, top = folder / name, folder.resolve()
     if top not in path.resolve().parents:
         raise ConfigError("storage", address, f"a place where no name leads out of {folder}", f"refused: {name}")
@@ -88,7 +91,7 @@ def _inside(folder: Path, name: str, address: str) -> Path:
 
 
 def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> None:
-    """Bring a finished trial's model and report into its store here, where they are not.
+    """Bring a finished trial's model and report into its store, unless they are there already.
 
     Raises:
         OSError: the bucket can't be read.
@@ -114,11 +117,7 @@ class SweepStorage:
         self._sent: dict[str, tuple[int, int]] = {}
 
     def start(self) -> None:
-        """Begin to write the ledger there; the settings and the weights first.
-
-        Raises:
-            StorageError: as in `LedgerObjects.start`.
-        """
+        """Begin to write the ledger there, then the files; raises StorageError."""
         self._ledger.start()
         self.push_files()
 
@@ -137,14 +136,13 @@ class SweepStorage:
         return problem
 
     def push_files(self) -> None:
-        """Upload PUSHED, as far as they are there and have changed; best.yaml after the model that it belongs to."""
-        for name in sorted(PUSHED, key=lambda name: name == COMMITTED_LAST):
+        """Upload those of PUSHED that are there and have changed."""
+        for name in PUSHED:
             top = self._folder.path / name
             for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
                 if path.is_file() and not path.name.startswith("."):
-                    key = str(path.relative_to(self._folder.path))
-                    about = path.stat()
-                    mark = about.st_mtime_ns, about.st_size
+                    key, stat = str(path.relative_to(self._folder.path)), path.stat()
+                    mark = stat.st_mtime_ns, stat.st_size
                     if self._sent.get(key) != mark:
                         self._bucket.upload(path, f"{FILES}/{key}")
                         self._sent[key] = mark
@@ -165,15 +163,9 @@ def held(
 
     storage = SweepStorage(address, folder, interruption)
     lease = Lease(Bucket(storage.address), folder.path, interruption)
-    try:
+    with _can_be("written", address):
         lease.acquire(say)
-    except StorageError as error:
-        raise ConfigError("storage", address, "a bucket that can be written", _reason(error)) from None
     try:
         yield storage
     finally:
         lease.release()
-
-
-def _reason(error: StorageError) -> str:
-    return str(error).partition(": ")[2] or str(error)

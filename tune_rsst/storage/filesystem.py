@@ -1,6 +1,6 @@
-"""Does a folder lie on a network file system? sqlite must not: its locks do not hold there (https://sqlite.org/faq.html#q5).
+"""Is a folder on a network file system? sqlite must not be: its locks fail there (https://sqlite.org/faq.html#q5).
 
-Comes in: a path, which need not exist yet. Goes out: the file system's name, or None where it is local or unknown.
+In: a path, which need not exist yet. Out: the file system's name, or None where it is local or unknown.
 """
 
 from __future__ import annotations

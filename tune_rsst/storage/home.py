@@ -1,4 +1,4 @@
-"""Where things lie: TUNE_RSST_HOME, the sweeps in it, and the folders that Ray needs while a sweep runs.
+"""Where things are: TUNE_RSST_HOME, the sweeps in it, and the folders that Ray needs while a sweep runs.
 
 TUNE_RSST_HOME/            default: .tune_rsst in the current folder
   mlflow.db mlartifacts/   one MLflow for all sweeps of this home
@@ -26,7 +26,7 @@ def home() -> Path:
     """Absolute path of TUNE_RSST_HOME; it need not exist."""
     if not os.environ.get("TUNE_RSST_HOME") and JOB_FOLDER in str(Path.cwd()):
         valid = "a folder that every node mounts, set in the job's runtime_env or on the nodes"
-        raise ConfigError("TUNE_RSST_HOME", None, valid, "what lies in a job's own folder goes with the job")
+        raise ConfigError("TUNE_RSST_HOME", None, valid, "what is in a job's own folder goes with the job")
     return Path(os.environ.get("TUNE_RSST_HOME") or ".tune_rsst").expanduser().absolute()
 
 
@@ -36,7 +36,7 @@ def default_tracking_uri() -> str:
 
 
 def make(folder: Path) -> None:
-    """Make `folder` and what it lies in."""
+    """Make `folder` and its parents, and check that it can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
@@ -65,18 +65,12 @@ def _started_at(folder: SweepFolder) -> float:
 def find(name: str | None) -> SweepFolder:
     """The sweep of that name, or the newest."""
     known = sweeps()
-    if name is None and known:
-        return known[-1]
-    for folder in known:
-        if folder.name == name:
-            return folder
+    found = known[-1:] if name is None else [folder for folder in known if folder.name == name]
+    if found:
+        return found[0]
+    names = [folder.name for folder in known]
+    close = get_close_matches(name or "", names, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"sweeps there: {', '.join(names[-5:])}"
     if not known:
         hint = "start one: tune-rsst sweep" if name is None else "there is none yet"
-        raise ConfigError("sweep", name or "(the newest)", f"a sweep in {home()}", hint)
-    close = get_close_matches(name or "", [f.name for f in known], n=3)
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else f"sweeps there: {', '.join(f.name for f in known[-5:]) or 'none'}"
-    )
-    raise ConfigError("sweep", name, f"a sweep in {home()}", hint)
+    raise ConfigError("sweep", "(the newest)" if name is None else name, f"a sweep in {home()}", hint)

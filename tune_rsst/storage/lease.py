@@ -1,4 +1,4 @@
-"""Who drives a sweep that lies in a bucket: a small object that its driver renews, because a bucket knows no locks.
+"""Who drives a sweep that is in a bucket: a small object that its driver renews, because a bucket knows no locks.
 
 In: the sweep's part of the bucket. Out: the lease, or a refusal.
 It is written on condition that nobody else has written since it was read. A driver that was killed loses it after
@@ -14,6 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,10 @@ class Lease:
     def release(self) -> None:
         """Give it back; harmless when it was lost or the bucket is away (then it runs out by itself)."""
         self._thread.close(RENEW_S)
-        try:
+        with suppress(StorageError):
             found = self._bucket.find(LEASE_KEY)
             if found and found.version == self._version:
                 self._bucket.delete([LEASE_KEY])
-        except StorageError:
-            return
 
     def _take(self, say: Callable[[str], None]) -> None:
         found, first = self._bucket.find(LEASE_KEY), None
@@ -68,9 +67,9 @@ class Lease:
             if first is not None and found.version != first:
                 self._refuse(found)
             if first is None:
-                first, holder = found.version, _holder(found)
+                first = found.version
                 left = f"waiting up to {self._lease_s - found.age_s:.0f} s to see whether it is gone"
-                say(f"{holder} drove this sweep {found.age_s:.0f} s ago; {left}")
+                say(f"{_holder(found)} drove this sweep {found.age_s:.0f} s ago; {left}")
             time.sleep(min(LOOK_S, self._lease_s / 4))
             found = self._bucket.find(LEASE_KEY)
         self._version = self._write(found.version if found else None)
@@ -84,9 +83,8 @@ class Lease:
         return all(record.get(name) == self._own[name] for name in ("machine", "host", "folder"))
 
     def _refuse(self, found: Found | None) -> None:
-        who = _holder(found) if found else "another driver"
-        where = self._bucket.address
-        raise SweepBusy(f"name = {self._folder.name}: {who} is driving this sweep in {where}; wait for it, or stop it")
+        who = f"{_holder(found)} is driving this sweep in {self._bucket.address}"
+        raise SweepBusy(f"name = {self._folder.name}: {who}; wait for it, or stop it")
 
     def _renew(self) -> None:
         """A storage that is away may be back before the lease runs out; the ledger's objects guard what we write."""
@@ -100,8 +98,7 @@ class Lease:
                 self._version = found.version
                 return
             self._is_lost = True
-            holder = _holder(found) if found else "another driver"
-            self._interruption.taken_over(f"{holder} has taken this sweep over")
+            self._interruption.taken_over(f"{_holder(found)} has taken this sweep over")
 
 
 def _record(found: Found) -> dict[str, Any]:
@@ -112,6 +109,8 @@ def _record(found: Found) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _holder(found: Found) -> str:
+def _holder(found: Found | None) -> str:
+    if found is None:
+        return "another driver"
     record = _record(found)
     return f"a driver on {record.get('host', 'an unknown host')} (process {record.get('pid', '?')})"

@@ -1,8 +1,9 @@
 """The ledger in a bucket: numbered objects, each some lines, because nothing can be appended to an object.
 
-Comes in: the ledger file of this machine. Goes out: the same lines as objects `ledger/000000123.jsonl` (named by the
-number of their first line), and back. An object is written only where there is none of its number, so of two drivers
-one is refused. At a start, and after MANY objects, the first one is written again with all lines and the others go.
+In: the ledger file of this machine.
+Out: the same lines as objects `ledger/000000123.jsonl` (named by the number of their first line), and back.
+A new object is written only if its number is free, so of two drivers one is refused. At a start, and after MANY
+objects, the first one is written again with all lines, and the others are deleted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _key(first: int) -> str:
 
 
 def read_objects(bucket: Bucket) -> bytes | None:
-    """All lines of the ledger in `bucket`, or None where there is none."""
+    """All lines of the ledger in `bucket`; None without a ledger."""
     gap = ""
     for _ in range(TRIES):  # objects go when they are gathered into the first one
         lines: list[bytes] = []
@@ -45,9 +46,9 @@ def read_objects(bucket: Bucket) -> bytes | None:
 
 
 def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
-    """Make the ledger at `path` what the bucket has, unless the file is ahead. Returns a line to say, if any.
+    """Make the ledger at `path` what the bucket has, unless the file is ahead. Returns a line for the user, if any.
 
-    Lines that only the file has, where the bucket went on in another way, are kept beside it under a name with `stamp`.
+    Where each has lines that the other has not, the file is kept next to the new one under a name with `stamp`.
     """
     there = read_objects(bucket)
     if there is None:

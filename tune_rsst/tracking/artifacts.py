@@ -40,8 +40,8 @@ class RunFiles:
         tried again at the next call.
         """
         deadline = time.monotonic() + time_left_s
-        due = [(run, version) for run, version in _versions(plan) if self._is_due(store, run, version)]
-        trials = [(run, version) for run, version in due if run != PARENT]
+        due = [item for item in _versions(plan) if self._tried[item] < TRIES and not store.has_files(*item)]
+        trials = [item for item in due if item[0] != PARENT]
         groups = [trials[i : i + AT_ONCE] for i in range(0, len(trials), AT_ONCE)]
         for group in [*groups, *([item] for item in due if item[0] == PARENT)]:
             yield None
@@ -56,9 +56,6 @@ class RunFiles:
                 problems = [str(error) or type(error).__name__, f"the files of {names} are not in MLflow"]
             self._tried.update(group)
             yield from problems
-
-    def _is_due(self, store: SweepRuns, run: str, version: str) -> bool:
-        return not store.has_files(run, version) and self._tried[run, version] < TRIES
 
     def _draw_and_put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> Iterator[None]:
         folder = self._folder

@@ -37,12 +37,7 @@ class Uploader:
     """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
 
     def __init__(
-        self,
-        ledger_path: Path,
-        tracking_uri: str,
-        experiment: str,
-        cursor_path: Path,
-        files: RunFiles | None = None,
+        self, ledger_path: Path, tracking_uri: str, experiment: str, cursor_path: Path, files: RunFiles | None = None
     ) -> None:
         """`files` draws the pictures that go into the runs as artifacts; None uploads none.
 
@@ -202,17 +197,12 @@ class Uploader:
                 self._store.put(write, self._plan)
 
     def _take_lock(self) -> None:
-        """One uploader per cursor; the kernel lets go of the lock when its process dies.
-
-        Raises:
-            RuntimeError: another process holds it.
-        """
-        if self._lock_file is not None:
-            return
-        try:
-            self._lock_file = take(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), 0.0, 0o600)
-        except LockHeld:
-            raise RuntimeError("another process is uploading this sweep to MLflow") from None
+        """One uploader per cursor; the kernel lets go of the lock when its process dies."""
+        if self._lock_file is None:
+            try:
+                self._lock_file = take(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), 0.0, 0o600)
+            except LockHeld:
+                raise RuntimeError("another process is uploading this sweep to MLflow") from None
 
     def _release(self) -> None:
         if self._lock_file is not None:

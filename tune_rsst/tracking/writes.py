@@ -55,19 +55,10 @@ def text(value: object) -> str:
     return hide_password(str(value))[:MAX_PARAM]
 
 
-def finite_number(value: object) -> float | None:
-    """`value` when it is a number that a curve can hold."""
-    return (
-        float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        else None
-    )
-
-
 def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:
-    """Those of `names` that are numbers in `metrics`, as points of MLflow's curves."""
-    values = ((name, finite_number(metrics.get(name))) for name in names)
-    return [(into + name, value, ms, step) for name, value in values if value is not None]
+    """Those of `names` that are finite numbers in `metrics`, as points of MLflow's curves."""
+    numbers = ((n, v) for n in names if isinstance(v := metrics.get(n), int | float) and not isinstance(v, bool))
+    return [(into + name, float(value), ms, step) for name, value in numbers if math.isfinite(value)]
 
 
 def points_of(event: Event, ms: int) -> list[Point]:
@@ -94,7 +85,6 @@ class RunWrites:
         self._epochs = 0
         self._samples: Counter[str] = Counter()
         self._started_from: set[str] = set()
-        self._ended = 0
         self._best = -math.inf
         self._count = dict.fromkeys(("finished", "stopped", "failed"), 0)
         self.state = "running"
@@ -125,7 +115,8 @@ class RunWrites:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take the next ledger event in. Kinds that a later version may add ask for nothing."""
-        known = event["event"] == "reported" and self._is_known(event)
+        report = Event(event["kind"], event["metrics"]) if event["event"] == "reported" else None
+        known = report is not None and self.view.trials[event["trial"]].knows(report)
         self.view.apply(event)
         ms = round(float(event["time"]) * 1000)
         match event["event"]:
@@ -133,8 +124,8 @@ class RunWrites:
                 self._sweep_started(event, ms)
             case "suggested":
                 self._suggested(event, ms)
-            case "reported" if not known:
-                self._reported(event["trial"], Event(event["kind"], event["metrics"]), ms)
+            case "reported" if report is not None and not known:
+                self._reported(event["trial"], report, ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
             case "reopened":
@@ -151,9 +142,6 @@ class RunWrites:
             case "interrupted" | "sweep_ended":
                 self._sweep_state("finished" if self.view.ended else "interrupted", ms)
                 self._sweep_best(ms)
-
-    def _is_known(self, report: Mapping[str, Any]) -> bool:
-        return self.view.trials[report["trial"]].knows(Event(report["kind"], report["metrics"]))
 
     def interrupted(self) -> None:
         """The ledger ends without an end, and nobody is writing it: the sweep was killed."""
@@ -220,10 +208,10 @@ class RunWrites:
         if trial.state == "stopped":
             write.points += points_of(Event("final", trial.metrics), ms)
         self._touched.update((name, PARENT))
-        self._ended += 1
         self._count[trial.state] += 1
+        ended = sum(self._count.values())
         parent = self._write(PARENT)
-        parent.points += [(f"trials/{state}", float(n), ms, self._ended) for state, n in self._count.items()]
+        parent.points += [(f"trials/{state}", float(n), ms, ended) for state, n in self._count.items()]
         if trial.state == "finished" and at_target(self.view, trial) and trial.metrics["val_top1"] > self._best:
             self._best = trial.metrics["val_top1"]
             parent.points.append(("best/val_top1", self._best, ms, self._epochs))
@@ -234,7 +222,6 @@ class RunWrites:
         write.status, write.end_ms = "RUNNING", None
         write.tags |= {"state": "running", "reason": ""}
         self._count["failed"] -= 1
-        self._ended -= 1
         self._touched.update((name, PARENT))
 
     def _sweep_state(self, state: str, end_ms: int | None) -> None:
