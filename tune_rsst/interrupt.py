@@ -82,8 +82,14 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While a runner is at work: SIGTERM is heard, and `break_off` ends the runner."""
+        """While a runner is at work: SIGTERM is heard, and `break_off` ends the runner.
+
+        Both do so by SIGINT, which a script's background process (`tune-rsst sweep &`) begins by ignoring.
+        """
         before = signal.getsignal(signal.SIGTERM)
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if ignored:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.hear_sigterm()
         self._running = True
         try:
@@ -91,6 +97,8 @@ class Interruption:
         finally:
             self._running = False
             signal.signal(signal.SIGTERM, before)
+            if ignored:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def hear_sigterm(self) -> None:
         """Install the handler, again after another one has replaced it."""

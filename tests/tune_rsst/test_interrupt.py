@@ -6,7 +6,7 @@ import io
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,8 +233,17 @@ def _join(thread: threading.Thread) -> None:
     time.sleep(5)  # a signal that comes meanwhile ends it
 
 
-def test_while_a_runner_is_at_work_sigterm_and_a_break_end_it_as_ctrl_c_does() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How the process began: with Python's own handler, or in a script's background, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, getattr(request, "param", signal.default_int_handler))
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("sigint", [signal.default_int_handler, signal.SIG_IGN], indirect=True)
+def test_while_a_runner_is_at_work_sigterm_and_a_break_end_it_as_ctrl_c_does(sigint: None) -> None:
+    before, of_ctrl_c = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     terminated, broken = Interruption(), Interruption()
     with pytest.raises(KeyboardInterrupt), terminated.listening():
         signal.raise_signal(signal.SIGTERM)
@@ -243,11 +252,12 @@ def test_while_a_runner_is_at_work_sigterm_and_a_break_end_it_as_ctrl_c_does() -
     with pytest.raises(KeyboardInterrupt), broken.listening():
         _join(thread)
     assert broken.exit_code == 1 and signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGINT) is of_ctrl_c
     broken.break_off("later: there is no runner to end any more, so this raises nothing")
     assert broken.problem == "another; nothing more is written here"
 
 
-def test_signals_are_ignored_while_the_last_lines_are_written() -> None:
+def test_signals_are_ignored_while_the_last_lines_are_written(sigint: None) -> None:
     with Interruption.ignored():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
