@@ -42,6 +42,7 @@ def test_what_is_not_declared_is_refused(event: str, fields: dict[str, Any], com
 
 
 def test_optional_fields_may_be_there_or_not() -> None:
+    assert KINDS["interrupted"].optional.keys() == {"reason"} and not KINDS["interrupted"].fields
     check("interrupted", {})
     check("interrupted", {"reason": "the disk is full"})
 
