@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import yaml
 from rich.console import Console
 
+from trainables import provenance
+from trainables.provenance import origin
 from trainables.rsst.config import ConfigError
 from trainables.storage.files import replaced
 from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger import provenance
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import DriverLock
-from tune_rsst.ledger.provenance import origin
 from tune_rsst.planning import preflight
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.live import LiveTable

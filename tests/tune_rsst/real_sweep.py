@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainables.provenance import origin
 from tune_rsst.driver import assemble
 from tune_rsst.ledger.file import Ledger
-from tune_rsst.ledger.provenance import origin
 from tune_rsst.results import best
 from tune_rsst.runners import serial
 from tune_rsst.search.spaces import settled

@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainables import provenance
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.storage.filesystem import network_filesystem
 from trainables.storage.secrets import hide_password
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger import provenance
 from tune_rsst.planning.begin import new_plan
 from tune_rsst.planning.plan import Plan
 from tune_rsst.planning.preflight import Finding, distinct, finding, probes
@@ -29,7 +30,6 @@ from tune_rsst.runners import capacity, local_ray
 from tune_rsst.runners.ray_cluster import address, connected
 from tune_rsst.search.study_database import connection
 from tune_rsst.storage import bucket, home
-from tune_rsst.storage.filesystem import network_filesystem
 
 HTTP_LIMIT_S, NODE_LIMIT_S = 10.0, 120.0
 MUST_AGREE = ("tune-rsst", "torch", "ray", "timm", "numpy")

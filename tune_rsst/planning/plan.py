@@ -12,6 +12,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
 from trainables.rsst.model.vit import build
 from trainables.rsst.size import architecture_of
+from trainables.storage.filesystem import network_filesystem
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.planning.warm_start import WarmStart
 from tune_rsst.search import spaces, study
@@ -20,7 +21,6 @@ from tune_rsst.search.spaces import Space
 from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_tracking_uri
 from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
-from tune_rsst.storage.filesystem import network_filesystem
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 

@@ -2,7 +2,7 @@
 
 s3://BUCKET/PREFIX/
   SWEEP/
-    driver.json                 the lease of the driver (lease.py)
+    driver.json                 the lease of the driver (trainables/storage/lease.py)
     ledger/000000000.jsonl …    the ledger as numbered objects (ledger_objects.py)
     trials/FINGERPRINT/…        checkpoints and results, put there by the workers (trainables/worker/trial_mirror.py)
     files/…                     settings.yaml, weights/, best.yaml, best_model/
@@ -21,8 +21,9 @@ from pathlib import Path
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import FILES, Bucket, StorageError
 from trainables.storage.files import replaced
+from trainables.storage.lease import Lease, LeaseHeld
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.lock import is_running
+from tune_rsst.ledger.lock import SweepBusy, is_running
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger
@@ -159,12 +160,13 @@ def held(
     if address is None:
         yield None
         return
-    from tune_rsst.storage.lease import Lease
-
     storage = SweepStorage(address, folder, interruption)
-    lease = Lease(Bucket(storage.address), folder.path, interruption)
-    with _can_be("written", address):
-        lease.acquire(say)
+    lease = Lease(Bucket(storage.address), folder.path, interruption.taken_over)
+    try:
+        with _can_be("written", address):
+            lease.acquire(say)
+    except LeaseHeld as held_by:
+        raise SweepBusy(f"name = {folder.name}: {held_by}; wait for it, or stop it") from None
     try:
         yield storage
     finally:

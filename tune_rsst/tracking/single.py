@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables.provenance import origin
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.storage.locks import is_held
 from trainables.text import single_run
-from tune_rsst.ledger.provenance import origin
 from tune_rsst.results.commands import rerun_command
 from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, tags_of, text
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from trainables import provenance
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.cli.spaces import setting_lines
-from tune_rsst.ledger import provenance
 from tune_rsst.planning import doctor, preflight
 from tune_rsst.planning.begin import new_plan
 from tune_rsst.settings.settings import settings_names
@@ -108,3 +108,7 @@ def test_settings_lists_every_setting_and_every_knob() -> None:
     for name in [*settings_names(), *KNOBS_OF_A_SWEEP]:
         assert f"  {name}: " in text, name
     assert "cpus_per_trial: float | auto, default 1.0" in text and "lr: float" in text
+
+
+def test_what_must_agree_on_every_node_is_recorded() -> None:
+    assert set(doctor.MUST_AGREE) <= provenance.versions().keys()

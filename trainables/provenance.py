@@ -1,4 +1,4 @@
-"""Where a sweep was started: code, host and user, for its record.
+"""Where a run was started: code, host and user, for its record.
 
 In: nothing. Out: texts; what can't be known is left out.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGES = ("tune-rsst", "torch", "torchvision", "timm", "numpy", "ray", "optuna", "mlflow")
 
-SOURCE = Path(__file__).resolve().parents[2]
+SOURCE = Path(__file__).resolve().parents[1]
 
 
 def origin() -> dict[str, str]:
@@ -43,7 +43,7 @@ def _git(*words: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a sweep."""
+    """Versions of Python and of the packages that decide its numbers."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):

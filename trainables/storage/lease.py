@@ -1,6 +1,6 @@
 """Who drives a sweep that is in a bucket: a small object that its driver renews, because a bucket knows no locks.
 
-In: the sweep's part of the bucket. Out: the lease, or a refusal.
+In: the sweep's part of the bucket. Out: the lease, or `LeaseHeld`.
 It is written on condition that nobody else has written since it was read. A driver that was killed loses it after
 LEASE_S, or at once where it ran on this machine in this folder (whose lock we hold). The ledger's objects refuse what a
 driver still writes after it has lost its lease.
@@ -20,8 +20,6 @@ from typing import Any
 
 from trainables.storage.bucket import Bucket, Found, StorageError, Taken
 from trainables.storage.retrying import RetryingThread
-from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.lock import SweepBusy
 
 LEASE_KEY = "driver.json"
 LEASE_S, RENEW_S, LOOK_S = 60.0, 15.0, 2.0
@@ -35,18 +33,29 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-class Lease:
-    """The right to drive one sweep. `interruption` hears, from a thread, when another driver has taken it."""
+class LeaseHeld(RuntimeError):
+    """Another driver holds the lease; says which one."""
 
-    def __init__(self, bucket: Bucket, folder: Path, interruption: Interruption, lease_s: float = LEASE_S) -> None:
-        self._bucket, self._folder, self._interruption, self._lease_s = bucket, folder, interruption, lease_s
+
+class Lease:
+    """The right to drive one sweep. `taken_over` hears, from a thread, which other driver has taken it."""
+
+    def __init__(
+        self, bucket: Bucket, folder: Path, taken_over: Callable[[str], None], lease_s: float = LEASE_S
+    ) -> None:
+        """"""
+        self._bucket, self._taken_over, self._lease_s = bucket, taken_over, lease_s
         self._own = {"machine": _machine(), "host": socket.gethostname(), "folder": str(folder), "pid": os.getpid()}
         self._id, self._version, self._is_lost = uuid.uuid4().hex, "", False
         every_s = min(RENEW_S, lease_s / 4)
         self._thread = RetryingThread(self._renew, name="lease", every_s=every_s, last_retry_s=every_s)
 
     def acquire(self, say: Callable[[str], None]) -> None:
-        """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock."""
+        """Take it; `say` gets a line where a driver that may be gone has to be waited for. Hold the folder's lock.
+
+        Raises:
+            LeaseHeld: another driver renews it.
+        """
         try:
             self._take(say)
         except Taken:
@@ -83,8 +92,7 @@ class Lease:
         return all(record.get(name) == self._own[name] for name in ("machine", "host", "folder"))
 
     def _refuse(self, found: Found | None) -> None:
-        who = f"{_holder(found)} is driving this sweep in {self._bucket.address}"
-        raise SweepBusy(f"name = {self._folder.name}: {who}; wait for it, or stop it")
+        raise LeaseHeld(f"{_holder(found)} is driving this sweep in {self._bucket.address}")
 
     def _renew(self) -> None:
         """A storage that is away may be back before the lease runs out; the ledger's objects guard what we write."""
@@ -98,7 +106,7 @@ class Lease:
                 self._version = found.version
                 return
             self._is_lost = True
-            self._interruption.taken_over(f"{_holder(found)} has taken this sweep over")
+            self._taken_over(f"{_holder(found)} has taken this sweep over")
 
 
 def _record(found: Found) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from trainables.storage import filesystem
 from tune_rsst.planning import doctor
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.settings import written
-from tune_rsst.storage import filesystem
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""A driver holds its sweep in the bucket: who has it is named, and who loses it writes nothing more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.s3_server import BUCKET, S3Server
+from trainables.storage import lease
+from trainables.storage.bucket import Bucket
+from tune_rsst.interrupt import Interruption
+from tune_rsst.ledger.lock import SweepBusy
+from tune_rsst.storage.bucket import held
+from tune_rsst.storage.folder import SweepFolder
+
+ADDRESS = f"s3://{BUCKET}/group"
+
+
+def test_a_second_driver_is_refused_in_one_line(s3: S3Server, tmp_path: Path) -> None:
+    s3.empty()
+    first, second = SweepFolder(tmp_path / "a" / "sweep"), SweepFolder(tmp_path / "b" / "sweep")
+    told = r"^name = sweep: a driver on .* is driving this sweep in s3://.*/sweep; wait for it, or stop it$"
+    with (
+        held(ADDRESS, first, print, Interruption()),
+        pytest.raises(SweepBusy, match=told),
+        held(ADDRESS, second, print, Interruption()),
+    ):
+        pass
+
+
+def test_who_loses_the_sweep_writes_nothing_more(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.empty()
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    interruption = Interruption()
+    with held(ADDRESS, SweepFolder(tmp_path / "sweep"), print, interruption):
+        Bucket(f"{ADDRESS}/sweep").write(lease.LEASE_KEY, b'{"host": "other", "pid": 7}')
+        deadline = time.monotonic() + 20
+        while not interruption.broken and time.monotonic() < deadline:
+            time.sleep(0.05)
+    told = "a driver on other (process 7) has taken this sweep over; nothing more is written here"
+    assert interruption.problem == told
