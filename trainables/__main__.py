@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainables.console import Console
+from trainables.progress import watched
 from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL
 from trainables.rsst.model.vit import architecture
@@ -82,8 +83,9 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
                 replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
                 console.go_on(trial.history)
-                for event in islice(trial.events(), len(trial.history), None):
-                    console.show(event)
+                with watched(console.work):
+                    for event in islice(trial.events(), len(trial.history), None):
+                        console.show(event)
                 for name in ("report.json", MODEL, ARCHITECTURE):
                     _copy(trial.folder / name, folder / name)
         except KeyboardInterrupt:

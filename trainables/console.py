@@ -1,12 +1,13 @@
 """What a single run shows: progress with an ETA, one line per round, warnings that can't be missed.
 
-In: a trial's events.
+In: a trial's events, and how far the work between them has come.
 Out: lines on the terminal (a live line only where it is a terminal) and in run.log.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -15,12 +16,16 @@ from types import TracebackType
 from typing import Any
 
 from trainables.first_epoch import first_epoch_check
+from trainables.progress import TRAINING, Work
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import describe
 from trainables.rsst.event import Event
-from trainables.text import counted, duration, framed
+from trainables.text import amount, counted, duration, framed
 
-_PLAIN_EVERY_S = 15.0
+_PLAIN_EVERY_S = 15.0  # epochs, where there is no live line
+_WORK_AFTER_S = 2.0  # work that is over sooner is not shown
+_WORK_EVERY_S = 30.0  # without any other line, in the log and where there is no live line
+_REDRAW_S = 0.2
 
 
 class Console:
@@ -30,9 +35,11 @@ class Console:
         self._config = config
         self._log = log.open("a", encoding="utf-8")
         self._live = sys.stdout.isatty()
-        self._shown_at = time.monotonic()
+        self._shown_at = self._noted_at = self._drawn_at = time.monotonic()
         self._line_open = False
         self._init = "scratch"
+        self._last: Event | None = None
+        self._epoch_s: float | None = None
 
     def __enter__(self) -> Console:
         return self
@@ -54,15 +61,49 @@ class Console:
 
     def show(self, event: Event) -> None:
         """Show one event of the trial."""
+        self._last = event
         {"start": self._start, "epoch": self._epoch, "round": self._round, "final": self._final}[event.kind](
             event.metrics
         )
+
+    def work(self, work: Work) -> None:
+        """Show how far the work within an epoch, or before the first one, has come; a watcher of progress.py."""
+        now = time.monotonic()
+        if work.seconds < _WORK_AFTER_S:
+            return
+        if self._live and now - self._drawn_at >= _REDRAW_S:
+            self._drawn_at = now
+            self._draw(self._work_line(work))
+        if now - self._noted_at >= _WORK_EVERY_S:
+            (self._note if self._live else self.say)(self._work_line(work))
+
+    def _work_line(self, work: Work) -> str:
+        parts = [f"{work.what} {amount(work.done, work.total, work.unit)}"]
+        if work.done:
+            parts.append(f"{amount(work.done / work.seconds, 0, work.unit)}/s")
+        if self._last is None:  # the images or the weights, before the first epoch
+            left = work.seconds_left
+            return " · ".join([*parts, f"{duration(left)} left"] if left is not None else parts)
+        c, m = self._config, self._last.metrics
+        last_round = self._last.kind == "round"
+        at, epoch = (m["round"] + 1, 0) if last_round else (m["round"], m["epoch"])
+        here = f"round {at + 1}/{c.rounds}" if at < c.rounds else "test"
+        if at < c.rounds and epoch < c.epochs:
+            here += f" epoch {epoch + 1}/{c.epochs}"
+        if work.what == TRAINING and (left := work.seconds_left) is not None:
+            each = self._epoch_s or work.seconds / work.done * work.total
+            rest = (c.rounds * c.epochs - m["epochs_trained"] - 1) * each
+            parts += [f"epoch done in {duration(left)}", f"ETA {duration(left + rest)}"]
+        if "val_top1_before_hardening" in m:
+            parts.append(f"last val {m['val_top1_before_hardening']:.2%}")
+        return " · ".join([here, *parts])
 
     def go_on(self, history: Sequence[Event]) -> None:
         """Say where an earlier run of the trial stopped, if there was one; its lines are in the log already."""
         if not history:
             return
         last, c = history[-1], self._config
+        self._last = last
         self._init = history[0].metrics["init_effective"]
         if last.kind == "final":
             self.say("nothing is left to do: this run has finished before")
@@ -92,7 +133,7 @@ class Console:
     def _epoch(self, m: dict[str, Any]) -> None:
         if m["epochs_trained"] == 1:
             self._check_first_epoch(m["val_top1_before_hardening"])
-        left = self._config.rounds * self._config.epochs - m["epochs_trained"]
+        left, self._epoch_s = self._config.rounds * self._config.epochs - m["epochs_trained"], m["seconds"]
         pressed = f" · doomed norm {m['doomed_norm_left']:.1e}" if "doomed_norm_left" in m else ""
         line = (
             f"round {m['round'] + 1}/{self._config.rounds} epoch {m['epoch']}/{self._config.epochs} · "
@@ -100,8 +141,7 @@ class Console:
             f"ETA {duration(left * m['seconds'])}"
         )
         if self._live:
-            print(f"\r\x1b[K{line}", end="", flush=True)
-            self._line_open = True
+            self._draw(line)
             self._note(line)
         elif time.monotonic() - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = time.monotonic()
@@ -133,11 +173,17 @@ class Console:
     def _note(self, text: str) -> None:
         """A line for the log alone."""
         self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._noted_at = time.monotonic()
 
     def _shout(self, warning: str) -> None:
         self._end_line()
         print(framed(warning), file=sys.stderr, flush=True)
         self._note(f"WARNING {warning}")
+
+    def _draw(self, line: str) -> None:
+        """Put `line` in place of the live one, as much of it as the terminal is wide."""
+        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+        self._line_open = True
 
     def _end_line(self) -> None:
         if self._line_open:

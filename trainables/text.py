@@ -22,6 +22,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
 
 
+def amount(done: float, total: float, unit: str) -> str:
+    """1,280/45,000 images, 12/48 MiB; without a total 312 images, 0.5 images, 12 MiB."""
+    if unit == "bytes":
+        done, total, unit = done / 2**20, total / 2**20, "MiB"
+    whole = f"{done:,.0f}" if done >= 10 or done == int(done) else f"{done:.2g}"
+    return f"{whole}/{total:,.0f} {unit}" if total else f"{whole} {unit}"
+
+
 def short(value: object) -> str:
     """A number with three significant digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

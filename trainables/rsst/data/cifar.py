@@ -18,6 +18,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
+from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
 from trainables.rsst.data.split import Split
@@ -88,7 +89,9 @@ def _download(kind: Any, archive: Path) -> None:
     md5 = hashlib.md5(usedforsecurity=False)
     with replaced(archive) as new:
         with urllib.request.urlopen(kind.url, timeout=TIMEOUT_S) as answer, new.open("wb") as file:
-            while block := answer.read(1 << 20):
+            blocks = iter(lambda: answer.read(1 << 20), b"")
+            total = int(answer.headers.get("Content-Length") or 0)
+            for block in tracked(f"downloading {archive.name}", blocks, total, unit="bytes"):
                 md5.update(block)
                 file.write(block)
         if md5.hexdigest() != kind.tgz_md5:

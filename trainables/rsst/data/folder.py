@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.split import Split
 
@@ -76,7 +77,8 @@ def read(found: Listing, side: int) -> dict[str, Split]:
         for part, files in found.files.items():
             images = np.empty((len(files), found.in_chans, side, side), dtype=np.uint8)
             pixels = pool.map(lambda entry: _pixels(entry[0], side, found.in_chans), files)
-            for index, one in enumerate(pixels):
+            what = f"preparing the images ({part})"
+            for index, one in enumerate(tracked(what, pixels, len(files), size=lambda _: 1)):
                 images[index] = one
             splits[part] = Split.from_numpy(images, np.array([label for _, label in files], dtype=np.int64))
     return splits

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables.progress import tracked
 from trainables.rsst.data.split import Split, Splits
 from trainables.storage.files import remove_leftovers, replaced_folder
 from trainables.storage.locks import held
+
+AT_ONCE = 2**26  # bytes that are hashed between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,16 @@ def cache_folder() -> Path:
 
 def digest_of(splits: Splits) -> str:
     """16 hex digits of sha256 over the names, dtypes, shapes and bytes of all arrays, sorted by name."""
-    sha = hashlib.sha256()
-    for name, array in sorted(_arrays(splits).items()):
-        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        sha.update(array.reshape(-1).view(np.uint8).data)
+    sha, arrays = hashlib.sha256(), sorted(_arrays(splits).items())
+
+    def pieces() -> Iterator[memoryview]:
+        for name, array in arrays:
+            sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            flat = array.reshape(-1).view(np.uint8).data
+            yield from (flat[at : at + AT_ONCE] for at in range(0, len(flat), AT_ONCE))
+
+    for piece in tracked("checking the images", pieces(), sum(a.nbytes for _, a in arrays), unit="bytes"):
+        sha.update(piece)
     return sha.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.progress import tracked
 from trainables.rsst.model.vit import Architecture, build
 
 
@@ -51,7 +52,8 @@ def latency(
     model.eval()
     times: list[float] = []
     spent = 0.0
-    for repetition in range(warmups + 50):
+    passes = range(warmups + 50)
+    for repetition in tracked("measuring latency", passes, 0, unit="passes", size=lambda _: 1):
         began = time.perf_counter()
         model(images)
         if device.type == "cuda":

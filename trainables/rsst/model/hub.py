@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.progress import teller
+
 ASK_S = 9.0  # from the question to the answer, start of the child included
 STALL_S = 30.0  # a download may take as long as it likes while bytes come in
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")  # cached ones; only the first is ever downloaded
@@ -90,6 +92,7 @@ def _watch(child: subprocess.Popen[str], folder: Path) -> str:
     A download shows as growth of what lies below `folder`, the repository's place in the cache.
     """
     answered, size, since = False, _size(folder), time.monotonic()
+    tell, before = teller("downloading the weights", 0, "bytes"), size
     while True:
         try:
             child.wait(timeout=0.1)
@@ -98,6 +101,7 @@ def _watch(child: subprocess.Popen[str], folder: Path) -> str:
             now = _size(folder)
         if now != size:
             answered, size, since = True, now, time.monotonic()
+            tell(max(0, size - before))
         elif time.monotonic() - since > (STALL_S if answered else ASK_S):
             return f"the download stood still for {STALL_S:.0f} s" if answered else f"no answer in {ASK_S:.0f} s"
 

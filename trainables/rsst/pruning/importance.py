@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from trainables.progress import tracked
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.model.vit import Architecture, Kind, blocks_of, unit_tensors
 
@@ -79,7 +80,7 @@ def _from_activations(criterion: str, model: VisionTransformer, arch: Architectu
     found: Found = {}
     entries = dict.fromkeys(("head", "neuron"), 0)
     saliency = criterion == "saliency"
-    for batch in calibration.split(_BATCH):
+    for batch in tracked("scoring units", calibration.split(_BATCH), len(calibration)):
         with torch.set_grad_enabled(saliency), _captured(model) as captured:
             logits = model(batch.images)
             if saliency:  # summed over images, so that each activation's gradient is that of its own image's loss

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.progress import TRAINING, tracked
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.augment import augment
 from trainables.rsst.data.batches import Batch
@@ -34,7 +35,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     order = torch.randperm(len(images.train), generator=generator(config.seed, "order", round, epoch))
     losses: list[Tensor] = []
     rate = 0.0
-    for at, index in enumerate(order.to(images.device).split(config.batch_size)):
+    batches = order.to(images.device).split(config.batch_size)
+    for at, index in enumerate(tracked(TRAINING, batches, len(order))):
         step = epoch * clock.steps_per_epoch + at
         rate = learning_rate(config, clock, step)
         for group in training.optimizer.param_groups:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.progress import tracked
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
 
@@ -36,7 +37,8 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     was_training = model.training
     model.eval()
     losses, predictions = [], []
-    for start in range(0, len(split), _BATCH):
+    starts = range(0, len(split), _BATCH)
+    for start in tracked("evaluating", starts, len(split), size=lambda _: _BATCH):
         batch = images.batch(split[start : start + _BATCH])
         logits = model(batch.images)
         losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))

@@ -1,0 +1,120 @@
+"""Work tells how far it is: which work, that numbers do not change for it, and the lines of a single run."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainables import toy
+from trainables import console as console_module
+from trainables.console import Console
+from trainables.progress import Work, teller, tracked, watched
+from trainables.rsst.experiment import run
+from trainables.text import amount
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+def test_the_work_of_a_trial_is_told_and_its_numbers_are_the_same() -> None:
+    config, data, told = toy.config(criteria="l1"), toy.images(), list[Work]()
+    alone = toy.outcome(config, data)
+    with watched(told.append):
+        assert toy.outcome(config, data) == alone
+    assert {work.what for work in told} == {"training", "evaluating", "scoring units"}
+    training = [(work.done, work.total) for work in told if work.what == "training"]
+    assert training == [(done, 96) for done in (0, 32, 64, 96)] * 6, "3 rounds of 2 epochs"
+    assert all(0 <= work.done <= work.total and work.seconds >= 0 for work in told)
+
+
+def test_nobody_hears_of_work_after_the_watch() -> None:
+    told = list[Work]()
+    with watched(told.append):
+        assert list(tracked("counting", [[1, 2], [3]], 3)) == [[1, 2], [3]]
+    assert [work.done for work in told] == [0, 2, 3]
+    teller("counting", 3)(3)
+    assert len(told) == 3
+
+
+def test_of_an_unknown_total_the_amount_is_told() -> None:
+    told = list[Work]()
+    with watched(told.append):
+        list(tracked("downloading", [b"ab", b"c"], 0, unit="bytes"))
+    assert [work.done for work in told] == [0, 2, 3] and told[-1].seconds_left is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((1280, 45000, "images"), "1,280/45,000 images"),
+        ((312.4, 0, "images"), "312 images"),
+        ((0.512, 0, "images"), "0.51 images"),
+        ((0, 0, "images"), "0 images"),
+        ((12 * 2**20, 48 * 2**20, "bytes"), "12/48 MiB"),
+        ((2**19, 0, "bytes"), "0.5 MiB"),
+    ],
+)
+def test_amounts(given: tuple[float, float, str], said: str) -> None:
+    assert amount(*given) == said
+
+
+class Screen(io.StringIO):
+    """A terminal, or none."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, terminal: bool, every_s: float = 0.0) -> tuple[str, str]:
+    """What a trial of two epochs and two rounds shows when all of its work counts as long, and its log."""
+    screen = Screen(terminal)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "100")
+    for name, value in (("_WORK_AFTER_S", 0.0), ("_REDRAW_S", 0.0), ("_WORK_EVERY_S", every_s)):
+        monkeypatch.setattr(console_module, name, value)
+    config = toy.config(pruning_times=2)
+    with Console(config, tmp_path / "run.log") as console, watched(console.work):
+        console.work(Work("preparing the images (train)", 500, 2000, "images", 10.0))
+        for event in run(config, toy.images()):
+            console.show(event)
+    return screen.getvalue(), (tmp_path / "run.log").read_text(encoding="utf-8")
+
+
+def test_without_a_terminal_the_work_is_in_plain_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said, log = shown(monkeypatch, tmp_path, terminal=False)
+    assert "\r" not in said and "\x1b" not in said
+    lines = said.splitlines()
+    assert lines[0] == "preparing the images (train) 500/2,000 images · 50 images/s · 30 s left"
+    first = re.compile(r"round 1/2 epoch 1/2 · training 32/96 images · [\d,.]+ images/s · epoch done in 0 s · ETA \d s")
+    assert any(first.fullmatch(line) for line in lines), said
+    assert any(line.startswith("round 2/2 epoch 2/2 · training 96/96 images") for line in lines)
+    assert any(re.match(r"round 2/2 · evaluating 48/48 images .* · last val \d", line) for line in lines)
+    assert any(line.startswith("test · evaluating 48/48") for line in lines)
+    assert [line[20:] for line in log.splitlines() if " · training " in line] == [x for x in lines if "training" in x]
+
+
+def test_on_a_terminal_the_work_is_one_live_line_and_the_log_has_it_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, log = shown(monkeypatch, tmp_path, terminal=True, every_s=3600.0)
+    live = [part for part in said.split("\r\x1b[K") if " · training " in part]
+    assert len(live) >= 12 and all(len(line) < 100 and "\n" not in line for line in live)
+    assert " · training " not in log, "nothing was quiet for long enough"
+    _, log = shown(monkeypatch, tmp_path, terminal=True)
+    assert " · training " in log
+
+
+def test_fast_epochs_show_no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    screen = Screen(True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    with Console(toy.config(), tmp_path / "run.log") as console, watched(console.work):
+        console.work(Work("training", 32, 96, "images", 1.9))
+        console.say("ready")
+    assert screen.getvalue() == "ready\n"
