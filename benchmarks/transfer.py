@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from benchmarks._common import Progress, percent, table
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data.about import Source
 from trainables.rsst.data.load import PARTS, ImageData, image_data, load
 from trainables.rsst.data.split import Split
 from trainables.rsst.event import Event
@@ -45,7 +46,9 @@ def digits(classes: range, seed: int) -> ImageData:
         split: Split = getattr(whole, part)
         chosen = split[(split.labels >= classes.start) & (split.labels < classes.stop)]
         splits[part] = Split(chosen.images, chosen.labels - classes.start)
-    return image_data(f"digits {classes.start} to {classes.stop - 1}", splits, len(classes))
+    names = tuple(map(str, classes))
+    source = Source(name=f"digits {names[0]} to {names[-1]}", classes=names, smallest=(8, 8), largest=(8, 8))
+    return image_data(source, splits)
 
 
 def last(cfg: RSSTConfig, data: ImageData) -> Event:

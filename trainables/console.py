@@ -18,6 +18,7 @@ from typing import Any
 from trainables.first_epoch import first_epoch_check
 from trainables.progress import TRAINING, Work
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.sources import describe
 from trainables.rsst.event import Event
 from trainables.text import amount, counted, duration, framed
@@ -116,6 +117,8 @@ class Console:
 
     def _start(self, m: dict[str, Any]) -> None:
         c = self._config
+        for line in AboutImages.from_json(m["images"]).lines():
+            self.say(line)
         for line in m["lines"]:
             self.say(line)
         for line in m["listing"]:

@@ -63,7 +63,7 @@ def images(of: RSSTConfig | None = None) -> ImageData:
     """The first images of each part of the digits as `of` wants them."""
     full = load.load(of or config())
     parts = {part: getattr(full, part)[:count] for part, count in SIZES.items()}
-    return dataclasses.replace(full, digest=f"toy-{full.digest}", **parts)
+    return dataclasses.replace(full, about=dataclasses.replace(full.about, digest=f"toy-{full.digest}"), **parts)
 
 
 def timeless(metrics: Mapping[str, Any]) -> dict[str, Any]:

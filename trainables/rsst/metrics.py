@@ -59,6 +59,7 @@ METRICS: Mapping[str, Metric] = {
     "epoch": Metric("epochs", "epochs of the round that are done"),
     # the start: what the trial began with
     "data_digest": Metric("", "digest of the images", per=("start",)),
+    "images": Metric("", "what is known of the images", per=("start",), words=True),
     "weights_digest": Metric("", "digest of the pretrained weights", per=("start",), tag=True),
     "source": Metric("", "where the weights came from", words=True),
     "lines": Metric("", "what was done to the weights", words=True),

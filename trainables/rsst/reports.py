@@ -30,7 +30,8 @@ def start_metrics(trial: Running) -> dict[str, Any]:
         "gmacs": gmacs(trial.form.arch),
         **{name: trial.init[name] for name in known},
         **micro_batch(trial.config),
-        "data_digest": trial.data_digest,
+        "data_digest": trial.about.digest,
+        "images": trial.about.to_json(),
         **environment(trial.config, trial.images.device),
     }
 

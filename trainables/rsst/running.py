@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
@@ -45,7 +46,7 @@ class Running:
 
     config: RSSTConfig
     images: TrialImages
-    data_digest: str
+    about: AboutImages
     form: Form
     model: VisionTransformer
     init: dict[str, Any]
@@ -74,7 +75,7 @@ class Running:
         init |= {"source": report.source, "lines": list(report.lines), "warning": report.warning}
         init |= {"listing": list(report.listing())}
         rewind = _copy(model) if config.rewind == "init" else None
-        return cls(config, images, data.digest, Form.unpruned(arch), model, init, rewind)
+        return cls(config, images, data.about, Form.unpruned(arch), model, init, rewind)
 
     @classmethod
     def resumed(cls, config: RSSTConfig, data: ImageData, state: TrialState) -> Running:
@@ -88,7 +89,7 @@ class Running:
         form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
         model = built_with(form.arch, state.group("weights"), images.device)
         rewind = {name: tensor.to(images.device) for name, tensor in state.group("rewind").items()} or None
-        trial = cls(config, images, data.digest, form, model, dict(meta["init"]), rewind)
+        trial = cls(config, images, data.about, form, model, dict(meta["init"]), rewind)
         trial.round, trial.epoch = state.round, state.epoch
         units = Units.from_json(meta["doomed"]) if meta["doomed"] else None
         trial.doomed = Doomed(units, state.group("doomed"))
@@ -182,7 +183,7 @@ class Running:
             "removal": vars(self.removal).copy(),
             "doomed_norm_start": self.doomed_norm_start,
             "history": [event.to_json() for event in self.history],
-            "data_digest": self.data_digest,
+            "data_digest": self.about.digest,
             "environment": environment(self.config, self.images.device),
         }
         return TrialState(meta, grouped(groups))

@@ -143,7 +143,10 @@ class RSSTTrainable(tune.Trainable):
             config = RSSTConfig.from_knobs(self._assignment["knobs"])
             root = Path(self._assignment["store"])
             self._fetch(config, root)
-            self._trial = open_trial(config, root, say=self._say, data=self._load(config), wait_s=LOCK_PATIENCE_S)
+            data = self._load(config)
+            self._trial = open_trial(config, root, say=self._say, data=data, wait_s=LOCK_PATIENCE_S)
+            for line in data.about.lines() if not self._trial.history else ():
+                self._say(line)
             self._events = self._trial.events()
             self._busy_since = None
             node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""

@@ -68,41 +68,51 @@ def distinct(plan: Plan) -> list[RSSTConfig]:
     return list({(c.dataset, c.data, c.img_size, c.device): c for c in plan.draws}.values())
 
 
-def look(configs: Iterable[RSSTConfig]) -> list[str]:
-    """Have this process what the trials `configs` need: the device and the images. Says what was found."""
+def look(configs: Iterable[RSSTConfig], say: Callable[[str], None]) -> list[str]:
+    """Have this process what the trials `configs` need: the device and the images. Says what was read."""
     from trainables.rsst.data.load import load
     from trainables.rsst.training.device import choose_device
 
-    return [f"{c.dataset} for {choose_device(c)}, {len(load(c).train):,} training images" for c in configs]
+    found = []
+    for config in configs:
+        data = load(config)
+        for line in data.about.lines():
+            say(line)
+        found.append(f"{config.dataset} for {choose_device(config)}, {len(data.train):,} training images")
+    return found
 
 
 def check_a_worker(plan: Plan, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
     """The same on a worker of the connected cluster; where that can't be found out it is left to the trials."""
     import ray
 
-    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(what_is_missing)
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(look_here)
     try:
-        missing = ray.get(task.remote(distinct(plan)), timeout=WORKER_S)
+        missing, read = ray.get(task.remote(distinct(plan)), timeout=WORKER_S)
     except ray.exceptions.RayError as error:  # too long, or its node went away
         say(f"No worker could say whether it has the images ({type(error).__name__}); the trials will")
         return
     if missing is not None:
         raise ConfigError(*missing)
+    for line in read:
+        say(line)
 
 
-def what_is_missing(configs: list[RSSTConfig]) -> tuple[str, Any, str, str] | None:
-    """Runs on a node. An error of its own would come back as one of Ray's."""
+def look_here(configs: list[RSSTConfig]) -> tuple[tuple[str, Any, str, str] | None, list[str]]:
+    """What is missing on this node, and what was read. Its own error would come back as one of Ray's."""
+    read: list[str] = []
     try:
-        look(configs)
+        look(configs, read.append)
     except ConfigError as error:
-        return error.key, str(error.value), error.valid, f"{error.hint}; on {socket.gethostname()}".lstrip("; ")
-    return None
+        hint = f"{error.hint}; on {socket.gethostname()}".lstrip("; ")
+        return (error.key, str(error.value), error.valid, hint), read
+    return None, read
 
 
 def _images(configs: list[RSSTConfig], say: Callable[[str], None]) -> str:
     if others := sorted({config.dataset for config in configs} - {"digits"}):
         say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
-    return "; ".join(look(configs))
+    return "; ".join(look(configs, say))
 
 
 def _cpus(settings: SweepSettings) -> str:

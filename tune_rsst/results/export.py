@@ -83,7 +83,7 @@ def normalisation(chosen: Chosen) -> tuple[tuple[float, ...], tuple[float, ...]]
     from trainables.rsst.config import RSSTConfig
     from trainables.rsst.data.load import load
 
-    images = load(RSSTConfig.from_knobs(chosen.trial.knobs))
+    images = load(RSSTConfig.from_knobs(chosen.trial.knobs)).about
     return images.mean, images.std
 
 

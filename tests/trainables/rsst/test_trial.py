@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before_and_nothing_
 
 def test_other_images_are_refused(tiny: ImageData, tmp_path: Path) -> None:
     list(islice(opened_events(tmp_path, tiny), 3))
-    other = dataclasses.replace(tiny, digest="other")
+    other = dataclasses.replace(tiny, about=dataclasses.replace(tiny.about, digest="other"))
     with pytest.raises(ConfigError, match=r"^data = other: valid is the images this trial began with"):
         list(opened_events(tmp_path, other))
 

@@ -71,6 +71,8 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once_and_has_the_images_it
 
 def test_what_a_worker_lacks_comes_back_as_the_drivers_own_error() -> None:
     plan = make_plan(written.given(None, ["space=scratch", "dataset=cifar10", "data=/nonexistent"]), None, False)
-    key, value, _, hint = preflight.what_is_missing(preflight.distinct(plan)) or ("", "", "", "")
+    missing, _ = preflight.look_here(preflight.distinct(plan))
+    key, value, _, hint = missing or ("", "", "", "")
     assert (key, value) == ("dataset", "cifar10") and hint.endswith(f"on {socket.gethostname()}")
-    assert preflight.what_is_missing(preflight.distinct(make_plan({}, None, False))) is None
+    missing, read = preflight.look_here(preflight.distinct(make_plan({}, None, False)))
+    assert missing is None and read[0].startswith("images: digits, grey, 10 classes (0, 1, 2,")

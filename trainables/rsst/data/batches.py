@@ -67,6 +67,6 @@ class TrialImages:
 
 def on_device(data: ImageData, device: torch.device) -> TrialImages:
     """Move a data set to `device` once."""
-    mean, std = (torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (data.mean, data.std))
+    mean, std = (torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (data.about.mean, data.about.std))
     train, val, test = (split.to(device) for split in (data.train, data.val, data.test))
     return TrialImages(train, val, test, mean, std, data.num_classes)

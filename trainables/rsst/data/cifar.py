@@ -20,6 +20,7 @@ from torchvision.datasets.utils import check_integrity
 
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
+from trainables.rsst.data.about import Source
 from trainables.rsst.data.node_cache import cache_folder
 from trainables.rsst.data.split import Split
 from trainables.storage.files import replaced, temporary_folder
@@ -34,12 +35,12 @@ def identity(dataset: str) -> dict[str, str]:
     return {"dataset": dataset, "md5": CLASSES[dataset].tgz_md5}
 
 
-def read(dataset: str, data: str | None) -> dict[str, Split]:
-    """train and test of the official sets."""
+def read(dataset: str, data: str | None) -> tuple[dict[str, Split], Source]:
+    """train and test of the official sets, and what is known of them."""
     kind = CLASSES[dataset]
     folder = Path(data) if data else cache_folder() / "datasets"
     if (folder / kind.base_folder).is_dir():
-        return _unpacked(kind, folder)
+        return _unpacked(dataset, folder)
     archive = folder / kind.filename
     if not archive.is_file():
         _download_once(dataset, kind, archive)
@@ -47,11 +48,12 @@ def read(dataset: str, data: str | None) -> dict[str, Split]:
     with temporary_folder(cache_folder() / kind.base_folder) as unpacked:
         with tarfile.open(archive) as tar:
             tar.extractall(unpacked, filter="data")
-        return _unpacked(kind, unpacked)
+        return _unpacked(dataset, unpacked)
 
 
-def _unpacked(kind: Any, root: Path) -> dict[str, Split]:
+def _unpacked(dataset: str, root: Path) -> tuple[dict[str, Split], Source]:
     """Read the batches below `root`, each checked first (they are pickles: only known bytes may be loaded)."""
+    kind = CLASSES[dataset]
     for name, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
         path = root / kind.base_folder / name
         if not check_integrity(path, md5):
@@ -63,7 +65,7 @@ def _unpacked(kind: Any, root: Path) -> dict[str, Split]:
         official = kind(root, train=part == "train", download=False)
         images = np.ascontiguousarray(official.data.transpose(0, 3, 1, 2))
         splits[part] = Split.from_numpy(images, np.asarray(official.targets, dtype=np.int64))
-    return splits
+    return splits, Source(name=dataset, classes=tuple(official.classes), smallest=(32, 32), largest=(32, 32))
 
 
 def _check_archive(kind: Any, archive: Path) -> None:

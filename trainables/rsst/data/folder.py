@@ -26,6 +26,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
+from trainables.rsst.data.about import Source
 from trainables.rsst.data.split import Split
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
@@ -70,18 +71,20 @@ def listing(data: str | None) -> Listing:
     return Listing(root, classes, files, 1 if grey else 3)
 
 
-def read(found: Listing, side: int) -> dict[str, Split]:
-    """Every part of `found`, `side` × `side` pixels."""
-    splits = {}
+def read(found: Listing, side: int) -> tuple[dict[str, Split], Source]:
+    """Every part of `found`, `side` × `side` pixels, and what is known of them."""
+    splits, sizes = {}, set()
     with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter's lock
         for part, files in found.files.items():
             images = np.empty((len(files), found.in_chans, side, side), dtype=np.uint8)
             pixels = pool.map(lambda entry: _pixels(entry[0], side, found.in_chans), files)
             what = f"preparing the images ({part})"
-            for index, one in enumerate(tracked(what, pixels, len(files), size=lambda _: 1)):
+            for index, (one, size) in enumerate(tracked(what, pixels, len(files), size=lambda _: 1)):
                 images[index] = one
+                sizes.add(size)
             splits[part] = Split.from_numpy(images, np.array([label for _, label in files], dtype=np.int64))
-    return splits
+    smallest, *_, largest = sorted([*sizes, *sizes], key=lambda size: size[0] * size[1])
+    return splits, Source(name="folder", classes=found.classes, smallest=smallest, largest=largest, resize="cover")
 
 
 def _is_class(path: Path) -> bool:
@@ -115,8 +118,8 @@ def _mode(path: Path) -> str:
         return image.mode
 
 
-def _pixels(path: Path, side: int, in_chans: int) -> npt.NDArray[np.uint8]:
-    """uint8 (C, side, side)."""
+def _pixels(path: Path, side: int, in_chans: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """uint8 (C, side, side), and the upright image's width and height."""
     with _open(path) as image:
         if in_chans == 1 and image.mode not in GREY_MODES:
             hint = "the first image of every class is grey: make all of them grey, or those in colour"
@@ -127,7 +130,7 @@ def _pixels(path: Path, side: int, in_chans: int) -> npt.NDArray[np.uint8]:
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise _unreadable(path, error) from error
     pixels = np.asarray(fitted, dtype=np.uint8)
-    return pixels[None] if in_chans == 1 else pixels.transpose(2, 0, 1)
+    return pixels[None] if in_chans == 1 else pixels.transpose(2, 0, 1), upright.size
 
 
 def _eight_bit(image: Image.Image, in_chans: int) -> Image.Image:

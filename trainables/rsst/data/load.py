@@ -17,7 +17,7 @@ All but the digits are prepared once per node and mapped into memory by every tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,43 +26,46 @@ import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import cifar, folder
+from trainables.rsst.data.about import CHUNK, AboutImages, Source
 from trainables.rsst.data.node_cache import digest_of, shared
-from trainables.rsst.data.sources import CIFAR_HELD_OUT, HELD_OUT, describe, digits, synthetic
+from trainables.rsst.data.sources import CIFAR_HELD_OUT, HELD_OUT, describe, digits, drawn, synthetic
 from trainables.rsst.data.split import Split, Splits
 
 PARTS = ("train", "val", "test")
-CHUNK = 1024  # images at a time where they need a wider type
-PREPARATION = 1  # to be raised when the same source is prepared into other arrays
+PREPARATION = 2  # to be raised when the same source is prepared into other arrays
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set in memory, ready for training.
+    """A data set in memory, ready for training, and what is known of it.
 
-    `mean` and `std` (per channel) are those of the train part scaled to 0 … 1; `digest` is 16 hex digits over all
-    images and labels, so equal digests mean equal data and equal splits. Tensors may be mapped from a shared file:
-    never write into them.
+    Tensors may be mapped from a shared file: never write into them.
     """
 
-    name: str
     train: Split
     val: Split
     test: Split
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    digest: str
+    about: AboutImages
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over all images and labels: equal digests mean equal data and equal splits."""
+        return self.about.digest
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the model tells apart."""
+        return len(self.about.classes)
 
 
 def load(config: RSSTConfig) -> ImageData:
     """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side."""
-    spec = describe(config.dataset, config.data)
     if config.dataset == "digits":
-        whole = {"all": resized(digits(), config.img_size)}
-        return image_data(spec.name, split(whole, config, HELD_OUT), spec.num_classes)
+        splits, source = _prepared(config, None)
+        return image_data(source, splits)
     key: dict[str, Any] = {"preparation": PREPARATION, "seed": config.seed, "img_size": config.img_size}
-    if config.dataset == "folder":
-        found = folder.listing(config.data)
+    found = folder.listing(config.data) if config.dataset == "folder" else None
+    if found is not None:
         key |= {"dataset": "folder", "files": found.identity(), "in_chans": found.in_chans}
     elif config.dataset == "synthetic":
         key |= {"dataset": "synthetic"}
@@ -70,32 +73,49 @@ def load(config: RSSTConfig) -> ImageData:
         key |= cifar.identity(config.dataset)
 
     def prepare() -> tuple[Splits, dict[str, Any]]:
-        if config.dataset == "folder":
-            splits = split(folder.read(found, config.img_size), config, HELD_OUT)
-        elif config.dataset == "synthetic":
-            splits = synthetic(spec, config.img_size, config.seed)
-        else:
-            official = cifar.read(config.dataset, config.data)
-            at_size = {part: resized(images, config.img_size) for part, images in official.items()}
-            splits = split(at_size, config, CIFAR_HELD_OUT)
-        mean, std = mean_and_std(splits["train"].images)
-        return splits, {"mean": mean, "std": std}
+        splits, source = _prepared(config, found)
+        return splits, AboutImages.of(source, splits, digest="").to_json()
 
     try:
         prepared = shared(key, prepare)
     except OSError as error:
         hint = "set TUNE_RSST_CACHE to a folder that can be written"
         raise ConfigError("dataset", config.dataset, "a data set that can be prepared", f"{error}; {hint}") from error
-    mean, std = (tuple(prepared.facts[name]) for name in ("mean", "std"))
-    parts = {part: prepared.splits[part] for part in PARTS}
-    return ImageData(spec.name, **parts, num_classes=spec.num_classes, mean=mean, std=std, digest=prepared.digest)
+    about = replace(AboutImages.from_json(prepared.facts), digest=prepared.digest)
+    return ImageData(**{part: prepared.splits[part] for part in PARTS}, about=about)
 
 
-def image_data(name: str, splits: Splits, num_classes: int) -> ImageData:
+def image_data(source: Source, splits: Splits) -> ImageData:
     """An `ImageData` of the splits train, val and test, which are not copied."""
-    mean, std = mean_and_std(splits["train"].images)
     parts = {part: splits[part] for part in PARTS}
-    return ImageData(name, **parts, num_classes=num_classes, mean=mean, std=std, digest=digest_of(parts))
+    return ImageData(**parts, about=AboutImages.of(source, parts, digest_of(parts)))
+
+
+def _prepared(config: RSSTConfig, found: folder.Listing | None) -> tuple[Splits, Source]:
+    """The splits of a named data set, or of the image folder `found`, and what is known of it."""
+    side = config.img_size
+    if config.dataset == "synthetic":
+        spec = describe(config.dataset)
+        return synthetic(spec, side, config.seed), drawn(spec, side)
+    share = HELD_OUT
+    if found is not None:
+        given, source = folder.read(found, side)
+    else:
+        if config.dataset == "digits":
+            given, source = digits()
+        else:
+            (given, source), share = cifar.read(config.dataset, config.data), CIFAR_HELD_OUT
+        resize = "none" if source.largest == (side, side) else "stretch"
+        given, source = {part: resized(one, side) for part, one in given.items()}, replace(source, resize=resize)
+    notes = (*source.notes, *_parts_split_off(given, share, config.seed))
+    return split(given, config, share), replace(source, notes=notes)
+
+
+def _parts_split_off(given: Splits, share: float, seed: int) -> list[str]:
+    """A line that says which parts are not given and what they are made of."""
+    missing = [part for part in ("val", "test") if part not in given]
+    whole = "the images" if "all" in given else "train"
+    return [f"{part}: {share:.0%} of each class of {whole}, by seed {seed}" for part in missing]
 
 
 def split(given: Splits, config: RSSTConfig, share: float) -> dict[str, Split]:
@@ -134,19 +154,6 @@ def stratified_split(labels: npt.NDArray[np.int64], shares: Sequence[float], see
             start += count
         chosen[0].append(members[start:])
     return [np.sort(np.concatenate(part)) for part in chosen]
-
-
-def mean_and_std(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation of uint8 (B, C, H, W) scaled to 0 … 1, from exact integer counts."""
-    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for piece in images.split(CHUNK):
-        chunk = piece.numpy()
-        for channel, count in enumerate(counts):
-            count += np.bincount(chunk[:, channel].ravel(), minlength=256)
-    values = np.arange(256, dtype=np.float64) / 255.0
-    mean = counts @ values / counts.sum(axis=1)
-    std = np.sqrt(np.maximum(counts @ values**2 / counts.sum(axis=1) - mean**2, 1e-12))
-    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def resized(split: Split, side: int) -> Split:

@@ -13,11 +13,14 @@ import numpy as np
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.presets import DATASETS
 from trainables.rsst.data import cifar, folder
+from trainables.rsst.data.about import Source
 from trainables.rsst.data.split import Split
 
 HELD_OUT = 0.15  # share of each class that a missing validation or test part gets
 CIFAR_HELD_OUT = 0.1
 SYNTHETIC_BYTES = 2**28  # larger images come in smaller numbers
+SIXTEENTHS = "stored 0 … 16 became round(v · 255 / 16)"
+RANDOM = "random pixels, drawn by seed: for speed tests, nothing can be learned"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,14 @@ def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
     raise ConfigError("dataset", dataset, " or ".join(DATASETS))
 
 
-def digits() -> Split:
-    """The 1,797 shipped digits, 1 × 8 × 8 pixels."""
+def digits() -> tuple[dict[str, Split], Source]:
+    """The 1,797 shipped digits, 1 × 8 × 8 pixels, not yet split."""
     with resources.files("trainables.rsst.data").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         sixteenths, labels = archive["images"], archive["labels"]
     images = np.rint(sixteenths * (255.0 / 16.0)).astype(np.uint8)
-    return Split.from_numpy(images[:, None], labels.astype(np.int64))
+    source = Source(name="digits", classes=tuple("0123456789"), smallest=(8, 8), largest=(8, 8), values=SIXTEENTHS)
+    return {"all": Split.from_numpy(images[:, None], labels.astype(np.int64))}, source
 
 
 def synthetic(spec: DatasetSpec, side: int, seed: int) -> dict[str, Split]:
@@ -66,6 +70,12 @@ def synthetic(spec: DatasetSpec, side: int, seed: int) -> dict[str, Split]:
         images = pixels.reshape(count, spec.in_chans, side, side)
         splits[part] = Split.from_numpy(images, np.arange(count, dtype=np.int64) % spec.num_classes)
     return splits
+
+
+def drawn(spec: DatasetSpec, side: int) -> Source:
+    """What there is to say of synthetic images."""
+    classes = tuple(map(str, range(spec.num_classes)))
+    return Source(name=spec.name, classes=classes, smallest=(side, side), largest=(side, side), notes=(RANDOM,))
 
 
 def train_images(config: RSSTConfig) -> tuple[int, int]:

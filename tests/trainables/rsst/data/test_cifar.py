@@ -79,7 +79,7 @@ def test_an_archive_in_a_given_folder(dataset: str, tmp_path: Path, monkeypatch:
     ours(monkeypatch, kind, dataset)
     batches = len(kind.train_list)
     d = load(dataset, data=str(tmp_path))
-    assert d.num_classes == int(dataset.removeprefix("cifar")) and d.name == dataset
+    assert len(d.about.classes) == d.num_classes == int(dataset.removeprefix("cifar")) and d.about.name == dataset
     assert len(d.train) + len(d.val) == per_batch * batches
     assert len(d.test) == per_batch and len(d.val) == per_batch * batches // 10
     for split in (d.train, d.val, d.test):
@@ -87,7 +87,7 @@ def test_an_archive_in_a_given_folder(dataset: str, tmp_path: Path, monkeypatch:
         assert (
             split.images[:, 0, 0, 0].tolist() == split.labels.tolist()
         )  # our archives write the label into the first pixel
-    assert d.mean == pytest.approx([0.5] * 3, abs=0.01)
+    assert d.about.mean == pytest.approx([0.5] * 3, abs=0.01)
     assert not list((tmp_path / "cache").glob(".unpack-*"))
 
 

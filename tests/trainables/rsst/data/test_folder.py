@@ -21,7 +21,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def write_pngs(root: Path, count: int = 500, classes: int = 5, *, mode: str = "L", side: int = 8) -> Path:
     """`count` of the digits 0 … classes − 1 as PNG files below root/<digit>/."""
-    whole = sources.digits()
+    whole = sources.digits()[0]["all"]
     chosen = [i for i in range(len(whole)) if whole.labels[i] < classes][:count]
     for i in chosen:
         folder = root / f"digit{whole.labels[i]}"
@@ -40,7 +40,7 @@ def test_one_folder_split_by_seed(tmp_path: Path) -> None:
     assert d.num_classes == 5 and d.train.images.shape[1:] == (1, 8, 8)
     sizes = [len(x) for x in (d.train, d.val, d.test)]
     assert sum(sizes) == 500 and sizes[1] == sizes[2] == pytest.approx(75, abs=3)
-    whole = sources.digits()
+    whole = sources.digits()[0]["all"]
     known = {image.numpy().tobytes(): int(label) for image, label in zip(whole.images, whole.labels, strict=True)}
     for part in (d.train, d.test):
         assert [known[x.numpy().tobytes()] for x in part.images] == part.labels.tolist()

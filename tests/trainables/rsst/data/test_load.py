@@ -16,7 +16,7 @@ def digits(**knobs: object) -> load.ImageData:
 
 def test_digits_are_scikit_learns() -> None:
     sklearn = pytest.importorskip("sklearn.datasets")
-    ours = sources.digits()
+    ours = sources.digits()[0]["all"]
     theirs = sklearn.load_digits()
     assert np.array_equal(ours.images[:, 0], np.rint(theirs.images * 255 / 16))
     assert np.array_equal(ours.labels, theirs.target)
@@ -27,7 +27,7 @@ def test_digits_split_is_70_15_15_stratified_and_complete() -> None:
     assert [len(x) for x in (d.train, d.val, d.test)] == [1259, 269, 269]
     assert d.train.images.shape == (1259, 1, 8, 8) and d.train.images.dtype == torch.uint8
     assert d.train.labels.dtype == torch.int64
-    everything = sources.digits()
+    everything = sources.digits()[0]["all"]
     for digit in range(10):
         n = int((everything.labels == digit).sum())
         assert int((d.val.labels == digit).sum()) == int((d.test.labels == digit).sum()) == int(n * 0.15 + 0.5)
@@ -50,8 +50,8 @@ def test_the_split_is_the_same_on_every_platform() -> None:
 def test_mean_and_std_are_those_of_the_train_part() -> None:
     d = digits()
     scaled = d.train.images.double() / 255
-    assert d.mean == pytest.approx([scaled.mean().item()], rel=1e-12)
-    assert d.std == pytest.approx([scaled.std(correction=0).item()], rel=1e-9)
+    assert d.about.mean == pytest.approx([scaled.mean().item()], rel=1e-12)
+    assert d.about.std == pytest.approx([scaled.std(correction=0).item()], rel=1e-9)
 
 
 def test_digits_can_be_resized() -> None:
