@@ -298,7 +298,7 @@ for module in {modules!r}:
 
 def test_what_only_looks_at_a_sweep_imports_nothing_that_takes_seconds() -> None:
     modules = [*("cli.app", "cli.results", "results.as_json", "results.table", "results.query", "results.live"),
-               *("report.page", "report.trial_figures", "report.sweep_figures", "report.pictures", "tracking.uploader"),
+               *("report.page", "report.sweep_figures", "report.pictures", "tracking.uploader"),
                *("settings.settings", "storage.home", "storage.bucket")]  # fmt: skip
     heavy = ("torch", "timm", "ray", "optuna", "mlflow", "plotly", "matplotlib")
     program = (

@@ -1,8 +1,8 @@
 """Single-GPU mode: one trial with the seed guide's flags, without Ray, Optuna or MLflow.
 
-Comes in: flags (one per knob, `python -m trainables --help`), or an earlier best.yaml by --config.
-Goes out, below --save_dir: report.json, model.safetensors + architecture.json (the compacted model), run.log, and the
-trial's checkpoints. Exit codes: 0 finished, 2 bad input, 130 interrupted (go on with --resume), 1 anything else.
+In: flags (one per knob, `python -m trainables --help`), or an earlier best.yaml by --config.
+Out, below --save_dir: report.json, model.safetensors + architecture.json (the compacted model), pictures/, run.log, and
+the trial's checkpoints. Exit codes: 0 finished, 2 bad input, 130 interrupted (go on with --resume), 1 anything else.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
                         console.show(event)
                 for name in ("report.json", MODEL, ARCHITECTURE):
                     _copy(trial.folder / name, folder / name)
+            drawn = _draw(folder)
         except KeyboardInterrupt:
             console.say(f"interrupted; go on with: {single_run(folder / 'config.json', folder)}")
             return 130
@@ -109,7 +110,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
         except OSError as error:
             console.say(f"error: {error}; nothing that was saved is lost, go on with --resume")
             return 1
-        console.say(f"report: {folder / 'report.json'}   model: {folder / MODEL}")
+        console.say(f"report: {folder / 'report.json'}   model: {folder / MODEL}   pictures: {drawn}")
     return 0
 
 
@@ -154,6 +155,18 @@ def _take_back(folder: Path, config: RSSTConfig) -> None:
     for made in (store, store.parent, folder):
         with suppress(OSError):  # something else is there
             made.rmdir()
+
+
+def _draw(folder: Path) -> Path | str:
+    """Draw the finished run's pictures; where they are, or why there are none."""
+    from trainables.figures import SingleTrial, save_trial
+
+    report = read_json(folder / "report.json")
+    try:
+        save_trial(SingleTrial(folder.name, report["config"], report["rounds"]), folder / "pictures")
+    except ImportError as missing:
+        return f"none, {missing.name} is missing (pip install {missing.name})"
+    return folder / "pictures"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -135,7 +135,16 @@ def test_the_saved_model_is_the_trials(done: Path, tiny: ImageData) -> None:
         top1 = float((model(test.images).argmax(1) == test.targets).double().mean())
     assert top1 == report["test_top1"]
     assert sum(p.numel() for p in model.parameters()) == report["final"]["params"]
-    assert {p.suffix for p in done.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".log", ""}
+    assert {p.suffix for p in done.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".log", ".png", ""}
+
+
+def test_a_run_leaves_its_pictures_or_says_why_not(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(p.name for p in (done / "pictures").iterdir()) == ["layers.png", "penalty.png", "rounds.png"]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert single.main([*SHORT, "--save_dir", str(done), "--resume"]) == 0
+    assert "pictures: none, matplotlib" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_log_holds_what_was_said(done: Path) -> None:

@@ -104,9 +104,9 @@ def report(
     to: Annotated[Path | None, typer.Option("--to", help="The file; else report.html in the sweep's folder.")] = None,
 ) -> None:
     """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
+    from trainables.figures import save_trial
     from tune_rsst.report.page import write_report
     from tune_rsst.report.sweep_figures import save_figures
-    from tune_rsst.report.trial_figures import save_trial
     from tune_rsst.storage import home
     from tune_rsst.storage.folder import Sweep
 

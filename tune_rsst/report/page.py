@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from trainables import figures
 from trainables.rsst.metrics import METRICS, said
 from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report import sweep_figures, trial_figures
+from tune_rsst.report import sweep_figures
 from tune_rsst.results.columns import KNOB, counts, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
@@ -113,8 +114,8 @@ def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
     for place, trial in enumerate(shown):
         yield f"<details{' open' if place == 0 else ''}><summary>{trial.trial}, {trial.state}</summary>"
         files = sorted((folder.pictures / trial.trial).glob("*.png")) if trial.ended_at else []
-        for file in files or trial_figures.save_trial(trial, folder.pictures / trial.trial):
-            alt = f"{trial.trial}: {trial_figures.CAPTIONS[file.stem]}"
+        for file in files or figures.save_trial(trial, folder.pictures / trial.trial):
+            alt = f"{trial.trial}: {figures.CAPTIONS[file.stem]}"
             png = base64.b64encode(file.read_bytes()).decode()
             yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
         knobs = "\n".join(f"{name}: {value}" for name, value in trial.knobs.items() if value is not None)

@@ -64,7 +64,7 @@ def of_sweep(folder: SweepFolder) -> list[Path]:
 
 def main(words: Sequence[str]) -> None:
     """Draw what `words` ask for."""
-    from tune_rsst.report.trial_figures import save_trial
+    from trainables.figures import save_trial
     from tune_rsst.storage.folder import Sweep
 
     os.nice(NICENESS)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.figures import new_figure, save
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS
 from trainables.storage.files import replaced
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report.trial_figures import new_figure, save
 from tune_rsst.results.ranking import at_target, pareto_front, standing
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import pytest
 from optuna.distributions import FloatDistribution, distribution_to_json
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
+from trainables.figures import CAPTIONS, trial_figures
 from trainables.rsst.pruning.ramps import ramp
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report import sweep_figures, trial_figures
+from tune_rsst.report import sweep_figures
 from tune_rsst.report.page import write_report
 from tune_rsst.report.pictures import draw, of_sweep, of_trial
 from tune_rsst.results import ranking
@@ -49,8 +50,8 @@ def view(folder: SweepFolder) -> SweepView:
 
 def test_a_trial_has_its_rounds_its_penalty_and_its_layers(view: SweepView) -> None:
     trial = view.trials["t0000"]
-    figures = dict(trial_figures.trial_figures(trial))
-    assert list(figures) == list(trial_figures.CAPTIONS)
+    figures = dict(trial_figures(trial))
+    assert list(figures) == list(CAPTIONS)
     before, after = figures["rounds"].axes[0].lines
     assert list(after.get_ydata()) == [event["val_top1"] for event in trial.round_events]
     assert list(before.get_ydata()) == [event["val_top1_before_hardening"] for event in trial.round_events]
@@ -63,15 +64,15 @@ def test_a_trial_has_its_rounds_its_penalty_and_its_layers(view: SweepView) -> N
 
 def test_a_trial_that_removes_first_has_no_penalty_and_one_without_rounds_has_no_curves(view: SweepView) -> None:
     trial = SweepView.of([{**e, "time": 1.0} for e in map(complete, sweep_events(trials=1))][:2]).trials["t0000"]
-    assert [name for name, _ in trial_figures.trial_figures(trial)] == ["penalty"]
+    assert [name for name, _ in trial_figures(trial)] == ["penalty"]
     trial.knobs["struct"] = "refill"
-    assert not list(trial_figures.trial_figures(trial))
+    assert not list(trial_figures(trial))
 
 
 def test_every_axis_says_what_it_is_and_in_which_unit(view: SweepView) -> None:
     unit = re.compile(r"\((share|epochs|number|no unit|name|share of prunable parameters( kept)?)\)")
-    figures = dict(trial_figures.trial_figures(view.trials["t0000"])) | dict(sweep_figures.still(view))
-    assert set(figures) == {*trial_figures.CAPTIONS, *sweep_figures.CAPTIONS}
+    figures = dict(trial_figures(view.trials["t0000"])) | dict(sweep_figures.still(view))
+    assert set(figures) == {*CAPTIONS, *sweep_figures.CAPTIONS}
     for name in ("rounds", "penalty", "front", "progress"):
         for axes in figures[name].axes:
             assert unit.search(axes.get_ylabel()), (name, axes.get_ylabel())

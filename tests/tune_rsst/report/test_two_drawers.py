@@ -10,8 +10,9 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
+from trainables import figures
 from trainables.storage.files import is_temporary
-from tune_rsst.report import pictures, sweep_figures, trial_figures
+from tune_rsst.report import pictures, sweep_figures
 from tune_rsst.storage.folder import SweepFolder
 
 TIMES, TRIAL = 100, "t0000"  # each of the two
@@ -24,7 +25,7 @@ def draw(folder: Path, start: Any) -> None:
     from matplotlib.figure import Figure
 
     small, page = Figure(figsize=(0.5, 0.5)), plotly.graph_objects.Figure()
-    trial_figures.trial_figures = lambda trial: iter([("rounds", small)])
+    figures.trial_figures = lambda trial: iter([("rounds", small)])
     sweep_figures.still = lambda view: iter([("front", small)])
     sweep_figures.interactive = lambda view: iter([("front", page)])
     pictures.NICENESS = 0

@@ -1,18 +1,19 @@
-"""A trial's pictures: its rounds, its penalty, its layers; drawn from the ledger's view, as PNG.
+"""A trial's pictures: its rounds, its penalty, its layers, as PNG. A single run and a sweep draw the same ones.
 
-In: a `TrialView`. Out: matplotlib figures by name, and files. Nothing here uses pyplot, so no state is kept.
+In: a trial's name, knobs and round events. Out: matplotlib figures by name, and files. Nothing here uses pyplot, so no
+state is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 from trainables.storage.files import replaced
-from tune_rsst.ledger.view import TrialView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,32 @@ CAPTIONS = {
 }
 
 
-def trial_figures(trial: TrialView) -> Iterator[tuple[str, Figure]]:
+class Trial(Protocol):
+    """What is drawn. `round_events`: the metrics of each round event, oldest first."""
+
+    @property
+    def trial(self) -> str:
+        """Its name, for titles."""
+
+    @property
+    def knobs(self) -> Mapping[str, Any]:
+        """All of them."""
+
+    @property
+    def round_events(self) -> Sequence[Mapping[str, Any]]:
+        """One for each hardened round."""
+
+
+@dataclass(frozen=True)
+class SingleTrial:
+    """A trial that ran alone."""
+
+    trial: str
+    knobs: Mapping[str, Any]
+    round_events: Sequence[Mapping[str, Any]]
+
+
+def trial_figures(trial: Trial) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of what `trial` has data for; a trial that never finished a round has only its penalty."""
     if trial.round_events:
         yield "rounds", rounds_figure(trial)
@@ -39,7 +65,7 @@ def trial_figures(trial: TrialView) -> Iterator[tuple[str, Figure]]:
         yield "layers", layers_figure(trial)
 
 
-def save_trial(trial: TrialView, folder: Path) -> list[Path]:
+def save_trial(trial: Trial, folder: Path) -> list[Path]:
     """Write the pictures of `trial` into `folder`, which is made if missing; returns their paths."""
     return save(trial_figures(trial), folder)
 
@@ -63,7 +89,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def rounds_figure(trial: TrialView) -> Figure:
+def rounds_figure(trial: Trial) -> Figure:
     """Left axis: validation accuracy before and after hardening; right axis: density; against the round."""
     figure = new_figure(8, 4.5)
     axes = figure.subplots()
@@ -83,7 +109,7 @@ def rounds_figure(trial: TrialView) -> Figure:
     return figure
 
 
-def penalty_figure(trial: TrialView) -> Figure:
+def penalty_figure(trial: Trial) -> Figure:
     """Left: λ over the epochs of a round; right: what is left of the doomed norm by the penalty's formula."""
     k = trial.knobs
     name, g, p, epochs = str(k["RST_schedule"]), float(k["reg_granularity_prune"]), float(k["exponents"]), k["epochs"]
@@ -106,7 +132,7 @@ def penalty_figure(trial: TrialView) -> Figure:
     return figure
 
 
-def layers_figure(trial: TrialView) -> Figure:
+def layers_figure(trial: Trial) -> Figure:
     """Two maps, layers by rounds: heads kept and neurons kept."""
     events = [event for event in trial.round_events if "heads_kept_per_layer" in event]
     kinds = [kind for kind in ("heads", "neurons") if f"{kind}_kept_per_layer" in events[0]]
@@ -118,7 +144,7 @@ def layers_figure(trial: TrialView) -> Figure:
     return figure
 
 
-def _map(figure: Figure, axes: Any, rounds: list[int], counts: list[list[int]], kind: str) -> None:
+def _map(figure: Figure, axes: Any, rounds: Sequence[int], counts: Sequence[Sequence[int]], kind: str) -> None:
     cells = [list(row) for row in zip(*counts, strict=True)]
     image = axes.imshow(cells, aspect="auto", cmap="Blues", vmin=0, origin="lower")
     axes.set_xticks(range(len(rounds)), [str(r) for r in rounds])
