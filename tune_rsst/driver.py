@@ -20,8 +20,8 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, TrialView, data_key, trial_key
 from tune_rsst.search.halving import Rungs, replay
-from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import HERE, SweepSettings
 from tune_rsst.storage.folder import SweepFolder

@@ -163,5 +163,5 @@ def test_a_wrong_space_is_refused_with_its_name() -> None:
     def broken(trial: Any) -> dict[str, Any]:
         return {"dataset": "digits", "lr": -trial.suggest_float("lr", 1e-4, 1e-3)}
 
-    with pytest.raises(ConfigError, match=r"^lr = -"):
+    with pytest.raises(ConfigError, match=r"^space = mine.py:broken: .* lr = -"):
         list(samples(Space("mine.py:broken", broken), {}, 1))

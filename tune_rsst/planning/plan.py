@@ -79,6 +79,8 @@ def checked(
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
     spaces.ranges(space, drawn)
+    if sweep is None:  # else the digest of the ranges tells
+        spaces.check_same_again(space, settings.fixed_in_trials, drawn)
     for dataset, images in {(c.dataset, c.data) for c in draws}:
         if not describe(dataset, images).sweepable:
             raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")

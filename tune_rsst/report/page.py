@@ -18,7 +18,7 @@ from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import sweep_figures
-from tune_rsst.results.columns import KNOB, counts, reasons, searched, state_words
+from tune_rsst.results.columns import KNOB, counts, not_valid, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -100,7 +100,7 @@ def _table(view: SweepView) -> Iterator[str]:
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
-    for line in reasons(trial for trial in view.trials.values() if trial.reason):
+    for line in [*reasons(trial for trial in view.trials.values() if trial.reason), *not_valid(view)]:
         yield f'<p class="note">{escape(line)}</p>'
 
 

@@ -48,6 +48,7 @@ def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
         "best": trial_json(best) if best else None,
         "pareto": pareto_front(view),
         "warm_start": sorted(view.former),
+        "not_valid": [r["reason"] for r in view.repeats if r.get("reason")],
         "standing": standing(view),
         "trials": [trial_json(t) for t in view.trials.values()],
     }

@@ -7,16 +7,18 @@ In: trials and names of columns. Out: text for cells and legends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
 
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS
-from trainables.text import short
+from trainables.text import counted, short
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
 
 KNOB = "knob."
+REASONS = 3  # that are shown
 KNOBS_LEAVE = 3  # among Metric.leaves
 METRIC_OF: Mapping[str, str] = {metric.column: name for name, metric in METRICS.items() if metric.column}
 """Column → metric, from left to right."""
@@ -91,6 +93,14 @@ def reasons(trials: Iterable[TrialView]) -> list[str]:
         groups.setdefault((trial.state, trial.reason or "no reason known"), []).append(trial.trial)
     who = {key: names[0] if len(names) == 1 else f"{len(names)} trials" for key, names in groups.items()}
     return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
+
+
+def not_valid(view: SweepView) -> list[str]:
+    """Why suggestions of the space were no trials: a line for each of the most frequent reasons."""
+    found = Counter(str(record["reason"]) for record in view.repeats if record.get("reason"))
+    lines = [f"{counted(n, 'suggestion')} not valid, not trained: {why}" for why, n in found.most_common(REASONS)]
+    left = sum(found.values()) - sum(n for _, n in found.most_common(REASONS))
+    return [*lines, f"{counted(left, 'suggestion')} more not valid; the ledger has the reasons"] if left else lines
 
 
 def searched(view: SweepView) -> list[str]:

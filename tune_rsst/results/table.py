@@ -27,6 +27,7 @@ from tune_rsst.results.columns import (
     heading,
     leaving,
     legend,
+    not_valid,
     reasons,
     searched,
     state_words,
@@ -110,7 +111,7 @@ def print_table(
         hidden = sum(not keep(trial) for trial in view.trials.values())
         if hidden:
             say(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
-    for line in reasons(trial for trial in view.trials.values() if trial.state == "failed"):
+    for line in [*reasons(t for t in view.trials.values() if t.state == "failed"), *not_valid(view)]:
         say(console, line)
     for line in _summary(sweep, best):
         say(console, line)

@@ -1,24 +1,19 @@
-"""Finds a search space, fixes knobs in it, draws from it, and checks that its trials can be trained.
+"""Draws from a search space, and checks that its trials can be trained and that it gives the same ones again.
 
-In: a space's name or address, fixed knobs, an Optuna trial.
-Out: searched parameters and all knobs of a trial; the ranges and a digest of the space, by which a resume notices that
-the space has changed.
+In: settings, or a space's name or address and fixed knobs.
+Out: checked settings, the space as the objective needs it, draws; the ranges and a digest of the space, by which a
+resume notices that the space has changed. A single draw is in suggestions.py, the search for a function in
+space_files.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import inspect
 import json
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -32,6 +27,8 @@ from optuna.distributions import (
 from search_spaces import SPACES
 from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst.search import same_again
+from tune_rsst.search.suggestions import Draw, Space, find
 from tune_rsst.settings import rules
 from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
 from tune_rsst.settings.written import given
@@ -40,65 +37,6 @@ from tune_rsst.settings.written import given
 VALIDATION_DRAWS = 39
 DIGEST_OF_RANGES = "ranges1:"
 MANY_VALUES = 8
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What a space gave once: the searched parameters with their ranges, and every knob of the trial."""
-
-    params: dict[str, Any]
-    knobs: dict[str, Any]
-    ranges: dict[str, BaseDistribution] = field(default_factory=dict)
-
-
-@dataclass
-class Suggestions:
-    """Stands between a space and the sampler: a fixed knob is answered here and never searched."""
-
-    trial: Any
-    fixed: Mapping[str, Any]
-    params: dict[str, Any] = field(default_factory=dict)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return self._answer(name, lambda: self.trial.suggest_float(name, low, high, step=step, log=log))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return self._answer(name, lambda: self.trial.suggest_int(name, low, high, step=step, log=log))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(name, lambda: self.trial.suggest_categorical(name, choices))
-
-    def _answer(self, name: str, ask: Callable[[], Any]) -> Any:
-        if name in self.fixed:
-            return self.fixed[name]
-        self.params[name] = ask()
-        return self.params[name]
-
-
-@dataclass(frozen=True)
-class Space:
-    """A search space that was found: its address, and the function."""
-
-    address: str
-    function: Callable[[Any], dict[str, Any]]
-
-    def draw(self, trial: Any, fixed: Mapping[str, Any]) -> Draw:
-        """Ask `trial` for what is not fixed; fixed knobs win over the space's own."""
-        suggestions = Suggestions(trial, fixed)
-        try:
-            given = self.function(suggestions)
-        except Exception as error:
-            hint = f"it raised {type(error).__name__}: {error}"
-            raise ConfigError("space", self.address, "a function that runs", hint) from error
-        if not isinstance(given, dict):
-            hint = f"it returned {type(given).__name__}"
-            raise ConfigError("space", self.address, "a function that returns a dict of knobs", hint)
-        knobs = {**given, **fixed}
-        if "pretrained" in suggestions.params and not given.get("pretrained"):
-            knobs["weights"] = None  # the sweep's weights are for the trials that start from them
-        return Draw(dict(suggestions.params), knobs, dict(trial.distributions))
 
 
 def ranges(space: Space, drawn: Iterable[Draw]) -> dict[str, BaseDistribution]:
@@ -150,54 +88,20 @@ def still_gives(
     return draw.ranges == {name: json_to_distribution(text) for name, text in distributions.items()}
 
 
-def find(address: str) -> Space:
-    """The space of that name, or at path/to/file.py:function or module:function."""
-    if address in SPACES:
-        return Space(address, SPACES[address])
-    place, colon, name = address.rpartition(":")
-    if not colon:
-        close = get_close_matches(address, SPACES, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst spaces` lists them"
-        raise ConfigError("space", address, f"{', '.join(SPACES)}, path/to/file.py:function or module:function", hint)
-    module = _load(address, place)
-    function = getattr(module, name, None)
-    if function is None:
-        functions = inspect.getmembers(module, inspect.isfunction)
-        own = [(n, f) for n, f in functions if f.__name__ == n and n[0] != "_" and f.__module__ == module.__name__]
-        known = [n for n, f in own if len(inspect.signature(f).parameters) == 1]
-        raise ConfigError("space", address, f"a function that {place} has", f"it has {', '.join(known) or 'none'}")
-    if not inspect.isfunction(function) or function.__name__ == "<lambda>" or "<locals>" in function.__qualname__:
-        what = "a lambda" if getattr(function, "__name__", "") == "<lambda>" else "no module-level function"
-        raise ConfigError("space", address, "a function defined with def at the top of a module", f"{name} is {what}")
-    return Space(address, function)
-
-
-def _load(address: str, place: str) -> Any:
-    """The module at `place`, a .py file or a dotted name."""
-    try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place)
-        path = Path(place).expanduser().resolve()
-        spec = importlib.util.spec_from_file_location(f"tune_rsst_space_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
-    except Exception as error:
-        line = " ".join(str(error).split())
-        hint = f"{type(error).__name__}: {line}"
-        raise ConfigError("space", address, "a file or module that can be imported", hint) from error
-
-
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:
     """`count` seeded draws at random, each with the trial that it is."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for seed in range(count):  # a study each: one study would refuse a parameter with other choices, without its name
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
         draw = space.draw(study.ask(), fixed)
-        yield draw, RSSTConfig.from_knobs(draw.knobs)
+        yield draw, space.configured(draw, fixed)
+
+
+def check_same_again(space: Space, fixed: Mapping[str, Any], drawn: Iterable[Draw]) -> None:
+    """Refuse a space of the user's that is no function of its suggestions; the published ones are tested."""
+    if space.address not in SPACES:
+        function = space.function.function if isinstance(space.function, SizedSpace) else space.function
+        same_again.check(space.address, function, fixed, [draw.params for draw in drawn])
 
 
 @dataclass(frozen=True)

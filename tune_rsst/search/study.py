@@ -26,8 +26,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.search.spaces import Space
 from tune_rsst.search.study_database import opened, refuse_study_of_another
+from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class StudySearcher:
             invalid, config = None, None
             try:
                 draw = self._space.draw(trial, self._settings.fixed_in_trials)
-                config = RSSTConfig.from_knobs(draw.knobs)
+                config = self._space.configured(draw, self._settings.fixed_in_trials)
                 config = self._weights.complete(config) if self._weights else config
             except ConfigError as error:
                 invalid = str(error)

@@ -163,9 +163,8 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
         check_range(KNOBS["target_density"], fixed["target_density"])
     fixed.setdefault("on_missing_weights", "error")
-    if isinstance(own.get("space"), str) and ".py:" in own["space"]:
-        file, _, function = own["space"].rpartition(":")
-        own["space"] = f"{Path(file).expanduser().absolute()}:{function}"
+    if isinstance(own.get("space"), str):
+        own["space"] = _from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):
         if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
             fixed[path] = str(Path(fixed[path]).expanduser().absolute())
@@ -177,6 +176,16 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         raise _one_line(error, written) from None
     fixed["seed"] = settings.seed
     return settings.model_copy(update={"fixed": fixed})
+
+
+def _from_any_folder(space: str) -> str:
+    """The address of a space in a file, or in a module below the current folder, as it is found from any folder."""
+    place, _, function = space.rpartition(":")
+    if not place.endswith(".py") and re.fullmatch(r"\w+(\.\w+)*", place):
+        beside = Path(*place.split("."))
+        files = (beside.with_suffix(".py"), beside / "__init__.py")
+        place = next((str(file) for file in files if file.is_file()), place)
+    return f"{Path(place).expanduser().absolute()}:{function}" if place.endswith(".py") else space
 
 
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:

@@ -1,0 +1,142 @@
+"""Finds the function of a search space: a published name, a file of the user's, a module.
+
+In: an address: NAME, path/to/file.py:function or module:function.
+Out: the function, or one line that says what is wrong, with the file and the line where it is.
+
+A file is imported as Python would run it: what lies beside it can be imported, and a file in a package (a folder with
+__init__.py) is imported as part of it, so that relative imports work. Only the driver imports spaces, workers never.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from search_spaces import SPACES
+from trainables.rsst.config import ConfigError
+
+FORM = "path/to/file.py:function or module:function"
+
+
+def function_at(address: str) -> Callable[[Any], Any]:
+    """The function of the space of that name, or at that place."""
+    if address in SPACES:
+        return SPACES[address]
+    place, colon, name = address.rpartition(":")
+    if not colon:
+        close = get_close_matches(address, SPACES, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst spaces` lists them"
+        if address.endswith(".py") and Path(address).expanduser().is_file():
+            hint = f"add the function: {address}:{(_functions(_module(address, address)) or ['function'])[0]}"
+        raise ConfigError("space", address, f"{', '.join(SPACES)}, {FORM}", hint)
+    module = _module(address, place)
+    function = getattr(module, name, None)
+    if function is None:
+        has = ", ".join(_functions(module)) or "none"
+        raise ConfigError("space", address, f"a function that {place} has", f"it has {has}")
+    _refuse_other_callables(address, name, function)
+    return function  # type: ignore[no-any-return]
+
+
+def place_of(error: BaseException, folder: Path) -> str:
+    """ " (NAME, line 3)": the last line of a file below `folder` that `error` went through; "" if there is none."""
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        file = Path(frame.tb_frame.f_code.co_filename)
+        if folder in file.parents and "site-packages" not in file.parts:
+            found = f" ({file.name}, line {frame.tb_lineno})"
+        frame = frame.tb_next
+    return found
+
+
+def in_one_line(error: BaseException, folder: Path) -> str:
+    """What was raised, with the line of the user's file where that is known."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}{'' if isinstance(error, SyntaxError) else place_of(error, folder)}"
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """Names of its own functions that could be spaces."""
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = [(n, f) for n, f in functions if f.__name__ == n and n[0] != "_" and f.__module__ == module.__name__]
+    return [n for n, f in own if len(inspect.signature(f).parameters) == 1]
+
+
+def _refuse_other_callables(address: str, name: str, function: Any) -> None:
+    what = ""
+    if getattr(function, "__name__", "") == "<lambda>":
+        what = "a lambda"
+    elif not inspect.isfunction(function) or "<locals>" in function.__qualname__:
+        what = f"no module-level function (it is of the type {type(function).__name__})"
+    elif inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        what = "an async function"
+    elif inspect.isgeneratorfunction(function):
+        what = "a generator (it has a yield)"
+    else:
+        try:
+            inspect.signature(function).bind(object())
+        except TypeError as error:
+            what = f"not to be called with a trial alone: {error}"
+    if what:
+        raise ConfigError(
+            "space", address, "a function f(trial) defined with def at the top of a module", f"{name} is {what}"
+        )
+
+
+def _module(address: str, place: str) -> ModuleType:
+    """The module at `place`, a .py file or a dotted name."""
+    path = Path(place).expanduser().absolute() if place.endswith(".py") else None
+    folder = path.parent if path else Path.cwd()
+    try:
+        with _first_on_the_path(_top(folder) if path else folder):
+            if path is None:
+                return importlib.import_module(place)
+            if (folder / "__init__.py").exists():
+                return _in_package(path)
+            return _alone(path)
+    except (Exception, SystemExit) as error:
+        raise ConfigError("space", address, f"{FORM} that can be imported", in_one_line(error, folder)) from error
+
+
+def _top(folder: Path) -> Path:
+    """The folder that the package of `folder` lies in; `folder` itself outside a package."""
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+def _in_package(path: Path) -> ModuleType:
+    name = ".".join(path.relative_to(_top(path.parent)).with_suffix("").parts)
+    module = importlib.import_module(name)
+    if Path(str(module.__file__)).resolve() != path.resolve():
+        raise ImportError(f"{name} is {module.__file__} here: give the package another name")
+    return module
+
+
+def _alone(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tune_rsst_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _first_on_the_path(folder: Path) -> Iterator[None]:
+    """Imports look in `folder` first, and last after that: a function may import when it is called."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before if str(folder) in before else [*before, str(folder)]

@@ -1,0 +1,172 @@
+"""What a search space is asked with, and what it gives: suggestions in, the knobs of one trial out.
+
+In: a space, an Optuna trial, the knobs that the sweep fixes.
+Out: a `Draw`, and its `RSSTConfig`. What Optuna or the ledger could not keep exactly is refused here, before a sampler
+sees it: a range without a value, a step that does not divide it, a choice that is no plain value.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces import SPACES
+from trainables.rsst.config import ConfigError, RSSTConfig
+from tune_rsst.search.space_files import function_at, in_one_line
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a space gave once: the searched parameters with their ranges, and every knob of the trial."""
+
+    params: dict[str, Any]
+    knobs: dict[str, Any]
+    ranges: dict[str, BaseDistribution] = field(default_factory=dict)
+
+
+@dataclass
+class Suggestions:
+    """Stands between a space and the sampler: a fixed knob is answered here and never searched."""
+
+    trial: Any
+    fixed: Mapping[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, BaseDistribution] = field(default_factory=dict)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return self._answer(
+            name,
+            lambda: FloatDistribution(*_numbers(low, high), step=step, log=log),
+            lambda: self.trial.suggest_float(name, low, high, step=step, log=log),
+        )
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return self._answer(
+            name,
+            lambda: IntDistribution(*_numbers(low, high, step, whole=True)[:2], step=step, log=log),
+            lambda: self.trial.suggest_int(name, low, high, step=step, log=log),
+        )
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._answer(
+            name,
+            lambda: CategoricalDistribution(_plain(choices)),
+            lambda: self.trial.suggest_categorical(name, choices),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a trial has suggest_float, suggest_int, suggest_categorical and fixed, but no {name}")
+
+    def _answer(self, name: str, describe: Callable[[], BaseDistribution], ask: Callable[[], Any]) -> Any:
+        if name in self.fixed:
+            return self.fixed[name]
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                wanted = describe()
+            if said:
+                raise ValueError(str(said[0].message))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}: {error}") from None
+        if self.asked.setdefault(name, wanted) != wanted:
+            raise ValueError(f"{name}: suggested twice in one trial, as {self.asked[name]} and as {wanted}")
+        self.params[name] = ask()
+        return self.params[name]
+
+
+def _numbers(*given: Any, whole: bool = False) -> tuple[Any, ...]:
+    """`given` where they are finite numbers, whole ones where `whole`: Optuna cuts 2.5 down to 2."""
+    for one in given:
+        number = isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+        if not number or (whole and one != int(one)):
+            raise ValueError(f"{one!r} is no {'whole' if whole else 'finite'} number")
+    return given
+
+
+def _plain(choices: Any) -> tuple[Any, ...]:
+    """The choices in their order, each of them a value that every record can hold."""
+    if not isinstance(choices, Sequence) or isinstance(choices, str | bytes):
+        raise ValueError(f"choices are a list or a tuple, not a {type(choices).__name__}")
+    for one in choices:
+        if not (one is None or isinstance(one, bool | int | str | float)) or (
+            isinstance(one, float) and not math.isfinite(one)
+        ):
+            raise ValueError(f"a choice is a text, a finite number, true, false or None, not {one!r}")
+    if len(set(choices)) < len(choices):
+        raise ValueError(f"one choice is there twice (1, 1.0 and True are equal): {list(choices)}")
+    return tuple(choices)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space that was found: its address, and the function."""
+
+    address: str
+    function: Callable[[Any], Any]
+
+    def draw(self, trial: Any, fixed: Mapping[str, Any]) -> Draw:
+        """Ask `trial` for what is not fixed; fixed knobs win over the space's own."""
+        suggestions = Suggestions(trial, fixed)
+        try:
+            given = self.function(suggestions)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:
+            hint = f"it raised {in_one_line(error, self._file.parent)}"
+            raise ConfigError("space", self.address, "a function that runs", hint) from error
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            odd = (
+                next((repr(name) for name in given if not isinstance(name, str)), "")
+                if isinstance(given, Mapping)
+                else ""
+            )
+            hint = f"it returned {f'the key {odd}' if odd else type(given).__name__}{self._line()}"
+            raise ConfigError("space", self.address, "a function that returns a dict of knobs by name", hint)
+        knobs = {**given, **fixed}
+        if "pretrained" in suggestions.params and not given.get("pretrained"):
+            knobs["weights"] = None  # the sweep's weights are for the trials that start from them
+        return Draw(dict(suggestions.params), knobs, dict(trial.distributions))
+
+    def configured(self, draw: Draw, fixed: Mapping[str, Any]) -> RSSTConfig:
+        """The trial that `draw` is; a knob of the space's own that is not valid is the space's fault."""
+        try:
+            return RSSTConfig.from_knobs(draw.knobs)
+        except ConfigError as error:
+            if self.address in SPACES or error.key in fixed or error.key not in draw.knobs:
+                raise
+            hint = f"{error}{self._line(error.key)}"
+            raise ConfigError("space", self.address, "a function that gives valid knobs", hint) from None
+
+    @property
+    def _own(self) -> Callable[[Any], Any]:
+        """The function as it was written."""
+        return inspect.unwrap(getattr(self.function, "function", self.function))
+
+    @property
+    def _file(self) -> Path:
+        return Path(self._own.__code__.co_filename)
+
+    def _line(self, knob: str = "") -> str:
+        """ " (NAME, line 3)": where the function names `knob`, or begins."""
+        try:
+            lines, first = inspect.getsourcelines(self._own)
+        except OSError:
+            return ""
+        names = (
+            n for n, text in enumerate(lines, first) if f'"{knob}"' in text or f"'{knob}'" in text or f"{knob}=" in text
+        )
+        return f" ({self._file.name}, line {next(names, first) if knob else first})"
+
+
+def find(address: str) -> Space:
+    """The space of that name, or at path/to/file.py:function or module:function."""
+    return Space(address, function_at(address))
