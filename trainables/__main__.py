@@ -23,8 +23,9 @@ from typing import Any, NoReturn
 from trainables.console import Console
 from trainables.progress import watched
 from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
+from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL
-from trainables.rsst.model.vit import architecture
+from trainables.rsst.model.vit import architecture, build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in config.knobs().items())
             )
             return 0
-        architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
+        arch = architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
+        if config.weights and not edge["resume"]:  # and a file that this ViT can't start from
+            check_fit(config, build(arch, "meta"))
         return _run(config, resume=edge["resume"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,8 +12,11 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from trainables.progress import teller
 
@@ -46,12 +49,9 @@ class HubFile:
 
 def fetch(timm_name: str) -> HubFile:
     """The weights file of `timm_name`: from the cache without asking anyone, else downloaded once. Raises nothing."""
-    from timm.models import get_pretrained_cfg
-
-    known = get_pretrained_cfg(timm_name) if timm_name else None
-    if known is None or not known.hf_hub_id:
+    repository = _repository(timm_name)
+    if repository is None:
         return HubFile(None, None, f"timm has no pretrained weights for {timm_name or 'this model'}")
-    repository = str(known.hf_hub_id)
     try:
         from huggingface_hub import constants, try_to_load_from_cache
     except ImportError:
@@ -63,6 +63,23 @@ def fetch(timm_name: str) -> HubFile:
     if constants.HF_HUB_OFFLINE:
         return HubFile(repository, None, f"{repository} is not in the cache and HF_HUB_OFFLINE is set")
     return _download(repository, Path(constants.HF_HUB_CACHE))
+
+
+def _repository(timm_name: str) -> str | None:
+    """Where timm keeps the weights of this name; for a name that timm has renamed, of its new one."""
+    import timm
+    import torch
+    from timm.models import get_pretrained_cfg
+
+    try:
+        known: Any = get_pretrained_cfg(timm_name)
+        if known is None and timm.is_model(timm_name):  # an old name: the model that it stands for knows
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                known = SimpleNamespace(**timm.create_model(timm_name).pretrained_cfg)
+    except RuntimeError:  # no such tag
+        return None
+    return str(known.hf_hub_id) if known is not None and known.hf_hub_id else None
 
 
 def _download(repository: str, cache: Path) -> HubFile:

@@ -7,36 +7,30 @@ Out: the model changed in place, and an `InitReport`.
 |---|---|---|
 | pretrained = false | | scratch |
 | weights = FILE | read and fits | transferred |
-| weights = FILE | can't be read safely, or is of another model | refused (ConfigError), always |
-| weights = FILE | no such file | on_missing_weights |
+| weights = FILE | not there, can't be read safely, or is of another model | refused (ConfigError), always |
 | no weights knob | in timm's hub cache, or the hub gives it (asked once, bounded: `hub.py`) | transferred |
 | no weights knob | neither, or there are none for this arch | on_missing_weights |
 
-on_missing_weights = scratch falls back with a warning, = error refuses. `resolve` does the finding alone: a sweep's
+A named file that is not there is a typing error, not a missing hub. on_missing_weights = scratch falls back with a
+warning, = error refuses. `resolve` does the finding alone: a sweep's
 driver calls it once, copies the result with `copy_verified`, and gives every trial `ResolvedWeights.knobs()`, so that
 no worker asks a hub, and a trial that fell back has another fingerprint than one that did not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from timm.models._manipulate import adapt_input_conv
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from timm.models.vision_transformer import VisionTransformer
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.hub import fetch
+from trainables.rsst.model.transfer import PATCH_EMBED, Fit, fitted
 from trainables.rsst.model.vit import NAMED
-from trainables.rsst.model.weight_files import Tensors, digest_of, read_weights
-from trainables.storage.files import replaced
+from trainables.rsst.model.weight_files import Weights, digest_of, read_weights, write_weights
 
 ABSENT = "absent"  # the weights_digest of a trial whose weights were looked for and not found
-PATCH_EMBED = "patch_embed.proj.weight"
 
 
 @dataclass(frozen=True)
@@ -75,24 +69,15 @@ class InitReport:
         return tuple(f"{kind:15}{name}" for kind, names in {"transferred": plain, **kinds}.items() for name in names)
 
 
-@dataclass
-class _Fit:
-    """The source's tensors as the model can take them, and what became of each."""
-
-    tensors: Tensors = field(default_factory=dict)
-    resampled: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-
 def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
     """Fit pretrained weights into `model` (in place) where `config` asks for them."""
     head = f"build model: {config.arch}"
     if not config.pretrained:
         return InitReport("scratch", lines=(head,))
-    found, tensors = _find(config)
-    if tensors is None:
+    found, weights = _find(config)
+    if weights is None:
         return _fallback(config, found, head)
-    fit = _fitted(tensors, model, config, found.source)
+    fit = fitted(weights, model, config, found.source)
     model.load_state_dict(fit.tensors, strict=False)
     names = list(model.state_dict())
     new = tuple(name for name in names if name not in fit.tensors)
@@ -105,6 +90,7 @@ def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
         "✓ 成功加载预训练权重",
         f"pretrained weights: {found.source}, digest {found.digest}: {len(fit.tensors)} tensors transferred, "
         f"{len(fit.resampled)} of them resampled; {len(new)} re-initialised; {len(fit.skipped)} of the file skipped",
+        *(f"pretrained weights: {note}" for note in (*weights.notes, *fit.notes)),
     ]
     return InitReport(
         init_effective="pretrained",
@@ -126,9 +112,9 @@ def resolve(config: RSSTConfig) -> ResolvedWeights:
 
 def check_fit(config: RSSTConfig, model: VisionTransformer) -> None:
     """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing."""
-    found, tensors = _find(config)
-    if tensors is not None:
-        _fitted(tensors, model, config, found.source)
+    found, weights = _find(config)
+    if weights is not None:
+        fitted(weights, model, config, found.source)
 
 
 def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
@@ -142,8 +128,7 @@ def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"weights-{found.digest}.safetensors"
     if not (target.exists() and intact(target, found.digest)):
-        with replaced(target) as new:
-            save_file({name: t.contiguous() for name, t in read_weights(found.path).items()}, new)
+        write_weights(read_weights(found.path), target)
     if not intact(target, found.digest):
         raise ConfigError("weights", target, f"a copy with digest {found.digest}", "it reads back otherwise")
     return ResolvedWeights(target, found.digest, found.source)
@@ -152,34 +137,32 @@ def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
 def intact(path: Path, digest: str | None) -> bool:
     """Whether the weights file is there, can be read safely, and holds the tensors of that digest."""
     try:
-        return digest_of(read_weights(path)) == digest
+        return digest_of(read_weights(path).tensors) == digest
     except ConfigError:
         return False
 
 
-def _find(config: RSSTConfig) -> tuple[ResolvedWeights, Tensors | None]:
-    """The weights that `config` asks for, with their tensors; no tensors where they can't be had."""
+def _find(config: RSSTConfig) -> tuple[ResolvedWeights, Weights | None]:
+    """The weights that `config` asks for, with what is in them; None where they can't be had."""
     found = _look(config)
     if found.path is None:
         if config.on_missing_weights == "error":
-            key, value = ("weights", config.weights) if config.weights else ("pretrained", config.pretrained)
             hint = "give weights=FILE, or on_missing_weights=scratch to start from random ones"
-            raise ConfigError(key, value, "with weights that can be had", f"{found.problem}; {hint}")
+            raise ConfigError("pretrained", True, "with weights that can be had", f"{found.problem}; {hint}")
         return found, None
-    tensors = read_weights(found.path)
-    digest = digest_of(tensors)
+    weights = read_weights(found.path)
+    digest = digest_of(weights.tensors)
     if config.weights_digest not in (None, digest):
         hint = f"{found.source} has digest {digest}; put the old file back, or leave weights_digest out"
         raise ConfigError("weights_digest", config.weights_digest, "the digest of the weights", hint)
-    return ResolvedWeights(found.path, digest, found.source), tensors
+    return ResolvedWeights(found.path, digest, found.source), weights
 
 
 def _look(config: RSSTConfig) -> ResolvedWeights:
     """Where the weights lie, unread; asks the hub where no file is named."""
     if config.weights:
-        path = Path(config.weights)
-        problem = "" if path.is_file() else f"there is no file {path}"
-        return ResolvedWeights(None if problem else path, None, path.name, problem)
+        path = _named_file(config.weights)
+        return ResolvedWeights(path, None, path.name)
     if config.weights_digest == ABSENT:
         return ResolvedWeights(None, None, "", "they were looked for once, before this trial, and not found")
     timm_name = NAMED[config.arch][4] if config.arch in NAMED else config.arch
@@ -191,6 +174,21 @@ def _look(config: RSSTConfig) -> ResolvedWeights:
     return ResolvedWeights(file.path, None, file.repository or "", file.problem)
 
 
+def _named_file(weights: str) -> Path:
+    """The file that the user named; `~` is the home folder."""
+    if "://" in weights or weights.startswith("models:/"):
+        hint = "an address is not fetched: download it (mlflow artifacts download), then name the file"
+        raise ConfigError("weights", weights, "the path of a file on this machine", hint)
+    try:
+        path = Path(weights).expanduser()
+        path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        hint = f"{reason}; correct the path, or leave weights out to ask the hub"
+        raise ConfigError("weights", weights, "the path of a weights file", hint) from error
+    return path
+
+
 def _fallback(config: RSSTConfig, found: ResolvedWeights, head: str) -> InitReport:
     lines = (head, found.note or "✗ 未能获取预训练权重，使用随机初始化", f"random weights, because {found.problem}")
     warning = (
@@ -200,61 +198,7 @@ def _fallback(config: RSSTConfig, found: ResolvedWeights, head: str) -> InitRepo
     return InitReport("scratch", source=found.source, lines=lines, warning=warning)
 
 
-def _fitted(source: Tensors, model: VisionTransformer, config: RSSTConfig, name: str) -> _Fit:
-    """The source's tensors in the model's shapes, resampled by timm's own functions."""
-    wanted = model.state_dict()
-    fit = _Fit()
-    offered = _converted(source, model)
-    for key, tensor in offered.items():
-        reason = _why_not(key, tensor, wanted, config)
-        if reason:
-            fit.skipped.append(f"{key}: {reason}")
-            continue
-        fit.tensors[key] = tensor
-        if key in source and source[key].shape != tensor.shape:
-            fit.resampled.append(key)
-    fit.skipped += [f"{key}: not a part of this model" for key in source if _lost(key, offered, source)]
-    for key, tensor in wanted.items():
-        if key.startswith(("blocks.", "norm.")) and key not in fit.tensors:
-            has = tuple(offered[key].shape) if key in offered else "no such tensor"
-            hint = f"{key} is {tuple(tensor.shape)} in the model and {has} in the file"
-            raise ConfigError("weights", name, f"weights of a {config.arch}", hint)
-    return fit
-
-
-def _converted(source: Tensors, model: VisionTransformer) -> Tensors:
-    """What timm itself would load: names converted, patch and position embedding resampled, channels adapted."""
-    try:
-        offered: dict[str, Any] = checkpoint_filter_fn(dict(source), model)
-    except (RuntimeError, ValueError, AssertionError, IndexError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError("weights", "(file)", "weights of a ViT in timm's layout", reason) from error
-    patches = offered.get(PATCH_EMBED)
-    channels = model.patch_embed.proj.in_channels
-    if isinstance(patches, Tensor) and patches.ndim == 4 and patches.shape[1] != channels:
-        offered[PATCH_EMBED] = adapt_input_conv(channels, patches, base_chans=patches.shape[1])
-    return {key: value for key, value in offered.items() if isinstance(value, Tensor)}
-
-
-def _lost(key: str, offered: Tensors, source: Tensors) -> bool:
-    """Whether timm's conversion dropped this tensor of the source (it may have renamed all of them)."""
-    return key not in offered and len(offered.keys() & source.keys()) > 0
-
-
-def _why_not(key: str, tensor: Tensor, wanted: dict[str, Any], config: RSSTConfig) -> str:
-    """Why a tensor is not taken over, or ""."""
-    if key.startswith(("head.", "head_dist.")):
-        return "the classification head is always new"
-    if key not in wanted:
-        return "not a part of this model"
-    if key.startswith("patch_embed.") and config.patch_embed == "reinit":
-        return "patch_embed = reinit"
-    if tensor.shape != wanted[key].shape:
-        return f"its shape {tuple(tensor.shape)} is not {tuple(wanted[key].shape)}"
-    return "" if torch.is_floating_point(tensor) else f"its type is {tensor.dtype}"
-
-
-def _what_is_new(fit: _Fit, new: tuple[str, ...], config: RSSTConfig) -> str:
+def _what_is_new(fit: Fit, new: tuple[str, ...], config: RSSTConfig) -> str:
     """The guide's ℹ line, saying what was done to the patch embedding in this run."""
     place = {"cifar10": "CIFAR", "cifar100": "CIFAR"}.get(config.dataset, config.dataset)
     if PATCH_EMBED in new:

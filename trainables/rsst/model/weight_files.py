@@ -1,49 +1,101 @@
-"""Reads a local weights file into a dictionary of tensors with timm's names, and names its contents by a digest.
+"""Reads a local weights file: the tensors of one ViT by timm's names, and a digest that names its contents.
 
-In: the path of a .safetensors, .pth/.pt/.bin (weights_only) or .npz file.
-Out: {name: tensor} on the CPU.
-Nothing here runs code from a file: a file that would need unpickling is refused.
+In: the path of a .safetensors, .pth/.pt/.bin/.ckpt/.pth.tar (weights_only) or .npz file.
+Out: `Weights`, on the CPU.
+Nothing here runs code from a file: a file that would need unpickling is refused. So is whatever is no regular file, or
+would grow far beyond its own size in memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import pickle
+import re
+import stat
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables.rsst.config import ConfigError
-
-Tensors = dict[str, Tensor]
+from trainables.rsst.model.saved import ARCHITECTURE, MODEL
+from trainables.rsst.model.weight_names import Tensors, find_vit
+from trainables.storage.files import replaced
 
 SAFETENSORS = (".safetensors",)
-TORCH = (".pth", ".pt", ".bin", ".tar")
+TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 NUMPY = (".npz",)
-VALID = "a readable .safetensors, .pth or .npz file of tensors"
+VALID = "a readable .safetensors, .pth, .ckpt or .npz file of tensors"
+HEADS = r"num_heads|num_attention_heads|n_heads"  # how files call it
+NOTES = "tune_rsst_notes"  # key of a copy's metadata
+BOMB_MIB, BOMB_TIMES = 256, 20  # an archive that unpacks to more than both is refused; weights hardly compress
+SMALL_JSON = 1 << 20
+# the first bytes of what is often saved under a weights file's name
+IMPOSTORS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the weights: fetch them with git lfs pull"),
+    (b"<!doctype html", "it is a web page (an error page?), not the weights: download the file itself again"),
+    (b"<html", "it is a web page (an error page?), not the weights: download the file itself again"),
+    (b"<?xml", "it is an XML page (an error page?), not the weights: download the file itself again"),
+    (b"\x89hdf", "it is an HDF5 file: save the tensors as .safetensors or .npz"),
+    (b"gguf", "it is a GGUF file: give the original weights"),
+)
 
-# where training scripts put the model inside a checkpoint; the first one found is used
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "net")
+
+@dataclass(frozen=True)
+class Weights:
+    """A ViT's tensors by timm's names.
+
+    `heads`: numbers of heads that the file or one beside it names, `heads_said_by` which. `notes`: what was decided
+    while reading. `exported`: a file of this program's export stands beside it.
+    """
+
+    tensors: Tensors
+    notes: tuple[str, ...] = ()
+    heads: frozenset[int] = frozenset()
+    heads_said_by: str = ""
+    exported: bool = False
 
 
-def read_weights(path: Path) -> Tensors:
-    """All tensors of `path`, by name."""
+def read_weights(path: Path) -> Weights:
+    """The one ViT in `path`."""
+    _require_weights(path)
     ending = path.suffix.lower()
+    facts: dict[str, Any] = {}
     if ending in SAFETENSORS:
-        return _read_safetensors(path)
-    if ending in TORCH:
-        return _read_torch(path)
-    if ending in NUMPY:
-        return _read_numpy(path)
-    raise ConfigError("weights", path, VALID, f"its name ends in {ending or 'nothing'}")
+        found = _read_safetensors(path, facts)
+    elif ending in TORCH:
+        found = _read_torch(path, facts)
+    else:
+        found = _read_numpy(path)
+    if not found:
+        raise ConfigError("weights", path, VALID, "there is no tensor in it")
+    named = find_vit(path, found)
+    said = {path.name: _heads(facts, HEADS) | ({named.heads} if named.heads else set())}
+    beside = _beside(path)
+    said |= {name: _heads(about, rf"{HEADS}|heads\.\d+") for name, about in beside.items()}
+    by, heads = next(((name, heads) for name, heads in said.items() if heads), ("", frozenset()))
+    notes = (*str(facts.get(NOTES, "")).splitlines(), *named.notes)
+    return Weights(named.tensors, tuple(dict.fromkeys(notes)), frozenset(heads), by, ARCHITECTURE in beside)
+
+
+def write_weights(weights: Weights, path: Path) -> None:
+    """Write a copy as .safetensors; what was said of heads and decided while reading goes along."""
+    about = {NOTES: "\n".join(weights.notes)}
+    if len(weights.heads) == 1:
+        about["num_heads"] = str(next(iter(weights.heads)))
+    with replaced(path) as new:
+        save_file({name: tensor.contiguous() for name, tensor in weights.tensors.items()}, new, metadata=about)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -59,80 +111,124 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()[:16]
 
 
-def _read_safetensors(path: Path) -> Tensors:
+def _require_weights(path: Path) -> None:
+    """Refuse by name what can be no weights file, before anything of it is read for good."""
     try:
-        return _some(path, load_file(path))
-    except (SafetensorError, OSError) as error:
+        about = path.stat()
+    except OSError as error:
+        raise ConfigError("weights", path, VALID, f"it can't be opened: {error.strerror}") from error
+    if not stat.S_ISREG(about.st_mode):
+        what = "a folder: name the file in it" if stat.S_ISDIR(about.st_mode) else "no regular file"
+        raise ConfigError("weights", path, VALID, f"it is {what}")
+    if path.suffix.lower() not in SAFETENSORS + TORCH + NUMPY:
+        raise ConfigError("weights", path, VALID, f"its name ends in {path.suffix.lower() or 'nothing'}")
+    if about.st_size == 0:
+        raise ConfigError("weights", path, VALID, "it is empty (damaged or of another format)")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise ConfigError("weights", path, VALID, f"it can't be opened: {error.strerror}") from error
+    first = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for magic, reason in IMPOSTORS:
+        if first.startswith(magic):
+            raise ConfigError("weights", path, VALID, reason)
+    if not start.strip(b"\0"):
+        raise ConfigError("weights", path, VALID, "it begins with zero bytes only: a download that was cut off?")
+    if zipfile.is_zipfile(path):
+        with suppress(zipfile.BadZipFile, OSError):  # whoever reads it says what is wrong with it
+            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
+            if unpacked > max(BOMB_MIB << 20, BOMB_TIMES * about.st_size):
+                hint = f"{about.st_size >> 10} KiB would unpack to {unpacked >> 20} MiB: no weights compress like this"
+                raise ConfigError("weights", path, VALID, hint)
+
+
+def _read_safetensors(path: Path, facts: dict[str, Any]) -> Tensors:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts.update(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
+    except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
-def _read_torch(path: Path) -> Tensors:
-    """torch.load with weights_only: plain containers and tensors, no code."""
+def _read_torch(path: Path, facts: dict[str, Any]) -> Tensors:
+    """torch.load with weights_only: plain containers, numbers, words and tensors, no code."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # what timm's own training script saves
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():  # not a pickle at all, or cut off
             raise _unreadable(path, error) from error
-        reason = "it holds Python objects, and reading those would run code from the file; save its state_dict() alone"
+        needs = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"Python objects ({needs[1]})" if needs else "Python objects"
+        reason = f"it holds {what}, and reading those would run code from the file; save its state_dict() alone"
         raise ConfigError("weights", path, VALID, reason) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:
         raise _unreadable(path, error) from error
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping | argparse.Namespace):
         raise ConfigError("weights", path, VALID, f"it holds a {type(content).__name__}, not tensors by name")
-    tensors = {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return _some(path, tensors)
+    tensors: Tensors = {}
+    for address, value in _leaves(content):
+        if isinstance(value, Tensor):
+            tensors[address] = value.detach()
+        else:
+            facts[address] = value
+    return tensors
+
+
+def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
+    """(address, value) of whatever is no container; a container that stands in several places counts once."""
+    seen: set[int] = set()
+    waiting = [("", content)]
+    while waiting:
+        address, value = waiting.pop()
+        if not isinstance(value, Mapping | list | tuple | argparse.Namespace):
+            yield address, value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            inner = vars(value) if isinstance(value, argparse.Namespace) else value
+            pairs = inner.items() if isinstance(inner, Mapping) else enumerate(inner)
+            waiting += [(f"{address}.{key}" if address else str(key), below) for key, below in pairs][::-1]
 
 
 def _read_numpy(path: Path) -> Tensors:
-    """Plain arrays by timm's names, or Google's own ViT archives (JAX layout), which timm converts."""
+    """Arrays by name; the / in the names of Google's archives becomes a dot."""
     try:
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("not a NumPy archive")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             reason = "it holds Python objects, and reading those would run code from the file"
             raise ConfigError("weights", path, VALID, reason) from error
         raise _unreadable(path, error) from error
-    if "embedding/kernel" in arrays or "opt/target/embedding/kernel" in arrays:
-        return _from_jax(path, arrays)
-    return _some(path, {name: torch.from_numpy(a) for name, a in arrays.items() if a.dtype.kind in "fiub"})
-
-
-def _from_jax(path: Path, arrays: Mapping[str, Any]) -> Tensors:
-    """Build the model that the archive describes and let timm load the archive into it."""
-    prefix = "" if "embedding/kernel" in arrays else "opt/target/"
-    kernel = arrays[f"{prefix}embedding/kernel"]  # (P, P, C, D)
-    layers = f"{prefix}Transformer/encoderblock_"
-    try:
-        tokens = arrays[f"{prefix}Transformer/posembed_input/pos_embedding"].shape[1] - 1
-        model = VisionTransformer(
-            img_size=round(tokens**0.5) * kernel.shape[0],
-            patch_size=kernel.shape[0],
-            in_chans=kernel.shape[2],
-            embed_dim=kernel.shape[3],
-            depth=sum(name.startswith(layers) and name.endswith("LayerNorm_0/scale") for name in arrays),
-            num_heads=arrays[f"{layers}0/MultiHeadDotProductAttention_1/query/kernel"].shape[1],
-            mlp_ratio=arrays[f"{layers}0/MlpBlock_3/Dense_0/kernel"].shape[1] / kernel.shape[3],
-            num_classes=arrays[f"{prefix}head/bias"].shape[0] if f"{prefix}head/bias" in arrays else 0,
-        )
-        model.load_pretrained(str(path))
-    except (KeyError, IndexError, ValueError, RuntimeError, AssertionError) as error:
-        raise _unreadable(path, error) from error
-    return {name: value.detach() for name, value in model.state_dict().items()}
-
-
-def _some(path: Path, tensors: Tensors) -> Tensors:
-    if not tensors:
-        raise ConfigError("weights", path, VALID, "there is no tensor in it")
+    tensors = {}
+    for name, array in arrays.items():
+        try:
+            tensors[name.replace("/", ".")] = torch.from_numpy(array)
+        except (TypeError, ValueError) as error:
+            hint = f"{name} is of type {array.dtype}: save it as float32 in this machine's byte order"
+            raise ConfigError("weights", path, VALID, hint) from error
     return tensors
+
+
+def _beside(path: Path) -> dict[str, dict[str, Any]]:
+    """What the files next to a model's own file say of it, by file and address."""
+    said: dict[str, dict[str, Any]] = {}
+    for name in (ARCHITECTURE, "config.json") if path.name in (MODEL, "pytorch_model.bin") else ():
+        file = path.with_name(name)
+        with suppress(OSError, ValueError, RecursionError):
+            if file.stat().st_size < SMALL_JSON:
+                said[name] = dict(_leaves(json.loads(file.read_bytes())))
+    return said
+
+
+def _heads(facts: Mapping[str, Any], named: str) -> set[int]:
+    """Numbers of heads among `facts`."""
+    found = (value for address, value in facts.items() if re.search(rf"(^|\.)({named})$", address))
+    return {int(value) for value in found if str(value).isdecimal()}
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:

@@ -125,3 +125,25 @@ def test_a_model_without_weights_is_said_to_have_none() -> None:
     assert hub.fetch("vit_small_patch16_18x2_224") == hub.HubFile(
         None, None, "timm has no pretrained weights for vit_small_patch16_18x2_224"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("vit_base_patch16_224_in21k", "timm/vit_base_patch16_224.augreg_in21k"),
+        ("vit_tiny_patch16_224_in21k", "timm/vit_tiny_patch16_224.augreg_in21k"),
+        ("vit_small_patch16_224_dino", "timm/vit_small_patch16_224.dino"),
+        ("deit3_small_patch16_224_in21ft1k", "timm/deit3_small_patch16_224.fb_in22k_ft_in1k"),
+        ("vit_small_patch16_224", "timm/vit_small_patch16_224.augreg_in21k_ft_in1k"),
+        ("vit_small_patch16_224.dino", "timm/vit_small_patch16_224.dino"),
+        ("vit_base_patch32_224_sam", None),  # timm keeps the name and has dropped the weights
+        ("vit_small_patch16_224.no_such_tag", None),
+        ("no_such_model", None),
+    ],
+)
+def test_old_names_of_timm_find_the_weights_of_the_new_ones(
+    name: str, repository: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert hub.fetch(name).repository == repository

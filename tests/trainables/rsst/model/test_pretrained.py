@@ -108,7 +108,7 @@ def test_equal_shapes_are_taken_over_but_for_the_head(source: Tensors, source_fi
 
 
 def test_weights_of_another_model_are_refused(source_file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"weights = .*weights of a vit_tiny.*blocks\.0.*\(192,\)") as refused:
+    with pytest.raises(ConfigError, match=r"weights = .*weights of a vit_tiny.*\(1, 1, 192\).*\(1, 1, 64\)") as refused:
         start(source_file, arch="vit_tiny")
     assert refused.value.key == "weights"
 
@@ -117,7 +117,8 @@ def test_the_digest_is_of_the_tensors_not_of_the_file(source: Tensors, source_fi
     other = tmp_path / "small.pth"
     torch.save({"state_dict": {f"module.{k}": v for k, v in reversed(source.items())}, "epoch": 3}, other)
     digest = digest_of(source)
-    assert len(digest) == 16 and digest_of(read_weights(other)) == digest_of(read_weights(source_file)) == digest
+    assert len(digest) == 16 and digest_of(read_weights(source_file).tensors) == digest
+    assert digest_of(read_weights(other).tensors) == digest
     assert start(other)[0].digest == digest
     changed = source | {"cls_token": source["cls_token"] + 1e-6}
     assert digest_of(changed) != digest
@@ -129,15 +130,35 @@ def test_another_digest_than_asked_for_is_refused(source: Tensors, source_file: 
         start(source_file, weights_digest="0123456789abcdef")
 
 
-def test_a_missing_file_falls_back_loudly_or_is_refused(tmp_path: Path) -> None:
-    report, after, before = start(tmp_path / "none.pth")
+def test_a_hub_that_gives_none_falls_back_loudly_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "NAMED", dict(vit.NAMED, vit_digits=(64, 4, 4, 2.0, "vit_digits")))
+    monkeypatch.setattr(pretrained, "fetch", lambda name: HubFile("timm/x", None, "timm/x: no answer"))
+    report, after, before = start(None)
     assert report.init_effective == "scratch" and report.digest is None
-    assert report.warning is not None and "RANDOM" in report.warning and "none.pth" in report.warning
+    assert report.warning is not None and "RANDOM" in report.warning and "no answer" in report.warning
     assert "✗ 未能获取预训练权重，使用随机初始化" in report.lines and "✓ 成功加载预训练权重" not in report.lines
     assert all(torch.equal(after[name], before[name]) for name in after)
+    with pytest.raises(ConfigError, match="pretrained = True"):
+        start(None, on_missing_weights="error")
+
+
+@pytest.mark.parametrize("how", ["scratch", "error"])
+@pytest.mark.parametrize(
+    "named", ["none.pth", "~/none.pth", "models:/vit@champion", "s3://bucket/vit.pth", "runs:/1/vit.pth", "a\0b.pth"]
+)
+def test_a_named_file_that_is_not_there_is_a_typing_error_everywhere(named: str, how: str) -> None:
     with pytest.raises(ConfigError, match="weights = ") as refused:
-        start(tmp_path / "none.pth", on_missing_weights="error")
-    assert refused.value.key == "weights"
+        start(None, weights=named, on_missing_weights=how)
+    assert refused.value.key == "weights" and "\n" not in str(refused.value)
+
+
+def test_a_tilde_and_a_relative_path_are_found(
+    source: Tensors, source_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(source_file.parent))
+    monkeypatch.chdir(source_file.parent)
+    for named in (f"~/{source_file.name}", source_file.name, f"./{source_file.name}"):
+        assert start(None, weights=named)[0].digest == digest_of(source)
 
 
 def test_vit_tiny_has_none_and_says_so() -> None:

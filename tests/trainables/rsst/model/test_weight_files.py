@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from trainables.rsst.config import ConfigError
-from trainables.rsst.model.weight_files import read_weights
+from trainables.rsst.model.weight_files import Weights, read_weights
 
-TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+TENSORS = {"blocks.0.norm1.weight": torch.arange(6.0).reshape(2, 3), "blocks.0.norm1.bias": torch.ones(2)}
 
 
 class Bomb:
@@ -29,7 +29,8 @@ class Bomb:
         return os.mkdir, (str(self.folder),)
 
 
-def same(read: dict[str, torch.Tensor]) -> bool:
+def same(weights: Weights) -> bool:
+    read = weights.tensors
     return read.keys() == TENSORS.keys() and all(torch.equal(read[name], TENSORS[name]) for name in TENSORS)
 
 
@@ -125,7 +126,7 @@ def test_googles_archives_are_converted_by_timm(tmp_path: Path) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     np.savez(tmp_path / "w.npz", **jax_layout(model))
-    read = read_weights(tmp_path / "w.npz")
+    read = read_weights(tmp_path / "w.npz").tensors
     wanted = model.state_dict()
     assert read.keys() == wanted.keys()
     assert all(torch.equal(read[name], wanted[name]) for name in wanted)
