@@ -21,6 +21,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.sources import describe
 from trainables.rsst.event import Event
+from trainables.rsst.metrics import uneven
 from trainables.text import amount, counted, duration, framed
 
 _PLAIN_EVERY_S = 15.0  # epochs, where there is no live line
@@ -38,7 +39,7 @@ class Console:
         self._live = sys.stdout.isatty()
         self._shown_at = self._noted_at = self._drawn_at = time.monotonic()
         self._line_open = False
-        self._init = "scratch"
+        self._init, self._uneven = "scratch", False
         self._last: Event | None = None
         self._epoch_s: float | None = None
 
@@ -105,7 +106,7 @@ class Console:
             return
         last, c = history[-1], self._config
         self._last = last
-        self._init = history[0].metrics["init_effective"]
+        self._init, self._uneven = history[0].metrics["init_effective"], uneven(history[0].metrics)
         if last.kind == "final":
             self.say("nothing is left to do: this run has finished before")
             self._final(last.metrics)
@@ -125,7 +126,7 @@ class Console:
             self._note(line)
         if m["warning"]:
             self._shout(m["warning"])
-        self._init = m["init_effective"]
+        self._init, self._uneven = m["init_effective"], uneven(m)
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
             f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
@@ -151,18 +152,29 @@ class Console:
             self.say(line)
 
     def _round(self, m: dict[str, Any]) -> None:
+        beside = [f"before hardening {m['val_top1_before_hardening']:.2%}", *self._compared(m)]
         self.say(
             f"round {m['round'] + 1}/{self._config.rounds} · val_top1 {m['val_top1']:.2%} "
-            f"(before hardening {m['val_top1_before_hardening']:.2%}) · kept {m['kept_share']:.1%} · "
+            f"({', '.join(beside)}) · kept {m['kept_share']:.1%} · "
             f"density {m['density']:.1%} · heads {m['heads_kept']} neurons {m['neurons_kept']} · "
             f"{m['params']:,} params · {m['gmacs']:.4g} GMACs · {m['latency_ms']:.2f} ms · {duration(m['seconds'])}"
         )
 
     def _final(self, m: dict[str, Any]) -> None:
+        val = " · ".join([f"val_top1 {m['val_top1']:.2%}", *self._compared(m)])
         self.say(
-            f"finished · test_top1 {m['test_top1']:.2%} · val_top1 {m['val_top1']:.2%} · density {m['density']:.1%} · "
+            f"finished · test_top1 {m['test_top1']:.2%} · {val} · density {m['density']:.1%} · "
             f"hardening_gap {m['hardening_gap']:.4f} · {m['init_effective']}"
         )
+
+    def _compared(self, m: dict[str, Any]) -> list[str]:
+        """What stands beside a val_top1: the dense round's and the drop against it; balanced where classes differ."""
+        found = []
+        if m["round"] > 0 and "dense_top1" in m:
+            found.append(f"dense {m['dense_top1']:.2%}, drop {100 * m['top1_drop']:.2f} points")
+        if self._uneven and "val_balanced_accuracy" in m:
+            found.append(f"balanced {m['val_balanced_accuracy']:.2%}")
+        return found
 
     def _check_first_epoch(self, top1: float) -> None:
         """The guide asks its reader to look at the first epoch: say what it reached, warn where it looks wrong."""

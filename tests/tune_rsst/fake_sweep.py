@@ -72,7 +72,12 @@ def events(config: RSSTConfig) -> Iterator[dict[str, Any]]:
             "params": int(1e5 * share),
             "gmacs": share,
         }
-        last = where | size | {"val_top1": top1, "hardening_gap": 0.0, "seconds": 1.0}
+        last = (
+            where
+            | size
+            | {"val_top1": top1, "dense_top1": 1.0, "top1_drop": 1.0 - top1, "hardening_gap": 0.0, "seconds": 1.0}
+        )
+        last["val_balanced_accuracy"] = top1
         yield {"kind": "round", **last}
     yield {"kind": "final", **last, "test_top1": top1 - 0.01, "init_effective": "scratch"}
 

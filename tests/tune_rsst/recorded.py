@@ -43,9 +43,11 @@ def trial_events(trial: str, number: int, rng: random.Random) -> Iterator[dict[s
     """One trial: start, epochs, rounds; then its end."""
     fate = {2: "stopped", 3: "failed"}.get(number % 4, "finished")
     start = {"round": 0, "epoch": 0, "epochs_trained": 0, "params": 1000, "gmacs": 0.5, "init_effective": "scratch",
-             "weights_digest": None, "device": "cpu", "lines": ["from scratch"], "warning": None}  # fmt: skip
+             "class_ratio": 1.0, "weights_digest": None, "device": "cpu", "lines": ["from scratch"],
+             "warning": None}  # fmt: skip
     yield reported(trial, 0, "start", start)
     last: dict[str, Any] = {}
+    dense = 0.0
     for round_ in range(ROUNDS if fate == "finished" else 2):
         for epoch in range(1, EPOCHS + 1):
             done = round_ * EPOCHS + epoch
@@ -58,9 +60,14 @@ def trial_events(trial: str, number: int, rng: random.Random) -> Iterator[dict[s
                 "val_top1_before_hardening": rng.random(), "kept_share": kept + 0.001, "kept_share_asked": kept,
                 "heads_kept": 16, "neurons_kept": 200, "heads_kept_per_layer": [4, 4, 4, 4], "params": 1000 + number,
                 "gmacs": 0.5, "latency_ms": rng.random(), "round_gap": 0.0, "hardening_gap": 0.001}  # fmt: skip
+        dense = last["val_top1"] if round_ == 0 else dense
+        last |= {"dense_top1": dense, "top1_drop": dense - last["val_top1"]}
+        last |= {"val_balanced_accuracy": last["val_top1"] / 2, "val_class_accuracy": [0.5, last["val_top1"]]}
         yield reported(trial, 100 + round_, "round", last)
     if fate == "finished":
-        yield reported(trial, 200, "final", {**last, "test_top1": rng.random(), "init_effective": "scratch"})
+        top1 = rng.random()
+        test = {"test_top1": top1, "test_balanced_accuracy": top1 / 2, "test_class_accuracy": [0.25, top1]}
+        yield reported(trial, 200, "final", {**last, **test, "init_effective": "scratch"})
     reason = {"stopped": "rung 1: val_top1 0.2 < 0.5", "failed": "loss is not finite"}.get(fate)
     yield {"event": "ended", "trial": trial, "state": fate, "reason": reason, "rung": 1 if fate == "stopped" else None}
 

@@ -6,7 +6,7 @@ Imports no torch, so that whoever only shows a sweep can read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Metric:
     leaves   columns with a higher number leave a narrow terminal first; those with 0 stay
     tag      MLflow keeps it as a tag
     words    a text for the run's own log, in no table or file of results
+    uneven   column and label are for sweeps with uneven classes only (`shown`)
     """
 
     unit: str
@@ -40,6 +41,7 @@ class Metric:
     leaves: int = 4
     tag: bool = False
     words: bool = False
+    uneven: bool = False
 
     @property
     def heading(self) -> str:
@@ -51,6 +53,7 @@ class Metric:
         return "" if value is None else format(value, self.form)
 
 
+_BALANCED = "mean accuracy of the classes (share)"
 _BOTH: tuple[Kind, ...] = ("round", "final")
 
 # fmt: off
@@ -60,6 +63,9 @@ METRICS: Mapping[str, Metric] = {
     # the start: what the trial began with
     "data_digest": Metric("", "digest of the images", per=("start",)),
     "images": Metric("", "what is known of the images", per=("start",), words=True),
+    "class_ratio": Metric(
+        "", "images of the largest class against the smallest, in validation or test, whichever is more uneven",
+        per=("start",)),
     "weights_digest": Metric("", "digest of the pretrained weights", per=("start",), tag=True),
     "source": Metric("", "where the weights came from", words=True),
     "lines": Metric("", "what was done to the weights", words=True),
@@ -86,6 +92,20 @@ METRICS: Mapping[str, Metric] = {
         "share", "test accuracy of the final model, computed once", ".4f", ("final",), "higher",
         label="test_top1", column="test_top1", legend="accuracy (share)", leaves=0),
     "test_loss": Metric("nats", "mean test loss of the final model", per=("final",), better="lower"),
+    "dense_top1": Metric(
+        "share", "validation accuracy of the dense model: val_top1 of round 0", ".4f", _BOTH, "higher",
+        label="dense val_top1", column="dense", legend="val_top1 of the dense round 0 (share)", leaves=2),
+    "top1_drop": Metric(
+        "share", "dense_top1 minus val_top1: what the pruning has cost", ".4f", _BOTH, "lower",
+        label="drop against dense", column="drop", legend="dense minus val_top1 (share)", leaves=2),
+    "val_balanced_accuracy": Metric(
+        "share", "mean accuracy of the classes on validation, each class counting the same", ".4f", _BOTH, "higher",
+        label="balanced validation accuracy", column="val_balanced", legend=_BALANCED, leaves=1, uneven=True),
+    "test_balanced_accuracy": Metric(
+        "share", "mean accuracy of the classes on test, each class counting the same", ".4f", ("final",), "higher",
+        label="balanced test accuracy", column="test_balanced", legend=_BALANCED, leaves=1, uneven=True),
+    "val_class_accuracy": Metric("share", "validation accuracy of each class; none where it has no images"),
+    "test_class_accuracy": Metric("share", "test accuracy of each class; none where it has no images"),
     "kept_share": Metric(
         "share", "units kept of units, over the kinds that are removed", ".3f", _BOTH, "lower",
         label="kept share", column="kept", legend="share of units", leaves=0),
@@ -124,13 +144,28 @@ METRICS: Mapping[str, Metric] = {
 }
 # fmt: on
 
+UNEVEN = 1.5
+"""Classes are uneven from this `class_ratio` on."""
+
 TIMES = frozenset(name for name, metric in METRICS.items() if metric.unit in ("s", "ms"))
 """Metrics that differ between identical runs."""
 
 
 def said(metrics: Mapping[str, Any], *names: str) -> str:
     """Metrics in a sentence: "val_top1 0.9708, kept share 0.301"."""
-    return ", ".join(f"{METRICS[name].label} {METRICS[name].text(metrics.get(name))}" for name in names)
+    there = [name for name in names if metrics.get(name) is not None]
+    return ", ".join(f"{METRICS[name].label} {METRICS[name].text(metrics[name])}" for name in there)
+
+
+def uneven(metrics: Mapping[str, Any]) -> bool:
+    """Whether the classes of a trial's images differ so much in size that accuracy alone misleads."""
+    return bool(metrics.get("class_ratio", 1.0) >= UNEVEN)
+
+
+def shown(trials: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Metrics that people are shown of these trials: all, but those for uneven classes only where some are uneven."""
+    some = any(map(uneven, trials))
+    return [name for name, metric in METRICS.items() if some or not metric.uneven]
 
 
 def is_words(name: str) -> bool:

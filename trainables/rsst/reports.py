@@ -12,7 +12,7 @@ from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.model.cost import gmacs, latency, parameters
 from trainables.rsst.pruning.pruners import density
 from trainables.rsst.training.device import environment
-from trainables.rsst.training.evaluation import evaluate
+from trainables.rsst.training.evaluation import balanced, class_ratio, evaluate
 
 if TYPE_CHECKING:
     from trainables.rsst.config import RSSTConfig
@@ -32,6 +32,9 @@ def start_metrics(trial: Running) -> dict[str, Any]:
         **micro_batch(trial.config),
         "data_digest": trial.about.digest,
         "images": trial.about.to_json(),
+        "class_ratio": max(
+            class_ratio(part, trial.images.num_classes) for part in (trial.images.val, trial.images.test)
+        ),
         **environment(trial.config, trial.images.device),
     }
 
@@ -45,10 +48,14 @@ def micro_batch(config: RSSTConfig) -> dict[str, int]:
 def round_metrics(trial: Running) -> dict[str, Any]:
     """The report of a round that has just been hardened."""
     arch, removal = trial.form.arch, trial.removal
-    removed_last = removal.after is not None and not trial.config.removes_first
-    top1 = removal.after if removed_last else evaluate(trial.model, trial.images, trial.images.val).top1
+    if removal.after is not None and not trial.config.removes_first:
+        top1, by_class = removal.after, removal.by_class
+    else:
+        found = evaluate(trial.model, trial.images, trial.images.val)
+        top1, by_class = found.top1, found.by_class
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
-    gaps = [abs(past["round_gap"]) for past in of_kind(trial.history, "round")]
+    past = of_kind(trial.history, "round")
+    dense = past[0]["val_top1"] if past else top1
     one = latency(trial.model, arch.input_shape(), 1)
     many = latency(trial.model, arch.input_shape(), trial.config.batch_size)
     return {
@@ -57,8 +64,12 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "epochs_trained": trial.epochs_trained,
         "val_top1_before_hardening": top1 if removal.before is None else removal.before,
         "val_top1": top1,
+        "dense_top1": dense,
+        "top1_drop": dense - top1,
+        "val_balanced_accuracy": balanced(by_class),
+        "val_class_accuracy": by_class,
         "round_gap": gap,
-        "hardening_gap": max([abs(gap), *gaps]),
+        "hardening_gap": max(abs(g) for g in (gap, *(metrics["round_gap"] for metrics in past))),
         "predictions_changed": removal.changed,
         "kept_share": trial.pruner.kept_share(trial.form, trial.config),
         "kept_share_asked": trial.config.kept_share_after(trial.round),
@@ -85,6 +96,8 @@ def final_metrics(trial: Running) -> dict[str, Any]:
         **of_kind(trial.history, "round")[-1],
         "test_top1": test.top1,
         "test_loss": test.loss,
+        "test_balanced_accuracy": balanced(test.by_class),
+        "test_class_accuracy": test.by_class,
         "init_effective": trial.init["init_effective"],
         "weights_digest": trial.init["weights_digest"],
         **micro_batch(trial.config),

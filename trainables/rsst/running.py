@@ -30,11 +30,15 @@ from trainables.rsst.training.setup import Training
 
 @dataclass
 class Removal:
-    """Validation accuracy around the last removal; all None in a round that removed nothing."""
+    """Validation accuracy around the last removal; all None in a round that removed nothing.
+
+    `by_class`: after it, by class.
+    """
 
     before: float | None = None
     after: float | None = None
     changed: float = 0.0
+    by_class: list[float | None] = field(default_factory=list)
 
 
 @dataclass
@@ -201,4 +205,4 @@ def _copy(model: VisionTransformer) -> Weights:
 
 
 def _removal(before: Accuracy, after: Accuracy) -> Removal:
-    return Removal(before.top1, after.top1, after.changed(before))
+    return Removal(before.top1, after.top1, after.changed(before), after.by_class)

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from trainables import figures
-from trainables.rsst.metrics import METRICS, said
+from trainables.rsst.metrics import METRICS, said, shown
 from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
@@ -24,7 +24,6 @@ from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standi
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 MOST_TRIALS_WITH_PICTURES = 12
-COLUMNS = tuple(name for name, metric in METRICS.items() if metric.label)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; max-width: 1200px; margin: 2em auto; padding: 0 1em }
 h1, h2 { line-height: 1.2 } h2 { margin-top: 2em; border-bottom: 1px solid #e2e8f0 }
@@ -78,7 +77,7 @@ def _head(sweep: Sweep) -> Iterator[str]:
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"
         return
-    figures = escape(said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective"))
+    figures = escape(said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective"))
     yield f" Best: <b>{best.trial}</b>, {figures}.</p>"
     versions = view.start.get("versions") or {}
     about = {name: view.start[name] for name in ("host", "git", "seed", "space") if view.start.get(name) is not None}
@@ -88,14 +87,15 @@ def _head(sweep: Sweep) -> Iterator[str]:
 def _table(view: SweepView) -> Iterator[str]:
     best, front, numbers, places = best_of(view), pareto_front(view), ranks(view), standing(view)
     names = [name.removeprefix(KNOB) for name in searched(view)]
-    heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in COLUMNS)]
+    metrics = [name for name in shown(t.metrics for t in view.trials.values()) if METRICS[name].label]
+    heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in metrics)]
     heads += map(sweep_figures.with_unit, names)
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
     for trial in [*rank(view), *view.unfinished]:
         m = trial.metrics
         cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
         cells.append("yes" if trial.trial in front else "")
-        cells += [METRICS[name].text(m.get(name)) for name in COLUMNS]
+        cells += [METRICS[name].text(m.get(name)) for name in metrics]
         cells += [short(trial.params.get(name, "")) for name in names]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

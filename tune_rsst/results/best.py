@@ -32,7 +32,7 @@ def write_best(sweep: Sweep) -> TrialView | None:
     folder, best = sweep.folder, best_of(sweep.view)
     if best is None:
         return None
-    told = said(best.metrics, "val_top1", "test_top1", "kept_share", "init_effective")
+    told = said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective")
     lines = [
         f"# Sweep {folder.name}, trial {best.trial}: {told}",
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",

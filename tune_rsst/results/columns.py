@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.markup import escape
 
 from trainables.rsst.config import KNOBS
-from trainables.rsst.metrics import METRICS
+from trainables.rsst.metrics import METRICS, shown
 from trainables.text import counted, short
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
 
@@ -22,6 +22,11 @@ REASONS = 3  # that are shown
 KNOBS_LEAVE = 3  # among Metric.leaves
 METRIC_OF: Mapping[str, str] = {metric.column: name for name, metric in METRICS.items() if metric.column}
 """Column → metric, from left to right."""
+
+
+def metric_columns(view: SweepView) -> list[str]:
+    """The metrics' columns that a table of the sweep has, from left to right."""
+    return [METRICS[name].column for name in shown(t.metrics for t in view.trials.values()) if METRICS[name].column]
 
 
 def heading(column: str) -> str:
@@ -48,10 +53,10 @@ def leaving(columns: Sequence[str]) -> list[str]:
     return sorted((name for name in reversed(columns) if when[name]), key=lambda name: -when[name])
 
 
-def legend(shown: Iterable[str], here: Mapping[str, str] | None = None) -> str:
-    """What the columns that are shown mean, in one line; `here`: columns that mean something of their own."""
+def legend(columns: Iterable[str], here: Mapping[str, str] | None = None) -> str:
+    """What these columns mean, in one line; `here`: columns that mean something of their own."""
     heads: dict[str, list[str]] = {}
-    for column in shown:
+    for column in columns:
         if meaning := (here or {}).get(column, _meaning(column)):
             heads.setdefault(meaning, []).append(heading(column))
     return "; ".join(f"{', '.join(names)} = {meaning}" for meaning, names in heads.items())

@@ -21,12 +21,12 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
     KNOB,
-    METRIC_OF,
     cell,
     counts,
     heading,
     leaving,
     legend,
+    metric_columns,
     not_valid,
     reasons,
     searched,
@@ -38,6 +38,7 @@ from tune_rsst.storage.folder import Sweep
 
 LOG_WIDTH = 220
 BETWEEN = 2
+TOLD_OF_THE_BEST = ("val_top1", "test_top1", "kept_share", "top1_drop")
 TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 
 
@@ -104,7 +105,7 @@ def print_table(
     best = best_of(view)
     say(console, f"\nSweep {sweep.name}: {sweep.state}; {counts(view) or 'no trials yet'}\n")
     if view.trials:
-        columns = [*METRIC_OF, *searched(view)]
+        columns = [*metric_columns(view), *searched(view)]
         table, shown = fitting(console, columns, leaving(columns), lambda names: _ranking(view, best, names, keep))
         missing = [_left_out(view, [n for n in columns if n not in shown])] if len(shown) < len(columns) else []
         print_fitting(console, table, legend(shown), *missing)
@@ -148,7 +149,7 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     if best is None:
         told = f"\nNo finished trial counts yet; the objective: {after}."
     else:
-        told = f"\nBest: {best.trial}, {said(best.metrics, 'val_top1', 'test_top1', 'kept_share')} (objective: {after})"
+        told = f"\nBest: {best.trial}, {said(best.metrics, *TOLD_OF_THE_BEST)} (objective: {after})"
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
     former = sorted({name.rpartition("/")[0] for name in view.former})

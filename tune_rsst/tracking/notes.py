@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainables.rsst.config import KNOBS
-from trainables.rsst.metrics import METRICS
+from trainables.rsst.metrics import METRICS, shown
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.columns import KNOB, counts, searched
@@ -19,8 +19,6 @@ from tune_rsst.storage.folder import Sweep
 
 NAME_LENGTH, NOTE_LENGTH = 60, 4000
 TABLE_ROWS = 10
-# What one trial is better in than another, as far as the table has it.
-COLUMNS = tuple(name for name, metric in METRICS.items() if metric.column and metric.better)
 
 
 def run_name(trial: str, params: Mapping[str, Any]) -> str:
@@ -80,8 +78,9 @@ def _pasted(what: str, command: str) -> list[str]:
 
 
 def _table(trials: Sequence[TrialView], *, ranked: bool) -> list[str]:
-    """Markdown rows; columns that no trial has a value in are left out."""
-    columns = [name for name in COLUMNS if any(name in trial.metrics for trial in trials)]
+    """Markdown rows of what one trial can be better in than another; no column without a value."""
+    better = [name for name in shown(t.metrics for t in trials) if METRICS[name].column and METRICS[name].better]
+    columns = [name for name in better if any(name in trial.metrics for trial in trials)]
     heads = ["rank", "trial", *columns] if ranked else columns
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for place, trial in enumerate(trials, start=1):

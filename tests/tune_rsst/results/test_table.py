@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -20,9 +21,10 @@ from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import page
 from tune_rsst.results import query, ranking, table
 from tune_rsst.storage.folder import Sweep, SweepFolder
+from tune_rsst.tracking import notes
 
 ALWAYS = ("trial", "state", "val_top1", "test_top1", "kept", "density")
-EVERYTHING = ("#", "params", "gmacs", "gap", "epochs", "init_effective", "lr", "rate", "g", *ALWAYS)
+EVERYTHING = ("#", "params", "gmacs", "gap", "dense", "drop", "epochs", "init_effective", "lr", "rate", "g", *ALWAYS)
 WIDTHS = (70, 80, 100, 120, 160)
 
 
@@ -83,6 +85,45 @@ def test_one_line_says_what_the_columns_mean_and_their_units() -> None:
     ):
         assert words in wide
     assert "g = reg_granularity_prune" not in narrow  # a column that is not there needs no word
+
+
+BALANCED = {"val_balanced", "test_balanced"}
+RATIOS = [(1.0, False), (1.49, False), (1.5, True), (40.0, True)]
+
+
+@pytest.mark.parametrize(("ratio", "shown"), RATIOS)
+def test_balanced_accuracy_is_shown_where_the_classes_of_a_trial_are_uneven(ratio: float, shown: bool) -> None:
+    view = view_of()
+    view.trials["t0004"].origin["class_ratio"] = ratio
+    lines = printed(view, 80, terminal=False)
+    assert set(lines[2].split()) == {*EVERYTHING, *(BALANCED if shown else ())}
+    assert ("val_balanced, test_balanced = mean accuracy of the classes (share)" in " ".join(lines)) is shown
+    heads = "".join(page._table(view)).partition("</thead>")[0]
+    assert ("balanced test accuracy (share)" in heads) is shown and "drop against dense (share)" in heads
+    trials = list(view.trials.values())
+    assert ("val_balanced_accuracy" in " ".join(notes._table(trials, ranked=True))) is shown
+    printed_csv = io.StringIO()
+    with contextlib.redirect_stdout(printed_csv):
+        query.print_csv(view, lambda trial: True)
+    [first, *_] = csv.DictReader(io.StringIO(printed_csv.getvalue()))
+    assert float(first["test_balanced_accuracy"]) > 0 and float(first["dense_top1"]) > 0, "always in the CSV"
+
+
+NEW = ("class_ratio", "dense_top1", "top1_drop", "val_balanced_accuracy", "val_class_accuracy")
+NEW += ("test_balanced_accuracy", "test_class_accuracy")
+
+
+def test_a_ledger_of_an_earlier_version_is_shown_with_blanks() -> None:
+    view = SweepView()
+    for at, event in enumerate(sweep_events()):
+        if event["event"] == "reported":
+            event["metrics"] = {name: value for name, value in event["metrics"].items() if name not in NEW}
+        view.apply({"time": float(at), **event})
+    lines = printed(view, 250)
+    dense = slice(lines[2].index("dense") - 2, lines[2].index("drop") + len("drop"))
+    assert lines[3].startswith("1  t0001") or lines[3].startswith("1  t0000")
+    assert not lines[3][dense].strip() and "Best:" not in lines[3]
+    assert "None" not in "".join([*lines, *page._table(view), *notes._table(list(view.trials.values()), ranked=True)])
 
 
 def test_a_searched_knob_and_a_metric_of_one_name_have_a_column_each() -> None:

@@ -1,10 +1,11 @@
-"""What a model is worth: its accuracy on one split.
+"""What a model is worth: its accuracy on one split, of all images and class by class.
 
 In: a model, the trial's images, one of their splits. Out: an `Accuracy`. Shapes: B images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,31 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Accuracy:
-    """top1 in [0, 1], mean cross-entropy (nats), predicted classes (B,) on the CPU."""
+    """top1 in [0, 1], mean cross-entropy (nats), predicted classes (B,) on the CPU.
+
+    `by_class`: the share of each class's images that were predicted right; None where the split has none of it.
+    """
 
     top1: float
     loss: float
     predictions: Tensor
+    by_class: list[float | None]
 
     def changed(self, other: Accuracy) -> float:
         """Share of the images whose predicted class differs."""
         return float((self.predictions != other.predictions).double().mean())
+
+
+def balanced(by_class: Sequence[float | None]) -> float:
+    """Balanced accuracy: the mean over the classes that have images, each counting the same."""
+    known = [share for share in by_class if share is not None]
+    return sum(known) / len(known)
+
+
+def class_ratio(split: Split, num_classes: int) -> float:
+    """Images of the largest class against those of the smallest; a class without images counts as one image."""
+    counts = torch.bincount(split.labels, minlength=num_classes)
+    return float(counts.max()) / max(1.0, float(counts.min()))
 
 
 @torch.no_grad()
@@ -49,4 +66,11 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
         top1=float((found == split.labels).double().mean()),
         loss=float(torch.stack(losses).sum()) / len(split),
         predictions=found.cpu(),
+        by_class=_by_class(found, split.labels, images.num_classes),
     )
+
+
+def _by_class(found: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    right = torch.bincount(labels[found == labels], minlength=num_classes).tolist()
+    return [hits / count if count else None for hits, count in zip(right, counts, strict=True)]

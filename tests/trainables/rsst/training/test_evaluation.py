@@ -11,7 +11,7 @@ from torch import nn
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
 from trainables.rsst.model.cost import latency
-from trainables.rsst.training.evaluation import Accuracy, evaluate
+from trainables.rsst.training.evaluation import Accuracy, balanced, class_ratio, evaluate
 
 
 class Fixed(nn.Module):
@@ -33,11 +33,37 @@ def test_accuracy_and_loss_by_hand() -> None:
     good, bad = math.log(1 + math.exp(-1)), math.log(1 + math.e)
     assert found.loss == pytest.approx((2 * good + bad) / 3)
     assert found.predictions.tolist() == [1, 0, 0]
+    assert found.by_class == [1.0, 0.5]
     assert model.training
 
 
+LABELS = [
+    ([0, 0, 0, 1, 1, 1], 2, 1.0),
+    ([0, 0, 0, 1], 2, 3.0),
+    ([1, 1, 0, 0, 0], 2, 1.5),
+    ([2, 2, 2, 2], 3, 4.0),  # two classes without images count as one image each
+    ([0], 2, 1.0),
+]
+
+
+@pytest.mark.parametrize(("labels", "classes", "ratio"), LABELS)
+def test_the_ratio_of_the_classes(labels: list[int], classes: int, ratio: float) -> None:
+    images = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
+    assert class_ratio(Split(images, torch.tensor(labels)), classes) == ratio
+
+
+def test_each_class_counts_the_same_and_one_without_images_not_at_all() -> None:
+    """Six images of class 0, all right; two of class 1, one right; none of class 2."""
+    pixels = torch.tensor([255] * 7 + [0], dtype=torch.uint8).reshape(8, 1, 1, 1)
+    half = torch.tensor(0.5).reshape(1, 1, 1)
+    split = Split(pixels, torch.tensor([0] * 6 + [1, 1]))
+    found = evaluate(Fixed(), TrialImages(split, split, split, half, half, 3), split)
+    assert found.by_class == [1.0, 0.5, None]
+    assert (found.top1, balanced(found.by_class)) == (7 / 8, 0.75)
+
+
 def test_changed_predictions_are_counted_whether_right_or_wrong() -> None:
-    a, b = (Accuracy(0.0, 0.0, torch.tensor(p)) for p in ([0, 1, 2, 3], [0, 2, 1, 3]))
+    a, b = (Accuracy(0.0, 0.0, torch.tensor(p), []) for p in ([0, 1, 2, 3], [0, 2, 1, 3]))
     assert a.changed(b) == 0.5 and a.changed(a) == 0.0
 
 
