@@ -1,9 +1,9 @@
-"""Training augmentation on whole batches, on the device that holds them: the same code and draws on CPU and GPU.
+"""Training augmentation on whole batches, on the device that holds the images: the same code and draws on CPU and GPU.
 
-In: a batch, a policy and one seed per step (trainables/rsst/training/epoch.py hands them in).
-Out: a batch.
-The result depends on the arguments alone: every random number comes from `seed` and is drawn on the CPU; no global
-random state is read or moved. Shapes: B images, C channels, H height, W width.
+In: the training images, a policy, and the draws of a step. Out: a batch.
+`drawn` makes the draws of a step on the CPU from its seed alone; no global random state is read or moved. An epoch
+makes those of all its steps at its start and copies them once (trainables/rsst/training/plan.py), so that nothing is
+sent to a GPU between two steps. Shapes: B images, C channels, H height, W width.
 
 | policy | what it does |
 |---|---|
@@ -19,109 +19,162 @@ Label smoothing is a knob of its own (the loss applies it to every policy).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 
 from trainables.rsst.config import KNOBS
-from trainables.rsst.data.batches import Batch
+from trainables.rsst.data import randaugment
+from trainables.rsst.data.batches import Batch, TrialImages
 
 POLICIES = KNOBS["augment"].choices
+CHOSEN, DOWN, RIGHT, MIRRORED = range(4)  # rows of `Draws.rows`; strong has more
+ERASED = slice(4, 8)
+OPERATIONS = 8
 
-RANDAUGMENT_GROUP = 8  # images that share one draw of RandAugment's operations
 ERASE_PROBABILITY = 0.25
 ERASE_AREA = (0.02, 1 / 3)  # share of the image, as in timm
 ERASE_ASPECT = (0.3, 1 / 0.3)
+MIXUP_ALPHA = 0.8
 
 
-def augment(
-    batch: Batch,
-    policy: str,
-    num_classes: int,
-    seed: int,
-    *,
-    mean: Tensor | None = None,
-    std: Tensor | None = None,
-) -> Batch:
-    """A changed copy of a training batch; only `strong` makes its targets probabilities.
+@dataclass(frozen=True)
+class Mix:
+    """How a batch is mixed with itself, moved on by one image: `share` of each image and label stays.
+
+    `box` (top, left, bottom, right) is what cutmix replaces; None is mixup.
+    """
+
+    share: float
+    box: tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What one step draws for its B images.
+
+    `rows` int32 (rows, B): number of the image; but for none, pixels to move down and right, and whether it is
+    mirrored; for strong also the erased rectangle (top, left, bottom, right) and RandAugment's rows. `groups` and `mix`
+    are strong's and stay on the host.
+    """
+
+    rows: Tensor
+    groups: tuple[randaugment.Groups, ...] = ()
+    mix: Mix | None = None
+
+    def on(self, rows: Tensor) -> Draws:
+        """The same with `rows` somewhere else."""
+        return replace(self, rows=rows)
+
+
+def drawn(policy: str, chosen: Tensor, side: int, seed: int) -> Draws:
+    """The draws of one step.
 
     Args:
-        batch: its targets are class numbers.
         policy: one of POLICIES.
-        num_classes: width of the targets that mixing makes.
+        chosen: int64 (B,), numbers of the images.
+        side: H = W.
         seed: of this step; any int in 0 … 2⁶³ − 1.
-        mean: what the images were normalised with, broadcastable to (C, 1, 1); only `strong` needs it and `std`,
-            because RandAugment's colour operations are defined on 0 … 255.
-        std: see `mean`.
-
-    Raises:
-        ValueError: unknown policy, or `strong` without mean and std.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy = {policy}: valid is {', '.join(POLICIES)}")
     if policy == "none":
-        return batch
-    images = batch.images
+        return Draws(chosen[None].int())
+    count, pad = len(chosen), _pad(side)
     draws = torch.Generator().manual_seed(seed)
+    rows = torch.zeros(4, count, dtype=torch.int32)
+    rows[CHOSEN] = chosen
     if policy != "flip":
-        images = _crop(images, draws)
+        rows[[DOWN, RIGHT]] = torch.randint(2 * pad + 1, (2, count), generator=draws).int() - pad
     if policy != "crop":
-        images = _flip(images, draws)
+        rows[MIRRORED] = torch.rand(count, generator=draws) < 0.5
     if policy != "strong":
-        return Batch(images, batch.targets)
-    if mean is None or std is None:
-        raise ValueError("policy = strong: valid is with mean and std given, which its colour operations need")
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global CPU generator
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=draws)))
-        images = _randaugment(images, mean, std)
-        mix = v2.MixUp(alpha=0.8, num_classes=num_classes) if torch.rand(()) < 0.5 else _cutmix(num_classes)
-        images, targets = mix(images, batch.targets)
-    return Batch(_erase(images, draws), targets)
+        return Draws(rows)
+    mix = _mix(side, draws)
+    rectangles = _rectangles(count, side, draws)
+    operations, groups = randaugment.drawn(count, draws)
+    return Draws(torch.cat([rows, rectangles, operations]), groups, mix)
 
 
-def _cutmix(num_classes: int) -> v2.CutMix:
-    return v2.CutMix(alpha=1.0, num_classes=num_classes)
+def augmented(images: TrialImages, policy: str, draws: Draws) -> Batch:
+    """The batch of a step; only `strong` makes its targets probabilities."""
+    chosen = draws.rows[CHOSEN].long()
+    if policy == "none":
+        return images.batch(images.train[chosen])
+    pixels, outside = _moved(images.train.images, chosen, draws.rows)
+    labels = images.train.labels[chosen]
+    if policy != "strong":
+        return Batch(images.normalised(pixels).masked_fill_(outside, 0.0), labels)
+    grey = (images.mean * 255.0).round().to(torch.uint8)
+    pixels = randaugment.applied(torch.where(outside, grey, pixels), draws.rows[OPERATIONS:], draws.groups)
+    assert draws.mix is not None, "strong mixes every batch"
+    mixed = _mixed(Batch(images.normalised(pixels), labels), draws.mix, images.num_classes)
+    return Batch(_erased(mixed.images, draws.rows[ERASED]), mixed.targets)
 
 
-def _flip(images: Tensor, draws: torch.Generator) -> Tensor:
-    mirrored = torch.rand(len(images), generator=draws) < 0.5
-    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+def _pad(side: int) -> int:
+    """The most pixels that an image moves by."""
+    return min(4, max(1, side // 8))
 
 
-def _crop(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Each image moved by its own (dy, dx); zeros (the mean of normalised images) come in at the edge."""
-    count, _, height, width = images.shape
-    pad = min(4, max(1, min(height, width) // 8))
-    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    corner = torch.randint(2 * pad + 1, (2, count), generator=draws).to(images.device)
-    rows = corner[0][:, None] + torch.arange(height, device=images.device)
-    columns = corner[1][:, None] + torch.arange(width, device=images.device)
-    image = torch.arange(count, device=images.device)[:, None, None]
-    # indexing beside the channel dimension puts it last
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+def _moved(images: Tensor, chosen: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The chosen images, moved and mirrored by one gather; what came in from outside, bool (B, 1, H, W)."""
+    count, (channels, height, width) = len(chosen), images.shape[1:]
+    y, x = (torch.arange(n, device=images.device) for n in (height, width))
+    across = torch.where(rows[MIRRORED, :, None] > 0, width - 1 - x, x)
+    from_y, from_x = y + rows[DOWN, :, None], across + rows[RIGHT, :, None]
+    outside_y, outside_x = (from_y < 0) | (from_y >= height), (from_x < 0) | (from_x >= width)
+    at = from_y.clamp(0, height - 1)[:, :, None] * width + from_x.clamp(0, width - 1)[:, None, :]
+    at = at.long().view(count, 1, height * width).expand(-1, channels, -1)
+    pixels = images[chosen].view(count, channels, height * width).gather(2, at).view(count, channels, height, width)
+    return pixels, (outside_y[:, :, None] | outside_x[:, None, :])[:, None]
 
 
-def _randaugment(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """torchvision's RandAugment on uint8 pixels; each group of RANDAUGMENT_GROUP images has its own operations."""
-    operation = v2.RandAugment(num_ops=2, magnitude=9, fill=128)
-    pixels = ((images * std + mean) * 255.0).round().clamp(0, 255).to(torch.uint8)
-    changed = torch.cat([operation(group) for group in pixels.split(RANDAUGMENT_GROUP)])
-    return (changed.to(images.dtype) / 255.0 - mean) / std
+def _mix(side: int, draws: torch.Generator) -> Mix:
+    """mixup or cutmix, by a coin; cutmix keeps the share of the image that its box really leaves."""
+    if torch.rand((), generator=draws) < 0.5:
+        return Mix(_beta(MIXUP_ALPHA, draws), None)
+    half = int(0.5 * math.sqrt(float(torch.rand((), generator=draws))) * side)
+    y, x = torch.randint(side, (2,), generator=draws).tolist()
+    top, left, bottom, right = max(y - half, 0), max(x - half, 0), min(y + half, side), min(x + half, side)
+    return Mix(1.0 - (bottom - top) * (right - left) / side**2, (top, left, bottom, right))
 
 
-def _erase(images: Tensor, draws: torch.Generator) -> Tensor:
-    """A rectangle set to zero (the mean) in about a quarter of the images; sizes as in timm."""
-    count, _, height, width = images.shape
+def _beta(alpha: float, draws: torch.Generator) -> float:
+    """A draw of Beta(alpha, alpha) for alpha < 1 (Jöhnk 1964)."""
+    while True:
+        x, y = (torch.rand(2, generator=draws, dtype=torch.float64) ** (1.0 / alpha)).tolist()
+        if 0.0 < x + y <= 1.0:
+            return float(x / (x + y))
+
+
+def _mixed(batch: Batch, mix: Mix, num_classes: int) -> Batch:
+    """mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), each image with the one before it in the batch."""
+    images, others = batch.images, batch.images.roll(1, 0)
+    if mix.box is None:
+        images = torch.lerp(others, images, mix.share)
+    else:
+        top, left, bottom, right = mix.box
+        images[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    targets = F.one_hot(batch.targets, num_classes).to(images.dtype)
+    return Batch(images, torch.lerp(targets.roll(1, 0), targets, mix.share))
+
+
+def _rectangles(count: int, side: int, draws: torch.Generator) -> Tensor:
+    """int32 (4, B): a rectangle in about a quarter of the images, sizes as in timm; empty in the others."""
     u = torch.rand(5, count, generator=draws)
-    area = height * width * (ERASE_AREA[0] + u[1] * (ERASE_AREA[1] - ERASE_AREA[0]))
+    area = side**2 * (ERASE_AREA[0] + u[1] * (ERASE_AREA[1] - ERASE_AREA[0]))
     low, high = math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])
     aspect = torch.exp(low + u[2] * (high - low))
-    tall = (area * aspect).sqrt().round().clamp(1, height - 1)
-    wide = (area / aspect).sqrt().round().clamp(1, width - 1)
-    top, left = (u[3] * (height - tall + 1)).floor(), (u[4] * (width - wide + 1)).floor()
-    y, x = torch.arange(height), torch.arange(width)
-    in_rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
-    in_columns = (x >= left[:, None]) & (x < (left + wide)[:, None])
-    chosen = (u[0] < ERASE_PROBABILITY)[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
-    return images.masked_fill(chosen.to(images.device)[:, None], 0.0)
+    tall = (area * aspect).sqrt().round().clamp(1, max(side - 1, 1))
+    wide = (area / aspect).sqrt().round().clamp(1, max(side - 1, 1))
+    top, left = (u[3] * (side - tall + 1)).floor(), (u[4] * (side - wide + 1)).floor()
+    return (torch.stack([top, left, top + tall, left + wide]) * (u[0] < ERASE_PROBABILITY)).int()
+
+
+def _erased(images: Tensor, rectangles: Tensor) -> Tensor:
+    """Zeros, the mean of normalised images, in each image's rectangle."""
+    top, left, bottom, right = rectangles[:, :, None]
+    y, x = (torch.arange(n, device=images.device) for n in images.shape[2:])
+    inside = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
+    return images.masked_fill(inside[:, None], 0.0)

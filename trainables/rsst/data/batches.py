@@ -57,7 +57,11 @@ class TrialImages:
 
     def batch(self, split: Split) -> Batch:
         """The images of `split`, normalised."""
-        return Batch((split.images.float() / 255.0 - self.mean) / self.std, split.labels)
+        return Batch(self.normalised(split.images), split.labels)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) as the model takes them: float32 with mean 0 and standard deviation 1 over `train`."""
+        return (pixels.float() / 255.0 - self.mean) / self.std
 
     def calibration(self, count: int, seed: int) -> Batch:
         """`count` training images (all, if there are fewer) drawn by `seed`, always the same ones."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from trainables.progress import TRAINING, tracked
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data.augment import augment
 from trainables.rsst.data.batches import Batch
-from trainables.rsst.seeding import derived, generator
+from trainables.rsst.seeding import derived
+from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.schedule import learning_rate
 from trainables.rsst.training.setup import Training
 
@@ -32,18 +32,15 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     config, images, clock, round = training.config, training.images, training.clock, training.round
     training.model.train()
     torch.manual_seed(derived(config.seed, "dropout", round, epoch))
-    order = torch.randperm(len(images.train), generator=generator(config.seed, "order", round, epoch))
+    plan = EpochPlan.of(config, images, round, epoch)
     losses: list[Tensor] = []
     rate = 0.0
-    batches = order.to(images.device).split(config.batch_size)
-    for at, index in enumerate(tracked(TRAINING, batches, len(order))):
+    for at in tracked(TRAINING, range(len(plan.steps)), plan.images, size=lambda at: plan.steps[at].rows.shape[1]):
         step = epoch * clock.steps_per_epoch + at
         rate = learning_rate(config, clock, step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        batch = images.batch(images.train[index])
-        seed = derived(config.seed, "augment", round, epoch, at)
-        batch = augment(batch, config.augment, images.num_classes, seed, mean=images.mean, std=images.std)
+        batch = plan.batch(images, at)
         training.optimizer.zero_grad(set_to_none=True)
         losses.append(_gradients(training.model, batch, config))
         t_from, t_to = clock.progress(step), clock.progress(step + 1)

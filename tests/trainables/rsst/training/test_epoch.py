@@ -7,7 +7,6 @@ import math
 import pytest
 
 from tests.trainables import toy
-from trainables.rsst.data.batches import Batch
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
 from trainables.rsst.model.vit import architecture, build
@@ -69,18 +68,3 @@ def test_a_last_step_that_breaks_the_weights_is_divergence_too(tiny: ImageData, 
     """The losses of the epoch were finite; nothing that is not finite may be reported or saved."""
     with pytest.raises(TrialDiverged, match="round 0, epoch 1"):
         list(run(toy.config(lr=1e38, epochs=1, warmup=0, batch_size=96, **knobs), tiny))
-
-
-def test_the_order_of_images_changes_from_epoch_to_epoch_and_round_to_round(
-    tiny: ImageData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    orders = []
-
-    def spied(batch: Batch, *_: object, **__: object) -> Batch:
-        orders.append(tuple(batch.targets.tolist()))
-        return batch
-
-    monkeypatch.setattr("trainables.rsst.training.epoch.augment", spied)
-    list(run(toy.config(batch_size=96, pruning_times=2), tiny))
-    assert len(orders) == len(set(orders)) == 4
-    assert len({tuple(sorted(order)) for order in orders}) == 1
