@@ -2,7 +2,7 @@
 
 In: uint8 images, the drawn operations, and which images have which (known to the host). Out: uint8 images.
 Each operation acts once on all images that drew it, so the number of kernels does not grow with the batch. Operations
-and magnitudes are torchvision's (`torchvision.transforms.v2.RandAugment`, 9 of 31 bins); a sign is drawn for each.
+and magnitudes are those of RandAugment in torchvision.transforms.v2 (9 of 31 bins); a sign is drawn for each.
 Shapes: B images, C channels, H height, W width.
 """
 
