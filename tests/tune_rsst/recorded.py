@@ -19,6 +19,7 @@ SETTINGS = {
     "target_density": 0.3,
     "optuna_storage": "postgresql://tuner:***@db/optuna",
 }
+IMAGES = {"name": "digits", "digest": "0123456789abcdef", "classes": ["0", "1"], "mean": [0.3], "std": [0.4]}
 
 
 def sweep_events(name: str = "demo", trials: int = 4, seed: int = 0, ended: bool = True) -> Iterator[dict[str, Any]]:
@@ -44,7 +45,7 @@ def trial_events(trial: str, number: int, rng: random.Random) -> Iterator[dict[s
     fate = {2: "stopped", 3: "failed"}.get(number % 4, "finished")
     start = {"round": 0, "epoch": 0, "epochs_trained": 0, "params": 1000, "gmacs": 0.5, "init_effective": "scratch",
              "class_ratio": 1.0, "weights_digest": None, "device": "cpu", "lines": ["from scratch"],
-             "warning": None}  # fmt: skip
+             "warning": None, "data_digest": IMAGES["digest"], "images": IMAGES}  # fmt: skip
     yield reported(trial, 0, "start", start)
     last: dict[str, Any] = {}
     dense = 0.0

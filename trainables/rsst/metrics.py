@@ -61,7 +61,7 @@ METRICS: Mapping[str, Metric] = {
     "round": Metric("", "round, from 0"),
     "epoch": Metric("epochs", "epochs of the round that are done"),
     # the start: what the trial began with
-    "data_digest": Metric("", "digest of the images", per=("start",)),
+    "data_digest": Metric("", "digest of the images", per=("start",), tag=True),
     "images": Metric("", "what is known of the images", per=("start",), words=True),
     "class_ratio": Metric(
         "", "images of the largest class against the smallest, in validation or test, whichever is more uneven",

@@ -6,6 +6,7 @@ Out: the runs, found again by their tags or made. Whatever the store raises is r
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
-from tune_rsst.tracking.writes import PARENT, Write
+from tune_rsst.tracking.writes import PARENT, Images, Write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -174,7 +175,20 @@ class SweepRuns:
             parts = [{kind: [item]} for kind, items in batch.items() for item in items]
             reasons = [self._taken(partial(log, **part)) for part in parts]
             refused = "; ".join(dict.fromkeys(reason for reason in reasons if reason))[:REASON_LENGTH]
+        if write.images:
+            refused = "; ".join(filter(None, (refused, self._taken(partial(self._log_images, run_id, write.images)))))
         return self._put_status(write, run_id) or refused or None
+
+    def _log_images(self, run_id: str, images: Sequence[Images]) -> None:
+        """Runs on the same images share one data set of MLflow: it is known by name and digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tags = [InputTag("mlflow.data.context", "training")]
+        found = [
+            Dataset(about["name"], about["digest"], "local", json.dumps({"uri": place}), None, json.dumps(about))
+            for about, place in images
+        ]
+        self._client.log_inputs(run_id, [DatasetInput(dataset, tags) for dataset in found])
 
     def _put_status(self, write: Write, run_id: str) -> str:
         if not write.status or self._status.get(write.run) == write.status:

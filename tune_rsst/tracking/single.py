@@ -20,7 +20,7 @@ from trainables.rsst.event import Event
 from trainables.storage.locks import is_held
 from trainables.text import single_run
 from tune_rsst.results.commands import rerun_command
-from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, points_of, tags_of, text
+from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, images_of, points_of, tags_of, text
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class SingleRun:
             ms = begun_ms + round(1000 * seconds)
             if number >= done:
                 write.points += points_of(event, ms)
+                write.images += images_of(event, self.config.knobs())
         write.status = SWEEP_STATUS[self.state]
         write.end_ms = None if self.state == "running" else ms
         return write

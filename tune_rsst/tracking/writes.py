@@ -34,16 +34,22 @@ MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
 
 Point = tuple[str, float, int, int]
 """key, value, time in ms, step"""
+Images = tuple[Mapping[str, Any], str]
+"""What is known of a data set, and where it is"""
 
 
 @dataclass
 class Write:
-    """What is to be in one run (`run` is a trial or PARENT) beside what is there already; `status` None leaves it."""
+    """What is to be in one run (`run` is a trial or PARENT) beside what is there already; `status` None leaves it.
+
+    `images`: data sets that the run reads, each as its start event has it (`AboutImages.to_json`) and where it is.
+    """
 
     run: str
     points: list[Point] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    images: list[Images] = field(default_factory=list)
     status: str | None = None
     end_ms: int | None = None
 
@@ -72,6 +78,12 @@ def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {n: text(metrics[n]) for n, metric in METRICS.items() if metric.tag and metrics.get(n) is not None}
 
 
+def images_of(event: Event, knobs: Mapping[str, Any]) -> list[Images]:
+    """The data set that a trial's event names: its start, but for those of older versions."""
+    found = event.metrics.get("images")
+    return [(found, str(knobs.get("data") or found["name"]))] if found else []
+
+
 class RunWrites:
     """Collects what to write while events are applied; `take` hands it out and begins again."""
 
@@ -85,6 +97,7 @@ class RunWrites:
         self._epochs = 0
         self._samples: Counter[str] = Counter()
         self._started_from: set[str] = set()
+        self._data_sets: set[str] = set()
         self._best = -math.inf
         self._count = dict.fromkeys(("finished", "stopped", "failed"), 0)
         self.state = "running"
@@ -176,6 +189,11 @@ class RunWrites:
         write.points += points_of(event, ms)
         write.tags |= tags_of(metrics)
         write.params |= {name: text(metrics[name]) for name in START_PARAMS if metrics.get(name) is not None}
+        for images in images_of(event, self.view.trials[trial].knobs):
+            write.images.append(images)
+            if (digest := images[0]["digest"]) not in self._data_sets:  # the sweep's own run names each once
+                self._data_sets.add(digest)
+                self._write(PARENT).images.append(images)
         self._epochs += kind == "epoch"
         if kind == "round":
             self._touched.add(trial)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.ray_nodes import free_port
+from tests.tune_rsst.recorded import IMAGES
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.rsst.reports import report_of
@@ -27,7 +28,9 @@ CONFIG = RSSTConfig.from_knobs({"dataset": "digits", "epochs": 2, "warmup": 0, "
 
 
 def history() -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = [{"kind": "start", "round": 0, "epoch": 0, "init_effective": "scratch"}]
+    events: list[dict[str, Any]] = [
+        {"kind": "start", "round": 0, "epoch": 0, "init_effective": "scratch", "images": IMAGES}
+    ]
     last: dict[str, Any] = {}
     for number in range(2):
         for epoch in (1, 2):
@@ -35,7 +38,7 @@ def history() -> list[dict[str, Any]]:
             events.append({"kind": "epoch", **about, "train_loss": 1.0 / about["epochs_trained"], "seconds": 0.5})
         last = {"kind": "round", **about, "val_top1": 0.9 - 0.1 * number, "density": 1.0 - 0.4 * number}
         events.append(last)
-    return [*events, {**last, "kind": "final", "test_top1": 0.77, "init_effective": "scratch"}]
+    return [*events, {**last, "kind": "final", "test_top1": 0.77, "init_effective": "scratch", "images": IMAGES}]
 
 
 def folder_of(tmp_path: Path, events: list[dict[str, Any]]) -> Path:
@@ -76,6 +79,8 @@ def test_a_run_is_followed_and_every_point_is_there_once(tmp_path: Path) -> None
     client = _client(uri)
     folder_of(tmp_path, events)
     assert live.step() == len(events) and live.run.state == "finished"
+    (read,) = client.get_run(live.run_id).inputs.dataset_inputs
+    assert (read.dataset.digest, json.loads(read.dataset.source)) == (IMAGES["digest"], {"uri": "digits"})
     again = Follower(folder, uri, "alone", None)
     assert again.step() == len(events) and again.run_id == live.run_id
     run = client.get_run(live.run_id)

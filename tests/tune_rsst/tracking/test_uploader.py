@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.tune_rsst import rest_server
-from tests.tune_rsst.recorded import EPOCHS, Recorder, sweep_events
+from tests.tune_rsst.recorded import EPOCHS, IMAGES, Recorder, sweep_events
 from trainables.rsst.config import ConfigError
 from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.file import read
@@ -28,6 +29,7 @@ from tune_rsst.tracking.runs import SweepRuns, _client, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
+READ = (IMAGES["name"], IMAGES["digest"], IMAGES)
 EXPERIMENT = "tests"
 STATUS = {PARENT: "FINISHED", "t0000": "FINISHED", "t0001": "FINISHED", "t0002": "KILLED", "t0003": "FAILED"}
 
@@ -83,6 +85,11 @@ class Home:
     def check(self, database_uri: str | None = None) -> dict[str, Any]:
         found = self.found(database_uri)
         assert found["points"] == self.expected()
+        begun = {event["trial"] for event in read(self.ledger) if event.get("kind") == "start"}
+        for name, run in found["runs"].items():
+            inputs = [entry.dataset for entry in run.inputs.dataset_inputs]
+            expected = [READ] if name in begun or (name == PARENT and begun) else []
+            assert [(one.name, one.digest, json.loads(one.profile)) for one in inputs] == expected
         return found["runs"]
 
 
