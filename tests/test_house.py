@@ -24,7 +24,19 @@ FILES_OF_USERS = {"path/to/file.py"}  # where a docstring says how an argument i
 CORE_MAY_IMPORT = {"torch", "torchvision", "timm", "numpy", "safetensors", "PIL", "trainables"} | set(
     sys.stdlib_module_names
 )
-LIBRARIES = {"torch", "timm", "optuna", "ray", "mlflow", "numpy", "PIL", "tune", "huggingface_hub", "show"}
+LIBRARIES = {
+    "torch",
+    "torchvision",
+    "timm",
+    "optuna",
+    "ray",
+    "mlflow",
+    "numpy",
+    "PIL",
+    "tune",
+    "huggingface_hub",
+    "show",
+}
 ENDINGS_OF_FILES = (["py"], ["json"], ["lock"], ["yaml"])
 SERVICES = ("ray", "optuna", "mlflow", "search_spaces", "tune_rsst")
 TEMPORARY = re.compile(r"\.(tmp|temp|part|partial|old|new)\b")
