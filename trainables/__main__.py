@@ -166,7 +166,7 @@ def _draw(folder: Path) -> Path | str:
 
     report = read_json(folder / "report.json")
     try:
-        save_trial(SingleTrial(folder.name, report["config"], report["rounds"]), folder / "pictures")
+        save_trial(SingleTrial(folder.name, report["config"], report["start"], report["rounds"]), folder / "pictures")
     except ImportError as missing:
         return f"none, {missing.name} is missing (pip install {missing.name})"
     return folder / "pictures"

@@ -1,7 +1,7 @@
-"""A trial's pictures: its rounds, its penalty, its layers, as PNG. A single run and a sweep draw the same ones.
+"""A trial's pictures: its rounds, its penalty, its layers, its classes, as PNG.
 
-In: a trial's name, knobs and round events. Out: matplotlib figures by name, and files. Nothing here uses pyplot, so no
-state is kept.
+In: a trial's name, knobs, start and round events. Out: matplotlib figures by name, and files.
+A single run and a sweep draw the same ones. Nothing here uses pyplot, so no state is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.rsst.metrics import uneven
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 from trainables.storage.files import replaced
 
@@ -27,7 +28,9 @@ CAPTIONS = {
     "rounds": "Accuracy and density over the rounds, before and after hardening",
     "penalty": "The penalty over one round",
     "layers": "Kept heads and neurons per layer",
+    "classes": "Accuracy of each class, dense and after the last hardened round (where classes are uneven)",
 }
+MOST_CLASSES = 40
 
 
 class Trial(Protocol):
@@ -42,6 +45,10 @@ class Trial(Protocol):
         """All of them."""
 
     @property
+    def origin(self) -> Mapping[str, Any]:
+        """The metrics of its start, as far as they are known."""
+
+    @property
     def round_events(self) -> Sequence[Mapping[str, Any]]:
         """One for each hardened round."""
 
@@ -52,6 +59,7 @@ class SingleTrial:
 
     trial: str
     knobs: Mapping[str, Any]
+    origin: Mapping[str, Any]
     round_events: Sequence[Mapping[str, Any]]
 
 
@@ -63,6 +71,8 @@ def trial_figures(trial: Trial) -> Iterator[tuple[str, Figure]]:
         yield "penalty", penalty_figure(trial)
     if any("heads_kept_per_layer" in event for event in trial.round_events):
         yield "layers", layers_figure(trial)
+    if uneven(trial.origin) and any("val_class_accuracy" in event for event in trial.round_events):
+        yield "classes", classes_figure(trial)
 
 
 def save_trial(trial: Trial, folder: Path) -> list[Path]:
@@ -141,6 +151,27 @@ def layers_figure(trial: Trial) -> Figure:
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         _map(figure, axes, [e["round"] for e in events], [e[f"{kind}_kept_per_layer"] for e in events], kind)
     figure.suptitle(f"{trial.trial}: kept heads and neurons per layer")
+    return figure
+
+
+def classes_figure(trial: Trial) -> Figure:
+    """Validation accuracy of the classes, dense and at the last round: the MOST_CLASSES least accurate ones."""
+    events = [event["val_class_accuracy"] for event in trial.round_events if "val_class_accuracy" in event]
+    dense, last = events[0], events[-1]
+    names = trial.origin.get("images", {}).get("classes") or [f"class {number}" for number in range(len(last))]
+    order = sorted((number for number, share in enumerate(last) if share is not None), key=lambda n: (last[n], n))
+    shown = order[:MOST_CLASSES]
+    figure = new_figure(8, 1.6 + 0.25 * len(shown))
+    axes = figure.subplots()
+    axes.barh(range(len(shown)), [dense[n] for n in shown], height=0.8, color=BEFORE, label="dense")
+    axes.barh(range(len(shown)), [last[n] for n in shown], height=0.4, color=AFTER, label="after the last round")
+    axes.set_yticks(range(len(shown)), [names[n] for n in shown])
+    axes.invert_yaxis()
+    axes.set(xlabel="validation accuracy (share)", ylabel="class (name)", xlim=(0, 1))
+    some = f" (the {len(shown)} least accurate of {len(order)})" if len(shown) < len(order) else ""
+    axes.set_title(f"{trial.trial}: accuracy of the classes{some}")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

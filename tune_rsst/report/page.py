@@ -18,6 +18,7 @@ from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import sweep_figures
+from tune_rsst.report.optuna_figures import with_unit
 from tune_rsst.results.columns import KNOB, counts, not_valid, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
@@ -89,7 +90,7 @@ def _table(view: SweepView) -> Iterator[str]:
     names = [name.removeprefix(KNOB) for name in searched(view)]
     metrics = [name for name in shown(t.metrics for t in view.trials.values()) if METRICS[name].label]
     heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in metrics)]
-    heads += map(sweep_figures.with_unit, names)
+    heads += map(with_unit, names)
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
     for trial in [*rank(view), *view.unfinished]:
         m = trial.metrics

@@ -14,7 +14,7 @@ from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.figures import CAPTIONS, trial_figures
 from trainables.rsst.pruning.ramps import ramp
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report import sweep_figures
+from tune_rsst.report import charts, optuna_figures, renderers, sweep_figures
 from tune_rsst.report.page import write_report
 from tune_rsst.report.pictures import draw, of_sweep, of_trial
 from tune_rsst.results import ranking
@@ -30,6 +30,8 @@ def complete(event: dict[str, Any]) -> dict[str, Any]:
     if event["event"] == "suggested":
         distributions = {name: distribution_to_json(d) for name, d in DRAWN.items()}
         return {**event, "distributions": distributions, "knobs": {**event["knobs"], **KNOBS}}
+    if event["event"] == "reported" and event["kind"] == "start":
+        return {**event, "metrics": {**event["metrics"], "class_ratio": 4.0, "images": {"classes": ["cat", "dog"]}}}
     if event["event"] == "reported" and event["kind"] in ("round", "final"):
         return {**event, "metrics": {**event["metrics"], "neurons_kept_per_layer": [50, 40, 30, 20]}}
     return event
@@ -62,6 +64,45 @@ def test_a_trial_has_its_rounds_its_penalty_and_its_layers(view: SweepView) -> N
     assert maps[1].images[0].get_array().tolist() == [[50] * 3, [40] * 3, [30] * 3, [20] * 3]
 
 
+def test_classes_are_drawn_where_they_are_uneven_the_least_accurate_first(folder: SweepFolder) -> None:
+    trial = Sweep.of(folder).view.trials["t0000"]
+    dense, last = (event["val_class_accuracy"] for event in (trial.round_events[0], trial.round_events[-1]))
+    axes = dict(trial_figures(trial))["classes"].axes[0]
+    order = sorted((0, 1), key=lambda n: last[n])
+    assert [label.get_text() for label in axes.get_yticklabels()] == [("cat", "dog")[n] for n in order]
+    assert [bar.get_width() for bar in axes.patches] == [*(dense[n] for n in order), *(last[n] for n in order)]
+    for event in trial.round_events:
+        event["val_class_accuracy"] = [0.5, None]  # no images of the second class
+    assert len(dict(trial_figures(trial))["classes"].axes[0].patches) == 2
+    trial.origin["class_ratio"] = 1.4
+    assert "classes" not in dict(trial_figures(trial))
+
+
+def test_the_curves_have_every_hardened_round_of_every_trial(view: SweepView) -> None:
+    chart = charts.pruning_curves(view)
+    best = ranking.best_of(view)
+    points = {series.name: [p for p in series.points if p is not charts.GAP] for series in chart.series}
+    assert list(points) == ["feasible", "stopped", "failed", "best"]
+    rounds = {(t.trial, m["round"] + 1): (m["density"], m["val_top1"]) for t in view.trials.values()
+              for m in t.round_events}  # fmt: skip
+    drawn = {(text.split()[0], int(text.split()[-1])): (x, y) for mine in points.values() for x, y, text in mine}
+    assert drawn == rounds and {text.split()[0] for *_, text in points["best"]} == {best.trial}
+    feasible = next(series for series in chart.series if series.name == "feasible")
+    lines = 1 + sum(point is charts.GAP for point in feasible.points)
+    assert lines == len({text.split()[0] for *_, text in points["feasible"]}), "a line for each trial"
+    [axes] = renderers.in_matplotlib(chart).axes
+    assert [line.get_label() for line in axes.lines] == list(points)
+    shown = renderers.in_plotly(chart)
+    assert all("lines" in trace.mode and "markers" in trace.mode for trace in shown.data)
+
+
+def test_a_running_sweep_has_curves_of_its_running_trials() -> None:
+    events = [e for e in sweep_events(trials=2) if e["event"] not in ("ended", "sweep_ended")]
+    view = SweepView.of([{**event, "time": 1.0} for event in events])
+    assert [series.name for series in charts.pruning_curves(view).series] == ["running"]
+    assert "no trial" in charts.pruning_curves(SweepView.of([{**event, "time": 1.0} for event in events[:2]]))
+
+
 def test_a_trial_that_removes_first_has_no_penalty_and_one_without_rounds_has_no_curves(view: SweepView) -> None:
     trial = SweepView.of([{**e, "time": 1.0} for e in map(complete, sweep_events(trials=1))][:2]).trials["t0000"]
     assert [name for name, _ in trial_figures(trial)] == ["penalty"]
@@ -73,12 +114,12 @@ def test_every_axis_says_what_it_is_and_in_which_unit(view: SweepView) -> None:
     unit = re.compile(r"\((share|epochs|number|no unit|name|share of prunable parameters( kept)?)\)")
     figures = dict(trial_figures(view.trials["t0000"])) | dict(sweep_figures.still(view))
     assert set(figures) == {*CAPTIONS, *sweep_figures.CAPTIONS}
-    for name in ("rounds", "penalty", "front", "progress"):
+    for name in ("rounds", "penalty", "classes", "front", "pruning_curves", "progress"):
         for axes in figures[name].axes:
             assert unit.search(axes.get_ylabel()), (name, axes.get_ylabel())
         assert unit.search(figures[name].axes[0].get_xlabel()), name
     pages = dict(sweep_figures.interactive(view))
-    for name in ("front", "progress", "importances"):
+    for name in ("front", "pruning_curves", "progress", "importances"):
         layout = pages[name].layout
         assert unit.search(layout.xaxis.title.text) and unit.search(layout.yaxis.title.text), name
     labels = list(pages["parallel_coordinates"].layout.xaxis.ticktext)
@@ -86,17 +127,17 @@ def test_every_axis_says_what_it_is_and_in_which_unit(view: SweepView) -> None:
 
 
 def test_the_front_keeps_finished_stopped_and_failed_apart(view: SweepView) -> None:
-    kinds = {point.trial: point.kind for point in sweep_figures.front_points(view)}
+    kinds = {point.trial: point.kind for point in charts.front_points(view)}
     assert (kinds["t0000"], kinds["t0002"], kinds["t0003"]) == ("feasible", "stopped", "failed")
     view.settings["target_density"] = 0.2
     try:
-        assert sweep_figures.front_points(view)[0].kind == "infeasible"
+        assert charts.front_points(view)[0].kind == "infeasible"
     finally:
         view.settings["target_density"] = 0.3
 
 
 def test_progress_counts_the_epochs_of_all_ended_trials_and_only_rises(view: SweepView) -> None:
-    steps = sweep_figures.progress_points(view)
+    steps = charts.progress_points(view)
     assert steps[-1][0] == sum(t.metrics["epochs_trained"] for t in view.trials.values())
     assert [value for _, value, _ in steps] == sorted(value for _, value, _ in steps)
     assert steps[-1][2] == ranking.rank(view)[0].trial
@@ -105,7 +146,7 @@ def test_progress_counts_the_epochs_of_all_ended_trials_and_only_rises(view: Swe
 def test_optunas_figures_number_the_trials_as_the_sweep_does(view: SweepView) -> None:
     finished = [t for t in view.trials.values() if t.state == "finished"]
     assert [t.number for t in finished] != list(range(len(finished)))
-    drawn = [t for t in sweep_figures.study_of(view).trials if t.values is not None]
+    drawn = [t for t in optuna_figures.study_of(view).trials if t.values is not None]
     assert [t.number for t in drawn] == [t.number for t in finished]
     colours = [n for trace in dict(sweep_figures.interactive(view))["slices"].data for n in trace.marker.color]
     assert set(colours) == {t.number for t in finished}
@@ -123,7 +164,7 @@ def test_points_of_one_size_or_accuracy_stay_within_what_can_be(view: SweepView)
 def test_with_one_finished_trial_the_figures_of_optuna_say_why_they_are_not_there() -> None:
     view = SweepView.of([{**event, "time": float(i)} for i, event in enumerate(map(complete, sweep_events(trials=1)))])
     reasons = {name: figure for name, figure in sweep_figures.still(view) if isinstance(figure, str)}
-    assert set(reasons) == set(sweep_figures.FROM_OPTUNA)
+    assert set(reasons) == set(optuna_figures.FROM_OPTUNA)
     assert "2 finished trials, there are 1" in reasons["importances"]
 
 
@@ -132,8 +173,8 @@ def test_drawing_in_another_process_leaves_files_and_a_report_that_needs_no_netw
     for _ in draw(folder, "t0000", "t0002"):
         pass
     assert {trial: [p.stem for p in of_trial(folder, trial)] for trial in ("t0000", "t0002")} == {
-        "t0000": ["layers", "penalty", "rounds"],
-        "t0002": ["layers", "penalty", "rounds"],
+        "t0000": ["classes", "layers", "penalty", "rounds"],
+        "t0002": ["classes", "layers", "penalty", "rounds"],
     }
     for _ in draw(folder, "--sweep"):
         pass
@@ -160,7 +201,7 @@ def test_the_front_is_of_finished_trials_only_though_stopped_and_failed_ones_are
     for trial in better.trials.values():
         if trial.state != "finished":
             trial.round_events[-1] |= {"val_top1": 1.0, "density": 0.01}
-    front, kinds = pareto_front(better), {p.trial: p.kind for p in sweep_figures.front_points(better)}
+    front, kinds = pareto_front(better), {p.trial: p.kind for p in charts.front_points(better)}
     assert front and {better.trials[name].state for name in front} == {"finished"}
     assert set(kinds.values()) == {"feasible", "stopped", "failed"} and {kinds[name] for name in front} == {"feasible"}
     drawn = dict(sweep_figures.interactive(better))["front"]
@@ -171,7 +212,7 @@ def test_the_front_is_of_finished_trials_only_though_stopped_and_failed_ones_are
 def test_against_compute_the_front_is_drawn_over_compute(view: SweepView) -> None:
     view.settings |= {"objective": "pareto", "pareto_against": "gmacs"}
     try:
-        sizes = [point.size for point in sweep_figures.front_points(view)]
+        sizes = [point.size for point in charts.front_points(view)]
         drawn = dict(sweep_figures.interactive(view))["front"]
     finally:
         view.settings["objective"] = "val_top1"
