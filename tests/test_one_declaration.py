@@ -127,7 +127,7 @@ def test_both_are_in_mlflow(house: House) -> None:
     experiment = client.get_experiment_by_name("demo")
     [run] = client.search_runs([experiment.experiment_id], "tags.trial = 't0000'")
     assert run.data.params["stretch"] == "0.25" and "st 0.25" in run.info.run_name
-    assert run.data.metrics["final/sag"] == 0.75
+    assert run.data.metrics["sag"] == 0.75
     assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "sag")] == [
         (0, 0.75),
         (1, 0.75),

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainables.console import Console
+from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.progress import watched
 from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
 from trainables.rsst.model.pretrained import check_fit
@@ -55,6 +55,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one trial from command-line arguments; returns the exit code."""
+    with lasting_output(), interruptible():
+        try:
+            return _main(arguments)
+        except KeyboardInterrupt:
+            print("interrupted before the run began", file=sys.stderr)
+            return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = vars(_parser().parse_args(arguments))
     edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config")}
     try:
@@ -80,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: RSSTConfig, *, resume: bool) -> int:
     folder, mine = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
     with Console(config, folder / "run.log") as console:
         try:
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
@@ -93,7 +102,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
                     _copy(trial.folder / name, folder / name)
             drawn = _draw(folder)
         except KeyboardInterrupt:
-            console.say(f"interrupted; go on with: {single_run(folder / 'config.json', folder)}")
+            console.say(f"interrupted; {_next(folder)}")
             return 130
         except ConfigError:
             if mine:
@@ -106,15 +115,20 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
             if not is_out_of_memory(error):
                 raise
             size = max(1, min(config.micro_batch_size or config.batch_size, config.batch_size) // 2)
-            console.say(
-                f"error: out of memory; go on with --resume --micro_batch_size {size} (the same effective batch)"
-            )
+            smaller = f"--micro_batch_size {size}"
+            console.say(f"error: out of memory; {_next(folder)} {smaller} (the same effective batch)")
             return 1
         except OSError as error:
-            console.say(f"error: {error}; nothing that was saved is lost, go on with --resume")
+            console.say(f"error: {error}; nothing that was saved is lost; {_next(folder)}")
             return 1
         console.say(f"report: {folder / 'report.json'}   model: {folder / MODEL}   pictures: {drawn}")
     return 0
+
+
+def _next(folder: Path) -> str:
+    """What to do with a run that has not come to its end."""
+    config = folder / "config.json"
+    return f"go on with: {single_run(config, folder)}" if config.exists() else "nothing was trained: start it again"
 
 
 def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:

@@ -6,7 +6,6 @@ Out: lines on the terminal (a live line only where it is a terminal) and in run.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -53,11 +52,7 @@ class Console:
     def say(self, text: str) -> None:
         """One line for the reader and the log."""
         self._end_line()
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:  # whoever read along is gone; the run goes on and the log has every line
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-            self._live = False
+        print(text, flush=True)
         self._note(text)
         self._log.flush()
 

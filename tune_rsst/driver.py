@@ -18,7 +18,7 @@ from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
-from tune_rsst.ledger.view import UNFINISHED, TrialView, data_key, trial_key
+from tune_rsst.ledger.view import TrialView, data_key, trial_key
 from tune_rsst.search.halving import Rungs, replay
 from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
 from tune_rsst.search.suggestions import Space
@@ -126,7 +126,7 @@ class Driver:
         """A trial to run: first those that an earlier driver left unfinished, then new ones; None at the end."""
         while self._left_over:
             trial = self._left_over.pop(0)
-            if trial.state == UNFINISHED:
+            if trial.unfinished:
                 return trial
         if len(self.view.trials) >= self.settings.trials or self.exhausted:
             return None
@@ -171,15 +171,15 @@ class Driver:
     def take(self, result: Mapping[str, Any]) -> bool:
         """Take a worker's result in. True when the trial shall not go on. Taking it twice does nothing."""
         trial = self.view.trials[result["trial_key"]]
-        if trial.state == UNFINISHED:
+        if trial.unfinished:
             self._take_notes(trial, result)
         for event in result.get("events", ()):
-            if trial.state != UNFINISHED:
+            if not trial.unfinished:
                 return True
             self._take_event(trial, Event.from_json(event))
-        if trial.state == UNFINISHED and result.get("failed"):
+        if trial.unfinished and result.get("failed"):
             self.end(trial, "failed", str(result["failed"]))
-        return trial.state != UNFINISHED
+        return not trial.unfinished
 
     def _take_notes(self, trial: TrialView, result: Mapping[str, Any]) -> None:
         """What a worker says besides events: where it is; that it waits for the store; smaller micro-batches."""
@@ -239,7 +239,7 @@ class Driver:
 
     def given_up(self, trial: str) -> None:
         """Tune will not try this trial again."""
-        if self.view.trials[trial].state == UNFINISHED:
+        if self.view.trials[trial].unfinished:
             reason = self._worker_errors.get(trial, "the worker failed and gave no reason")
             self.end(self.view.trials[trial], "failed", reason)
 

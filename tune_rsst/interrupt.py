@@ -13,13 +13,15 @@ What happens at Ctrl-C (SIGINT):
 5. The command that continues the sweep is printed; exit code 130.
 
 What differs in the other cases:
-- SIGTERM (`ray job stop`, a scheduler): `terminate` first, then as Ctrl-C. SIGKILL may follow within 3 s and Tune waits
-  longer than that for its workers. So the driver writes `interrupted` after the present step or, where that hangs,
-  after LEAVE_ANYWAY_S; from then on the bucket and MLflow get each line at once, and no pictures are drawn.
+- SIGTERM (`ray job stop`, a scheduler) and SIGHUP (the terminal was closed; nohup ignores it): `terminate` first, then
+  as Ctrl-C, once. SIGKILL may follow within 3 s and Tune waits longer than that for its workers. So the driver writes
+  `interrupted` after the present step or, where that hangs, after LEAVE_ANYWAY_S; from then on the bucket and MLflow
+  get each line at once, and no pictures are drawn.
 - `fail` (Ray or Tune raised): as Ctrl-C, but the line has the reason, and the exit code is 1.
 - `break_off` (full disk, an error in the driver, another driver took the sweep over): nothing more is written, the
   runner is ended by SIGINT, and the exit code is 1.
-- Ctrl-C before trials run: one line, exit code 130. SIGKILL and SIGHUP are not caught: a resume reads the ledger.
+- Any of them before trials run: one line, exit code 130 (cli/app.py). SIGKILL is not caught: a resume reads the ledger,
+  and whoever looks sees by the lock that nobody drives the sweep.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from trainables.leaving import ENDING, Handlers, hear, unhear
 
 LEAVE_ANYWAY_S = 1.0
 
@@ -82,37 +86,37 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While a runner is at work: SIGTERM is heard, and `break_off` ends the runner.
+        """While a runner is at work: SIGTERM and SIGHUP are heard, and `break_off` ends the runner.
 
-        Both do so by SIGINT, which a script's background process (`tune-rsst sweep &`) begins by ignoring.
+        All do so by SIGINT, which a script's background process (`tune-rsst sweep &`) begins by ignoring.
         """
-        before = signal.getsignal(signal.SIGTERM)
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         if ignored:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.hear_sigterm()
+        before = self.hear()
         self._running = True
         try:
             yield
         finally:
             self._running = False
-            signal.signal(signal.SIGTERM, before)
+            unhear(before)
             if ignored:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def hear_sigterm(self) -> None:
-        """Install the handler, again after another one has replaced it."""
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+    def hear(self) -> Handlers:
+        """Install the handler, again after another one has replaced it; returns what was there."""
+        return hear(self._on_signal)
 
-    def _on_sigterm(self, number: int, frame: object) -> None:
-        self.terminate()
-        signal.raise_signal(signal.SIGINT)
+    def _on_signal(self, number: int, frame: object) -> None:
+        if not self.terminated:  # a closed terminal sends SIGHUP twice; Tune takes a second SIGINT for impatience
+            self.terminate()
+            signal.raise_signal(signal.SIGINT)
 
     @staticmethod
     @contextmanager
     def ignored() -> Iterator[None]:
         """Signals are ignored while a few short writes are made."""
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDING)}
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ FLAGS = [
 ]
 SIZE = {"width": 1500, "height": 1000}
 PATIENCE_MS, SETTLE_MS = 60_000, 1_500
-METRIC = "final/val_top1"
+METRIC = "val_top1"
 DIMENSIONS = ("lr", "warmup", "rate", "reg_granularity_prune")
 
 

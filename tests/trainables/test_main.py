@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +61,10 @@ def replaced(arguments: str, **by: Any) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs start in an empty folder, see the tiny images, and the signal handler is put back."""
+def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs start in an empty folder and see the tiny images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trial, "load", toy.images)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +73,7 @@ def done(toy: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "load", lambda config: toy_images(config))
-        before = signal.getsignal(signal.SIGTERM)
         assert single.main([*SHORT, "--save_dir", str(folder)]) == 0
-        signal.signal(signal.SIGTERM, before)
     return folder
 
 

@@ -19,7 +19,7 @@ class Metric:
 
     unit     of a number; "" for a count or a text
     form     format of a number for people
-    per      where MLflow keeps it: a curve per epoch, a curve per round, final/NAME; start: known before training
+    per      when MLflow gets it: a curve per epoch, a curve per round, once at the end (final); start: before training
     better   the better direction, where there is one
     label    what people call it; without one it is not on the report page
     column   heading in tables of a terminal; without one it is in no table
@@ -109,7 +109,7 @@ METRICS: Mapping[str, Metric] = {
     "kept_share": Metric(
         "share", "units kept of units, over the kinds that are removed", ".3f", _BOTH, "lower",
         label="kept share", column="kept", legend="share of units", leaves=0),
-    "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round", per=("final",)),
+    "kept_share_asked": Metric("share", "kept share that the schedule asks for after this round", per=_BOTH),
     "density": Metric(
         "share", "prunable parameters kept", ".3f", _BOTH, "lower",
         label="density", column="density", legend="share of prunable parameters", leaves=0),
@@ -137,7 +137,7 @@ METRICS: Mapping[str, Metric] = {
     "heads_kept_per_layer": Metric("heads", "heads kept in each layer"),
     "neurons_kept_per_layer": Metric("neurons", "MLP neurons kept in each layer"),
     "epochs_trained": Metric(
-        "epochs", "epochs of all rounds that are done", per=("final",), label="epochs", column="epochs", leaves=6),
+        "epochs", "epochs of all rounds that are done", per=_BOTH, label="epochs", column="epochs", leaves=6),
     "init_effective": Metric(
         "", "what the weights really started from", per=("start",), tag=True,
         label="started from", column="init_effective", leaves=1),

@@ -109,6 +109,16 @@ class Lease:
             self._taken_over(f"{_holder(found)} has taken this sweep over")
 
 
+def driven_elsewhere(bucket: Bucket, folder: Path) -> bool:
+    """Whether a driver renews the lease, other than one that was in `folder` on this machine. Its lock is free.
+
+    Raises:
+        StorageError: the bucket can't be asked.
+    """
+    found = bucket.find(LEASE_KEY)
+    return found is not None and found.age_s < LEASE_S and not Lease(bucket, folder, lambda who: None)._is_ours(found)
+
+
 def _record(found: Found) -> dict[str, Any]:
     try:
         record = json.loads(found.data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
 from tune_rsst.cli import results
@@ -79,11 +80,16 @@ def sweep(
 def _run(plan: Plan | Finished) -> NoReturn:
     """Run a plan; its exit code is the program's."""
     from tune_rsst.conduct import run
+    from tune_rsst.planning.plan import Finished
+    from tune_rsst.results.commands import tune_rsst
     from tune_rsst.results.table import make_console, say
 
     console = make_console()
     if plan.note:
         say(console, plan.note)
+    folder = plan.sweep.folder if isinstance(plan, Finished) else plan.folder
+    look = tune_rsst(folder, "show", folder.name, "--live")
+    notice_if_unread(f"nobody reads the output any more; the sweep goes on, look at it with: {look}")
     raise typer.Exit(run(plan, console))
 
 
@@ -158,6 +164,11 @@ app.add_typer(results.app)
 
 def main() -> None:
     """Run the command line; errors of the user's are one line."""
+    with lasting_output(), interruptible():
+        _main()
+
+
+def _main() -> NoReturn:
     try:
         code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
     except (ConfigError, SweepBusy) as error:

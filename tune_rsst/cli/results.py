@@ -44,15 +44,15 @@ def show(
     from tune_rsst.results.live import watch
     from tune_rsst.results.table import make_console, print_table
     from tune_rsst.storage import home
+    from tune_rsst.storage.cursor import load_cursor
     from tune_rsst.storage.folder import Sweep
-    from tune_rsst.tracking.cursor import load_cursor
 
     if as_json and as_csv:
         raise ConfigError("csv", True, "--json or --csv, not both")
     folder = home.find(sweep)
     if live:
         watch(make_console(), folder)
-    found = Sweep.of(folder)
+    found = Sweep.of(folder, elsewhere=True)
     met, front = query.conditions(found.view, where or []), set(ranking.pareto_front(found.view))
     keep = (lambda trial: met(trial) and trial.trial in front) if pareto else met
     if as_json:
@@ -111,7 +111,7 @@ def report(
     from tune_rsst.storage.folder import Sweep
 
     folder = home.find(sweep)
-    found = Sweep.of(folder)
+    found = Sweep.of(folder, elsewhere=True)
     target = (to or folder.report).absolute()
     if not target.parent.is_dir():
         raise ConfigError("to", to, "a file in a folder that exists")

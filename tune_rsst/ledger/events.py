@@ -120,7 +120,7 @@ KINDS: Mapping[str, EventKind] = {
         "people; it is in no view",
         {"cpus_per_trial": "CPUs", "gpus_per_trial": "GPUs", "measured": "time and memory of a step"},
     ),
-    "interrupted": EventKind("The driver stopped before the end.", "driver, ending", "tracking", {}, _REASON),
+    "interrupted": EventKind("The driver stopped before the end.", "driver, ending", "view, tracking", {}, _REASON),
     "resumed": EventKind(
         "A driver continues the sweep.",
         "conduct",

@@ -15,7 +15,8 @@ from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
 
-UNFINISHED = "running"
+UNFINISHED, INTERRUPTED = "running", "interrupted"
+"""States of a trial that has not ended: a driver is at the sweep, or nobody is."""
 ORIGIN = kept_per("start")  # what a trial started from, known before its first round
 
 
@@ -55,6 +56,11 @@ class TrialView:
     """What the sampler had to remember after this trial (`Suggestion.sampler`)."""
     places: list[dict[str, Any]] = field(default_factory=list)
     """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it has not ended: it runs, waits for a worker, or goes on when the sweep is resumed."""
+        return self.state in (UNFINISHED, INTERRUPTED)
 
     @property
     def data_digest(self) -> str | None:
@@ -108,6 +114,8 @@ class SweepView:
     """Trial → Optuna's numbers of the suggestions that repeated it."""
     former: dict[str, TrialView] = field(default_factory=dict)
     ended: bool = False
+    driven: bool = True
+    """Whether a driver is at it, as far as the ledger tells; a killed driver does not write that it has gone."""
     started_at: float = 0.0
     updated_at: float = 0.0
 
@@ -132,13 +140,19 @@ class SweepView:
     @property
     def unfinished(self) -> list[TrialView]:
         """Trials that were suggested and have not ended, in the order of their numbers."""
-        return [t for t in self.trials.values() if t.state == UNFINISHED]
+        return [t for t in self.trials.values() if t.unfinished]
 
     def state(self, running: bool) -> str:
         """running, finished or interrupted; `running` says whether a driver holds the sweep's lock."""
         if running:
             return "running"
         return "finished" if self.ended else "interrupted"
+
+    def drive(self, driven: bool) -> None:
+        """A driver is at the sweep from now on, or none: trials that have not ended run, or are interrupted."""
+        self.driven = driven
+        for trial in self.unfinished:
+            trial.state = UNFINISHED if driven else INTERRUPTED
 
     def count(self, state: str) -> int:
         """Number of trials in `state`."""
@@ -161,7 +175,10 @@ def _sweep_started(view: SweepView, event: Mapping[str, Any]) -> None:
 
 def _suggested(view: SweepView, event: Mapping[str, Any]) -> None:
     names = ("trial", "number", "params", "distributions", "knobs", "fingerprint", "rounds")
-    view.trials[event["trial"]] = TrialView(**{n: event[n] for n in names}, sampler=event.get("sampler", {}))
+    state = UNFINISHED if view.driven else INTERRUPTED
+    view.trials[event["trial"]] = TrialView(
+        **{n: event[n] for n in names}, state=state, sampler=event.get("sampler", {})
+    )
 
 
 def _repeated(view: SweepView, event: Mapping[str, Any]) -> None:
@@ -193,7 +210,12 @@ def _reopened(view: SweepView, event: Mapping[str, Any]) -> None:
     view.ended = False
 
 
+def _interrupted(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.drive(False)
+
+
 def _resumed(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.drive(True)
     view.ended, view.settings = False, {**view.settings, **event.get("settings", {})}
 
 
@@ -214,6 +236,7 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "retried": _retried,
     "ended": _ended,
     "reopened": _reopened,
+    "interrupted": _interrupted,
     "resumed": _resumed,
     "extended": _extended,
     "sweep_ended": _sweep_ended,

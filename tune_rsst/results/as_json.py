@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.rsst.metrics import METRICS, is_words, kept_per
 from tune_rsst.ledger.view import TrialView
+from tune_rsst.results.commands import mlflow_page
 from tune_rsst.results.ranking import best_of, pareto_front, standing
 from tune_rsst.storage.folder import Sweep
 
@@ -44,6 +45,7 @@ def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
         "mlflow_tracking_uri": view.settings.get("mlflow_tracking_uri"),
         "mlflow_experiment": view.settings.get("mlflow_experiment"),
         "mlflow_parent_run_id": parent_run_id,
+        "mlflow_page": mlflow_page(sweep),
         "folder": str(sweep.folder.path),
         "best": trial_json(best) if best else None,
         "pareto": pareto_front(view),

@@ -15,7 +15,7 @@ from rich.markup import escape
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS, shown
 from trainables.text import counted, short
-from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
+from tune_rsst.ledger.view import INTERRUPTED, UNFINISHED, SweepView, TrialView
 
 KNOB = "knob."
 REASONS = 3  # that are shown
@@ -85,8 +85,8 @@ def state_words(trial: TrialView, place: str = "", on_the_front: bool = False) -
 
 def counts(view: SweepView) -> str:
     """ "3 finished, 1 stopped, 2 running, 1 waiting"; empty without trials."""
-    waiting = sum(not begun(trial) for trial in view.unfinished)
-    found = {state: view.count(state) for state in ("finished", "stopped", "failed", UNFINISHED)}
+    waiting = sum(state_words(trial) == "waiting" for trial in view.unfinished)
+    found = {state: view.count(state) for state in ("finished", "stopped", "failed", INTERRUPTED, UNFINISHED)}
     found |= {UNFINISHED: found[UNFINISHED] - waiting, "waiting": waiting}
     return ", ".join(f"{n} {state}" for state, n in found.items() if n)
 

@@ -12,16 +12,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from trainables.rsst.config import KNOBS
 from trainables.text import single_run
+from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.results.ranking import best_of
+from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 # What an MLflow that is only looked at does not need; with one worker it is up in a third of the time.
 MLFLOW_QUIET = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true"
 RESUME = "Go on with it"
-MLFLOW_PAGE = "http://127.0.0.1:5000/?workflowType=machine_learning"
+MLFLOW_HERE = "http://127.0.0.1:5000"
+TRAINING = "workflowType=machine_learning"  # else MLflow 3 shows its pages for language models
 
 
 def _program(name: str) -> str:
@@ -45,6 +49,21 @@ def resume(folder: SweepFolder, settings: Mapping[str, Any]) -> str:
     return tune_rsst(folder, "sweep", "--name", folder.name, "--resume", *storage)
 
 
+def mlflow_page(sweep: Sweep) -> str:
+    """Where a browser shows the sweep's runs: on its MLflow server, or on the one that the printed command starts.
+
+    All experiments, as long as MLflow has not been reached.
+    """
+    uri = urlsplit(str(sweep.view.settings.get("mlflow_tracking_uri")))
+    server = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}{uri.path.rstrip('/')}"
+    top = f"{server if uri.scheme in ('http', 'https') else MLFLOW_HERE}/#/experiments"
+    experiment = load_cursor(sweep.folder.cursor).experiment_id
+    if experiment is None:
+        return f"{top}?{TRAINING}"
+    its_own = quote(f"tags.sweep_uid = '{LedgerTail(sweep.folder.ledger).uid()}'", safe="")
+    return f"{top}/{experiment}/runs?{TRAINING}&searchFilter={its_own}"
+
+
 def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     """(what for, command) of what one may want to do next; each works when pasted, from any folder."""
     folder, view, state = sweep.folder, sweep.view, sweep.state
@@ -57,7 +76,8 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
         commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):
         server = f"ui --workers 1 --port 5000 --backend-store-uri {_q(uri)}"
-        commands.append((f"Look at it in MLflow, at {MLFLOW_PAGE}", f"{MLFLOW_QUIET} {_program('mlflow')} {server}"))
+        what = f"Look at it in MLflow, at {mlflow_page(sweep)}"
+        commands.append((what, f"{MLFLOW_QUIET} {_program('mlflow')} {server}"))
     if folder.best.exists():
         best = best_of(view)
         where = folder.path / "best_rerun" / (best.trial if best else "best")

@@ -31,7 +31,8 @@ POLL_S = 0.5
 
 REDRAW_S = 0.5
 ROWS = 16
-STYLE = {"waiting": "dim", "running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red"}
+STYLE = {"waiting": "dim", "running": "cyan", "interrupted": "yellow", "finished": "green", "stopped": "yellow"}
+STYLE |= {"failed": "red"}
 
 
 class Progress:
@@ -113,7 +114,9 @@ class Told:
     @classmethod
     def all_of(cls, trial: TrialView) -> Told:
         """Everything that is known."""
-        return cls(columns_module.begun(trial), len(trial.round_events), trial.state)
+        return cls(
+            columns_module.begun(trial), len(trial.round_events), UNFINISHED if trial.unfinished else trial.state
+        )
 
 
 class LiveTable:
@@ -196,7 +199,7 @@ def _news(trial: TrialView, before: Told) -> Iterator[str]:
         took = f", {duration(m['seconds'])}" if "seconds" in m else ""
         numbers = said(m, "kept_share", "val_top1", "hardening_gap")
         yield f"{trial.trial} round {m['round'] + 1} of {trial.rounds}: {numbers}{took}"
-    if trial.state != before.state:
+    if trial.state != before.state and not trial.unfinished:
         m = trial.metrics
         result = f" {said(m, 'val_top1')} at {said(m, 'kept_share')}" if "val_top1" in m else ""
         yield f"{trial.trial} {trial.state}{result}{f': {trial.reason}' if trial.reason else ''}"
@@ -214,6 +217,7 @@ def watch(console: Console, folder: SweepFolder) -> None:
             table_module.tick()
             time.sleep(POLL_S)
         _read_on(tail, view)
+        view.drive(False)
         table_module.tick(force=True)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 
-Standing = Literal["feasible", "infeasible", "stopped", "failed", "running"]
+Standing = Literal["feasible", "infeasible", "stopped", "failed", "running", "interrupted"]
 
 
 def at_target(view: SweepView, trial: TrialView) -> bool:
@@ -33,7 +33,7 @@ def standing(view: SweepView) -> dict[str, Standing]:
 def _standing(objective: Objective, trial: TrialView) -> Standing:
     if trial.state == "finished":
         return "feasible" if objective.allows(trial.metrics) else "infeasible"
-    return {"stopped": "stopped", "failed": "failed"}.get(trial.state, "running")  # type: ignore[return-value]
+    return trial.state  # type: ignore[return-value]
 
 
 def ranking(view: SweepView) -> list[TrialView]:

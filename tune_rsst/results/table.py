@@ -32,7 +32,7 @@ from tune_rsst.results.columns import (
     searched,
     state_words,
 )
-from tune_rsst.results.commands import next_commands
+from tune_rsst.results.commands import mlflow_page, next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import Sweep
 
@@ -154,7 +154,9 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
         told += f"\nFront, smallest first: {', '.join(front)}"
     former = sorted({name.rpartition("/")[0] for name in view.former})
     guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
-    lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {view.settings.get('mlflow_tracking_uri')}"]
+    uri = str(view.settings.get("mlflow_tracking_uri"))
+    mlflow = mlflow_page(sweep) if uri.startswith("http") else uri
+    lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {mlflow}"]
     if folder.best.exists():
         lines.append(f"Best trial's knobs: {folder.best}")
     if folder.best_model.exists():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,7 @@ def address(settings: SweepSettings) -> str | None:
 
 @contextmanager
 def connected(settings: SweepSettings, local_folder: str, interruption: Interruption) -> Iterator[None]:
-    """Ray, connected; `interruption` hears of SIGTERM."""
+    """Ray, connected; `interruption` hears of SIGTERM and SIGHUP."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -46,13 +47,27 @@ def connected(settings: SweepSettings, local_folder: str, interruption: Interrup
     local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
     running = address(settings)
     with interruption.listening():
-        ray.init(address=running or "local", **common, **({} if running else local))
+        with _hidden_from_children(signal.SIGHUP):
+            ray.init(address=running or "local", **common, **({} if running else local))
         try:
-            interruption.hear_sigterm()  # again: ray.init installs its own handler
+            interruption.hear()  # again: ray.init installs its own handler
             yield
         finally:
             with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
                 ray.shutdown()
+
+
+@contextmanager
+def _hidden_from_children(number: signal.Signals) -> Iterator[None]:
+    """Processes that are started within never get the signal; ours comes when it is over.
+
+    A closed terminal sends SIGHUP to Ray's processes too: without them the driver could not end its trials in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def nodes_of(settings: SweepSettings) -> list[Node]:

@@ -38,6 +38,7 @@ UID = "sweep_uid"
 GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
 STATES = {
     "running": TrialState.RUNNING,
+    "interrupted": TrialState.RUNNING,
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables.rsst.config import ConfigError
+from trainables.storage.bucket import Bucket, StorageError
+from trainables.storage.lease import driven_elsewhere
 from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView
@@ -56,6 +60,17 @@ class SweepFolder:
         return {**knobs, "weights": str(own)} if digest and own.exists() else knobs
 
 
+def is_driven(folder: SweepFolder, storage: str | None) -> bool:
+    """Whether somebody runs the sweep now: by its lock here or, for one in the bucket `storage`, by its lease there."""
+    if is_running(folder.path) or storage is None:
+        return is_running(folder.path)
+    try:
+        return driven_elsewhere(Bucket(storage).below(folder.name), folder.path)
+    except (StorageError, ConfigError) as error:
+        print(f"{error}; whether a driver elsewhere runs {folder.name} is not known", file=sys.stderr)
+        return False
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that was read, to be handed on. `state`: running, finished or interrupted."""
@@ -70,9 +85,18 @@ class Sweep:
         return self.folder.name
 
     @classmethod
-    def of(cls, folder: SweepFolder, known: Lines | None = None) -> Sweep:
-        """The sweep in `folder` as it is now. `known`: what was read of its ledger before."""
+    def of(cls, folder: SweepFolder, known: Lines | None = None, *, elsewhere: bool = False) -> Sweep:
+        """The sweep in `folder` as it is now. `known`: what was read of its ledger before.
+
+        `elsewhere`: ask its bucket, if it has one, whether a driver runs it on another machine. Who is about to drive
+        it does not ask: the lease waits for a driver that may be gone (lease.py).
+        """
         running = is_running(folder.path)
         lines = read_on(folder.ledger, known or Lines())
         view = SweepView.of(lines.events)
-        return cls(folder, view, view.state(running), lines)
+        if elsewhere and not running and not view.ended:
+            running = is_driven(folder, view.settings.get("storage"))
+        state = view.state(running)
+        if state == "interrupted":
+            view.drive(False)
+        return cls(folder, view, state, lines)

@@ -23,7 +23,8 @@ from tune_rsst.tracking.writes import PARENT, Images, Write
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PRIMARY_METRIC_TAG, PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name", "final/val_top1"
+PRIMARY_METRIC_TAG, PRIMARY_METRIC = "mlflow.experiment.primaryMetric.name", "val_top1"
+FORMER_PRIMARY_METRIC = "final/val_top1"
 # One try a request: the thread tries again itself and looks first what the lost request has done.
 REQUEST_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -81,7 +82,7 @@ class SweepRuns:
             RuntimeError: the experiment was deleted.
         """
         self._client, self._uid = _client(tracking_uri), sweep_uid
-        self._experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
+        self.experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
         self.runs: dict[str, str] = {}
         self.deleted: set[str] = set()
         self._status: dict[str, str] = {}
@@ -98,7 +99,7 @@ class SweepRuns:
         if known.lifecycle_stage != "active":
             hint = "it was deleted in MLflow; restore it there, or choose another"
             raise RuntimeError(f"mlflow_experiment = {name}: {hint}")
-        if PRIMARY_METRIC_TAG not in known.tags:
+        if known.tags.get(PRIMARY_METRIC_TAG) in (None, FORMER_PRIMARY_METRIC):
             self._client.set_experiment_tag(known.experiment_id, PRIMARY_METRIC_TAG, PRIMARY_METRIC)
         return str(known.experiment_id)
 
@@ -110,7 +111,7 @@ class SweepRuns:
         gone: set[str] = set()
         where, token = f"tags.sweep_uid = '{self._uid}'", None
         while token != "":
-            page = self._client.search_runs([self._experiment_id], where, ViewType.ALL, 1000, page_token=token)
+            page = self._client.search_runs([self.experiment_id], where, ViewType.ALL, 1000, page_token=token)
             for run in page:
                 name = run.data.tags.get("trial", PARENT)
                 if run.info.lifecycle_stage == "active":
@@ -228,7 +229,7 @@ class SweepRuns:
                 tags["mlflow.parentRunId"] = self._run_id(PARENT, plan)
             self._create_unanswered = True
             try:
-                made = self._client.create_run(self._experiment_id, start_ms, tags, name)
+                made = self._client.create_run(self.experiment_id, start_ms, tags, name)
             except Exception:
                 self._doubles_possible = True
                 raise

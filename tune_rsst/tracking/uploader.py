@@ -20,11 +20,10 @@ from typing import Any
 from trainables.storage.locks import LockHeld, take
 from trainables.storage.retrying import RetryingThread
 from trainables.storage.secrets import hide_password
-from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.tail import LedgerTail
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.cursor import Cursor, load_cursor, store_cursor
+from tune_rsst.storage.folder import SweepFolder, is_driven
 from tune_rsst.tracking.artifacts import RunFiles
-from tune_rsst.tracking.cursor import Cursor, load_cursor, store_cursor
 from tune_rsst.tracking.runs import SweepRuns
 from tune_rsst.tracking.writes import PARENT, RunWrites, Write
 
@@ -37,14 +36,20 @@ class Uploader:
     """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
 
     def __init__(
-        self, ledger_path: Path, tracking_uri: str, experiment: str, cursor_path: Path, files: RunFiles | None = None
+        self,
+        ledger_path: Path,
+        tracking_uri: str,
+        experiment: str,
+        cursor_path: Path,
+        files: RunFiles | None = None,
+        storage: str | None = None,
     ) -> None:
-        """`files` draws the pictures that go into the runs as artifacts; None uploads none.
+        """`files` draws the pictures that go into the runs as artifacts; None uploads none. `storage`: its bucket.
 
         `refused` lists what MLflow will never take, one line each; the rest is there.
         """
         self._tail = LedgerTail(ledger_path)
-        self._files = files
+        self._files, self._storage = files, storage
         self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
         self._cursor = self._stored_cursor()
         self._store: SweepRuns | None = None
@@ -60,7 +65,8 @@ class Uploader:
     def of(cls, folder: SweepFolder, settings: Mapping[str, Any], *, files: bool = True) -> Uploader:
         """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files, or without."""
         uri, experiment = str(settings["mlflow_tracking_uri"]), settings["mlflow_experiment"]
-        return cls(folder.ledger, uri, experiment, folder.cursor, RunFiles(folder) if files else None)
+        drawn = RunFiles(folder) if files else None
+        return cls(folder.ledger, uri, experiment, folder.cursor, drawn, settings.get("storage"))
 
     @property
     def parent_run_id(self) -> str | None:
@@ -94,7 +100,7 @@ class Uploader:
         A sweep whose driver was killed is marked so, which only this can do.
         """
         self._thread.run_here(timeout_s)
-        if not self.missing() and not is_running(self._tail.path.parent):
+        if not self.missing() and not is_driven(self._folder, self._storage):
             self._thread.attempt(self._settle)
         self._release()
         return self.missing()
@@ -184,7 +190,8 @@ class Uploader:
         plan.take()
         if self._tail.offset != cursor.offset or not store.holds(plan.births):
             cursor.offset, plan, self._tail.offset = 0, RunWrites(uid, self._folder), 0
-        cursor.parent_run_id = store.runs.get(PARENT)
+        cursor.parent_run_id, cursor.experiment_id = store.runs.get(PARENT), store.experiment_id
+        store_cursor(self._cursor_path, cursor)  # before the notes, which name the sweep's page
         self._unsent.clear()
         self._cursor, self._plan, self._store = cursor, plan, store
         return True

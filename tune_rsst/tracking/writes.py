@@ -26,7 +26,13 @@ from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, sweep_note, trial_note
 
 PARENT = ""
-STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+STATUS = {
+    "running": "RUNNING",
+    "interrupted": "KILLED",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+}
 SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
 START_PARAMS = tuple(name for name in kept_per("start") if METRICS[name].tag)
 PARETO_COLOR = "#c2410c"
@@ -68,9 +74,10 @@ def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int,
 
 
 def points_of(event: Event, ms: int) -> list[Point]:
-    """What a trial's event adds to its curves and final values."""
-    step = event.metrics.get({"epoch": "epochs_trained", "round": "round"}.get(event.kind, ""), 0)
-    return points(kept_per(event.kind), event.metrics, ms, int(step), "final/" if event.kind == "final" else "")
+    """What a trial's event adds to its curves. The end adds what rounds do not report: the rest ends with its curve."""
+    step = event.metrics.get("epochs_trained" if event.kind == "epoch" else "round", 0)
+    of_rounds = kept_per("round") if event.kind == "final" else ()
+    return points((n for n in kept_per(event.kind) if n not in of_rounds), event.metrics, ms, int(step))
 
 
 def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -142,7 +149,7 @@ class RunWrites:
             case "ended":
                 self._trial_ended(event["trial"], ms)
             case "reopened":
-                self._reopened(event["trial"])
+                self._reopened(event["trial"], ms)
             case "system":
                 for sample in event["samples"]:
                     self._sampled(event["trial"], sample)
@@ -152,13 +159,27 @@ class RunWrites:
                 }
             case "resumed":
                 self._sweep_state("running", None)
-            case "interrupted" | "sweep_ended":
-                self._sweep_state("finished" if self.view.ended else "interrupted", ms)
+                for trial in self.view.unfinished:
+                    self._trial_state(trial.trial, ms)
+            case "interrupted":
+                self.interrupted()
+                self._sweep_best(ms)
+            case "sweep_ended":
+                self._sweep_state("finished", ms)
                 self._sweep_best(ms)
 
     def interrupted(self) -> None:
-        """The ledger ends without an end, and nobody is writing it: the sweep was killed."""
-        self._sweep_state("interrupted", round(self.view.updated_at * 1000))
+        """Nobody drives the sweep any more, whether its last line says so or not: it and its trials end with that line.
+
+        Once is enough: a later line that says it again does not move the end.
+        """
+        if self.state == "interrupted":
+            return
+        self.view.drive(False)
+        ms = round(self.view.updated_at * 1000)
+        self._sweep_state("interrupted", ms)
+        for trial in self.view.unfinished:
+            self._trial_state(trial.trial, ms)
 
     def _write(self, run: str) -> Write:
         return self._writes.setdefault(run, Write(run))
@@ -180,9 +201,15 @@ class RunWrites:
         self.births.setdefault(trial, ms)
         write = self._write(trial)
         write.params |= {name: text(value) for name, value in {**event["knobs"], **event["params"]}.items()}
-        write.tags |= {"state": "running", "fingerprint": event["fingerprint"]}
-        write.status, write.end_ms = "RUNNING", None
-        self._touched.add(trial)
+        write.tags["fingerprint"] = event["fingerprint"]
+        self._trial_state(trial, ms)
+
+    def _trial_state(self, name: str, ms: int) -> None:
+        """The run's status is that of the trial since `ms`."""
+        write, state = self._write(name), self.view.trials[name].state
+        write.status, write.tags["state"] = STATUS[state], state
+        write.end_ms = None if write.status == "RUNNING" else ms
+        self._touched.add(name)
 
     def _reported(self, trial: str, event: Event, ms: int) -> None:
         write, kind, metrics = self._write(trial), event.kind, event.metrics
@@ -219,13 +246,12 @@ class RunWrites:
 
     def _trial_ended(self, name: str, ms: int) -> None:
         trial, write = self.view.trials[name], self._write(name)
-        write.status, write.end_ms = STATUS[trial.state], ms
-        write.tags["state"] = trial.state
+        self._trial_state(name, ms)
         if trial.reason:
             write.tags["reason"] = text(trial.reason)[:MAX_TAG]
         if trial.state == "stopped":
             write.points += points_of(Event("final", trial.metrics), ms)
-        self._touched.update((name, PARENT))
+        self._touched.add(PARENT)
         self._count[trial.state] += 1
         ended = sum(self._count.values())
         parent = self._write(PARENT)
@@ -234,13 +260,12 @@ class RunWrites:
             self._best = trial.metrics["val_top1"]
             parent.points.append(("best/val_top1", self._best, ms, self._epochs))
 
-    def _reopened(self, name: str) -> None:
+    def _reopened(self, name: str, ms: int) -> None:
         """A failed trial is tried again, in the same run."""
-        write = self._write(name)
-        write.status, write.end_ms = "RUNNING", None
-        write.tags |= {"state": "running", "reason": ""}
+        self._trial_state(name, ms)
+        self._write(name).tags["reason"] = ""
         self._count["failed"] -= 1
-        self._touched.update((name, PARENT))
+        self._touched.add(PARENT)
 
     def _sweep_state(self, state: str, end_ms: int | None) -> None:
         write = self._write(PARENT)

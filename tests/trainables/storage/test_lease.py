@@ -12,7 +12,7 @@ import pytest
 from tests.s3_server import BUCKET, S3Server
 from trainables.storage import lease as leases
 from trainables.storage.bucket import Bucket, Found, StorageError
-from trainables.storage.lease import LEASE_KEY, Lease, LeaseHeld
+from trainables.storage.lease import LEASE_KEY, Lease, LeaseHeld, driven_elsewhere
 
 SHORT_S = 2.0
 
@@ -72,6 +72,22 @@ def test_in_the_same_folder_of_the_same_machine_it_is_replaced_at_once(bucket: B
 
 
 @pytest.mark.medium
+def test_who_only_looks_knows_whether_somebody_drives_it(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path("/a/sweep")
+    assert not driven_elsewhere(bucket, here)
+    lease(bucket, "/a/sweep").acquire(print)
+    assert not driven_elsewhere(bucket, here), "a driver in this folder would hold its lock: it was killed"
+    bucket.delete([LEASE_KEY])
+    elsewhere = lease(bucket, "/b/sweep")
+    elsewhere.acquire(print)
+    assert driven_elsewhere(bucket, here)
+    monkeypatch.setattr(leases, "LEASE_S", 0.0)
+    assert not driven_elsewhere(bucket, here), "it has run out"
+    monkeypatch.undo()
+    elsewhere.release()
+    assert not driven_elsewhere(bucket, here)
+
+
 def test_of_two_that_wait_one_gets_it(bucket: Bucket) -> None:
     killed(bucket, "/a/sweep")
     two, outcome = [lease(bucket, "/b/sweep"), lease(bucket, "/c/sweep")], []

@@ -1,5 +1,6 @@
 """The ranking, the best trial, the JSON contract, best.yaml and best_model, from a sweep of formulas."""
 
+import io
 import json
 import re
 import shlex
@@ -13,16 +14,19 @@ from rich.console import Console
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from trainables.rsst.config import RSSTConfig, config
 from trainables.rsst.event import Event
+from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.planning import begin, plan
-from tune_rsst.results import as_json, ranking, table
+from tune_rsst.report.page import write_report
+from tune_rsst.results import as_json, columns, query, ranking, table
 from tune_rsst.results.best import MODEL_FILES, best_is_written, write_best
 from tune_rsst.results.commands import next_commands
 from tune_rsst.search.spaces import Space
 from tune_rsst.settings.written import given
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
+from tune_rsst.tracking.notes import sweep_note, trial_note
 
 TINY = Space("tiny", tiny)
 
@@ -92,10 +96,38 @@ def test_a_sweep_in_between_is_interrupted_or_running_and_has_no_nulls_missing(f
     sweep = Sweep.of(folder)
     assert sweep.state == "interrupted"
     first = as_json.trial_json(sweep.view.trials["t0000"])
-    assert first["state"] == "running" and first["metrics"]["epochs_trained"] == 2
+    assert first["state"] == "interrupted" and first["metrics"]["epochs_trained"] == 2
     assert set(as_json.ALWAYS) <= set(first["metrics"]) and first["metrics"]["val_top1"] is None
     with DriverLock(folder.path):
-        assert Sweep.of(folder).state == "running"
+        running = Sweep.of(folder)
+    assert (running.state, running.view.trials["t0000"].state) == ("running", "running")
+
+
+@pytest.mark.parametrize("ends", ["it is killed", "it says so", "it resumes and is killed"])
+def test_nothing_that_shows_a_dead_sweep_calls_a_trial_running(
+    folder: SweepFolder, ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder, reports=3)
+    ledger = Ledger(folder.ledger)
+    for event in {"it says so": ["interrupted"], "it resumes and is killed": ["interrupted", "resumed"]}.get(ends, ()):
+        ledger.append(event)
+    ledger.close()
+    sweep = Sweep.of(folder)
+    screen = io.StringIO()
+    table.print_table(Console(file=screen, width=220), sweep)
+    query.print_csv(sweep.view, query.conditions(sweep.view, ["state=interrupted"]))
+    page = write_report(sweep, folder.path / "page.html").read_text(encoding="utf-8").partition("<body>")[2]
+    shown = {
+        "table": screen.getvalue(),
+        "csv": capsys.readouterr().out,
+        "json": json.dumps(as_json.as_json(sweep, None)),
+        "notes": sweep_note(sweep, []) + trial_note(sweep, sweep.view.trials["t0000"]),
+        "page": re.sub(r"<script.*?</script>", "", page, flags=re.S),
+        "counts": columns.counts(sweep.view),
+    }
+    assert {name: "running" in text for name, text in shown.items()} == dict.fromkeys(shown, False)
+    assert {name: "interrupted" in text for name, text in shown.items()} == dict.fromkeys(shown, True)
+    assert query.conditions(sweep.view, ["state=interrupted"])(sweep.view.trials["t0000"])
 
 
 def test_best_yaml_is_the_best_trial_and_its_model_is_copied(folder: SweepFolder) -> None:

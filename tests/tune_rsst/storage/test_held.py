@@ -9,11 +9,12 @@ import pytest
 
 from tests.s3_server import BUCKET, S3Server
 from trainables.storage import lease
-from trainables.storage.bucket import Bucket
+from trainables.storage.bucket import Bucket, StorageError
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.lock import SweepBusy
+from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.lock import DriverLock, SweepBusy
 from tune_rsst.storage.bucket import held
-from tune_rsst.storage.folder import SweepFolder
+from tune_rsst.storage.folder import Sweep, SweepFolder, is_driven
 
 ADDRESS = f"s3://{BUCKET}/group"
 
@@ -41,3 +42,27 @@ def test_who_loses_the_sweep_writes_nothing_more(s3: S3Server, tmp_path: Path, m
             time.sleep(0.05)
     told = "a driver on other (process 7) has taken this sweep over; nothing more is written here"
     assert interruption.problem == told
+
+
+def test_who_only_looks_sees_a_driver_on_another_machine(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.empty()
+    here, there = SweepFolder(tmp_path / "a" / "sweep"), SweepFolder(tmp_path / "b" / "sweep")
+    here.path.mkdir(parents=True)
+    ledger = Ledger(here.ledger)
+    ledger.append("sweep_started", name="sweep", settings={"storage": ADDRESS})
+    ledger.close()
+    with held(ADDRESS, there, print, Interruption()):
+        assert is_driven(here, ADDRESS) and not is_driven(here, None)
+        assert (Sweep.of(here, elsewhere=True).state, Sweep.of(here).state) == ("running", "interrupted")
+    assert not is_driven(here, ADDRESS) and Sweep.of(here, elsewhere=True).state == "interrupted"
+    with DriverLock(here.path):
+        assert is_driven(here, None) and Sweep.of(here).state == "running"
+
+    def away(*_: object) -> None:
+        raise StorageError(f"storage = {ADDRESS}: it does not answer")
+
+    monkeypatch.setattr(Bucket, "find", away)
+    assert not is_driven(here, ADDRESS)
+    assert "it does not answer; whether a driver elsewhere runs sweep is not known" in capsys.readouterr().err

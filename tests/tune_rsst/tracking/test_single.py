@@ -89,7 +89,7 @@ def test_a_run_is_followed_and_every_point_is_there_once(tmp_path: Path) -> None
         "single",
         "scratch",
     )
-    assert run.data.params["epochs"] == "2" and run.data.metrics["final/test_top1"] == 0.77
+    assert run.data.params["epochs"] == "2" and run.data.metrics["test_top1"] == 0.77
     losses = client.get_metric_history(live.run_id, "train_loss")
     assert [(p.step, p.value) for p in losses] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert [p.timestamp - run.info.start_time for p in losses] == [500, 1000, 1500, 2000]

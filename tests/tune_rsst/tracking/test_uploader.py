@@ -23,8 +23,8 @@ from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.settings.addresses import check_tracking_uri, sqlite_uri
+from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import SweepFolder
-from tune_rsst.tracking.cursor import load_cursor
 from tune_rsst.tracking.runs import SweepRuns, _client, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
 from tune_rsst.tracking.writes import PARENT, RunWrites
@@ -126,7 +126,7 @@ def test_a_sweep_is_a_parent_with_a_child_for_each_trial(home: Home) -> None:
     assert tags["version.torch"] == "2.15.0" and runs["t0000"].info.run_name.startswith("t0000 lr ")
     assert runs[PARENT].data.params["optuna_storage"] == "postgresql://tuner:***@db/optuna"
     experiment = _client(home.uri).get_experiment_by_name(EXPERIMENT)
-    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "final/val_top1"
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "val_top1"
     assert load_cursor(home.cursor).sweep_uid == tags["sweep_uid"], "so that the next driver goes on from here"
     assert experiment.artifact_location == str(home.ledger.parent.parent / "mlartifacts" / EXPERIMENT)
 
@@ -262,15 +262,29 @@ def test_the_same_name_in_another_ledger_is_another_sweep(home: Home, tmp_path: 
 
 
 def test_a_sweep_whose_driver_was_killed_is_marked_by_sync(home: Home) -> None:
+    """Its trials too; and a later sync does not move the end."""
+
+    def found() -> dict[str, tuple[str, int | None]]:
+        return {name: (run.info.status, run.info.end_time) for name, run in home.found()["runs"].items()}
+
     home.write(*list(sweep_events())[:20])
     with DriverLock(home.ledger.parent):
         home.uploader().sync_once(30)
-        assert home.found()["runs"][PARENT].info.status == "RUNNING"
+        assert found() == dict.fromkeys(STATUS, ("RUNNING", None))
+    last = round(read(home.ledger)[-1]["time"] * 1000)
+    for _ in range(2):
+        home.uploader().sync_once(30)
+        assert found() == dict.fromkeys(STATUS, ("KILLED", last))
+    home.cursor.unlink()
     home.uploader().sync_once(30)
-    assert home.found()["runs"][PARENT].info.status == "KILLED"
-    home.write({"event": "resumed"}, *list(sweep_events())[20:])
+    assert found() == dict.fromkeys(STATUS, ("KILLED", last)), "nor one that uploads everything again"
+    home.write({"event": "resumed"})
+    with DriverLock(home.ledger.parent):
+        home.uploader().sync_once(30)
+        assert {status for status, _ in found().values()} == {"RUNNING"}
+    home.write(*list(sweep_events())[20:])
     home.uploader().sync_once(30)
-    assert home.check()[PARENT].info.status == "FINISHED"
+    assert {name: run.info.status for name, run in home.check().items()} == STATUS
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "never answers"])

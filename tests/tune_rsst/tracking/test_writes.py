@@ -65,11 +65,79 @@ def test_statuses_are_those_of_the_trials() -> None:
     }
 
 
-def test_an_interrupted_sweep_is_killed_and_runs_again_after_a_resume() -> None:
-    events = timed([*list(sweep_events())[:-1], {"event": "interrupted"}])
-    assert planned(events, 5)[PARENT].status == "KILLED"
-    assert planned(events, 5)[PARENT].tags["state"] == "interrupted"
-    assert planned([*events, {"event": "resumed", "time": 9999.0}], 5)[PARENT].status == "RUNNING"
+LEFT, RESUMED = {"event": "interrupted"}, {"event": "resumed"}
+GAVE_UP = {"event": "interrupted", "reason": "RayError: gone"}
+NEW = {**next(e for e in EVENTS if e.get("trial") == "t0001" and e["event"] == "suggested")}
+REPORT = next(e for e in EVENTS if e.get("trial") == "t0000" and e.get("kind") == "epoch")
+
+
+def end(trial: str, state: str) -> dict:
+    return {"event": "ended", "trial": trial, "state": state, "reason": None, "rung": None}
+
+
+FAILS, AGAIN = end("t0000", "failed"), {"event": "reopened", "trial": "t0000"}
+# what follows after t0000 was suggested (at 1.0 s): (status, state, end in s) of the sweep and of its trials
+HAPPENED: dict[str, tuple[list[dict], dict[str, tuple[str, str, float | None]]]] = {
+    "it runs": ([], {PARENT: ("RUNNING", "running", None), "t0000": ("RUNNING", "running", None)}),
+    "Ctrl-C": ([LEFT], {PARENT: ("KILLED", "interrupted", 2), "t0000": ("KILLED", "interrupted", 2)}),
+    "SIGTERM, then Ray fails": ([LEFT, GAVE_UP], {PARENT: ("KILLED", "interrupted", 2),
+                                                  "t0000": ("KILLED", "interrupted", 2)}),
+    "SIGTERM, then a report": ([LEFT, REPORT], {PARENT: ("KILLED", "interrupted", 2),
+                                                "t0000": ("KILLED", "interrupted", 2)}),
+    "SIGTERM, then an end": ([LEFT, end("t0000", "finished")], {PARENT: ("KILLED", "interrupted", 2),
+                                                                "t0000": ("FINISHED", "finished", 3)}),
+    "SIGTERM, then a new trial": ([LEFT, NEW], {"t0000": ("KILLED", "interrupted", 2),
+                                                "t0001": ("KILLED", "interrupted", 3)}),
+    "SIGTERM, then all ends": ([LEFT, end("t0000", "finished"), {"event": "sweep_ended"}],
+                               {PARENT: ("FINISHED", "finished", 4), "t0000": ("FINISHED", "finished", 3)}),
+    "a resume": ([LEFT, RESUMED], {PARENT: ("RUNNING", "running", None), "t0000": ("RUNNING", "running", None)}),
+    "a resume and Ctrl-C": ([LEFT, RESUMED, LEFT], {PARENT: ("KILLED", "interrupted", 4),
+                                                    "t0000": ("KILLED", "interrupted", 4)}),
+    "a resume after kill -9": ([RESUMED, NEW], {"t0000": ("RUNNING", "running", None),
+                                                "t0001": ("RUNNING", "running", None)}),
+    "stopped, then Ctrl-C": ([end("t0000", "stopped"), LEFT], {PARENT: ("KILLED", "interrupted", 3),
+                                                               "t0000": ("KILLED", "stopped", 2)}),
+    "failed, then Ctrl-C": ([FAILS, LEFT], {"t0000": ("FAILED", "failed", 2)}),
+    "failed, then retried": ([FAILS, AGAIN, RESUMED], {"t0000": ("RUNNING", "running", None)}),
+    "failed, retried, Ctrl-C": ([FAILS, AGAIN, RESUMED, LEFT], {"t0000": ("KILLED", "interrupted", 5)}),
+    "finished, then extended": ([end("t0000", "finished"), {"event": "sweep_ended"},
+                                 {"event": "extended", "trials": 9, "by": 5}, RESUMED],
+                                {PARENT: ("RUNNING", "running", None), "t0000": ("FINISHED", "finished", 2)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+@pytest.mark.parametrize("name", HAPPENED)
+def test_a_run_has_the_state_of_its_trial_and_an_end_when_nobody_drives_it(name: str, at_once: int) -> None:
+    happened, expected = HAPPENED[name]
+    events = [{**event, "time": float(second)} for second, event in enumerate([*EVENTS[:2], *happened])]
+    found: dict[str, tuple] = {}
+    plan = RunWrites("abc", FOLDER)
+    for begin in range(0, len(events), at_once):
+        for event in events[begin : begin + at_once]:
+            plan.apply(event)
+        for write in plan.take():
+            if write.status:
+                found[write.run] = write.status, write.tags["state"], write.end_ms and write.end_ms / 1000
+    assert {run: found[run] for run in expected} == expected
+    shown = {run: trial.state for run, trial in plan.view.trials.items()}
+    assert shown == {run: state for run, (_, state, _) in found.items() if run != PARENT}
+
+
+@pytest.mark.parametrize("lines", [2, 3, 10, len(EVENTS) - 1])
+def test_a_sweep_whose_driver_was_killed_ends_with_its_last_line_however_often_that_is_found(lines: int) -> None:
+    plan = RunWrites("abc", FOLDER)
+    for event in EVENTS[:lines]:
+        plan.apply(event)
+    running = {PARENT, *(trial.trial for trial in plan.view.unfinished)}
+    plan.take()
+    plan.interrupted()
+    last = round(EVENTS[lines - 1]["time"] * 1000)
+    assert {w.run: (w.status, w.end_ms) for w in plan.take() if w.status} == dict.fromkeys(running, ("KILLED", last))
+    plan.interrupted()
+    assert plan.take() == []
+    plan.apply({"event": "resumed", "time": 9999.0})
+    assert {w.run: (w.status, w.end_ms) for w in plan.take()} == dict.fromkeys(running, ("RUNNING", None))
 
 
 def test_epochs_are_curves_over_epochs_and_rounds_over_rounds() -> None:
@@ -81,16 +149,18 @@ def test_epochs_are_curves_over_epochs_and_rounds_over_rounds() -> None:
     assert [step for key, _, _, step in points if key == "doomed_norm_left"] == [3, 4, 5, 6]
 
 
-def test_final_values_are_scalars_of_their_own() -> None:
+def test_the_end_adds_what_no_round_reports_and_every_other_final_value_ends_its_curve() -> None:
+    """MLflow shows every name with a / before the curves: a value of the end has the name that it has everywhere."""
     writes = planned(EVENTS, 5)
-    final = {key: value for key, value, _, _ in writes["t0000"].points if key.startswith("final/")}
-    last = next(e["metrics"] for e in EVENTS if e.get("trial") == "t0000" and e.get("kind") == "final")
-    assert {key: last[key.removeprefix("final/")] for key in final} == final
-    assert {"final/val_top1", "final/test_top1", "final/density", "final/params"} <= final.keys()
-    assert "final/test_top1" not in {key for key, *_ in writes["t0002"].points}, "a stopped trial has no test accuracy"
-    assert not [key for key, *_ in writes["t0003"].points if key.startswith("final/")], (
-        "nor a failed one any final value"
-    )
+    for trial, fate in (("t0000", "finished"), ("t0002", "stopped"), ("t0003", "failed")):
+        rounds = [e["metrics"] for e in EVENTS if e.get("trial") == trial and e.get("kind") == "round"]
+        points = writes[trial].points
+        assert not [key for key, *_ in points if "/" in key]
+        last = {key: (value, step) for key, value, _, step in sorted(points, key=lambda point: point[3])}
+        for name in ("val_top1", "density", "params", "kept_share_asked", "epochs_trained"):
+            assert last[name] == (rounds[-1][name], rounds[-1]["round"]), name
+        assert len(points) == len({(key, step) for key, _, _, step in points}), "each once"
+        assert ("test_top1" in last) == (fate == "finished"), "only a final model is tested"
 
 
 def test_no_metric_leaves_mlflow_unnoticed() -> None:

@@ -1,4 +1,4 @@
-"""How far the uploader has come. In: the path of the cursor file. Out: the cursor."""
+"""How far the upload to MLflow has come, and where the sweep is there. In: the cursor file. Out: the cursor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Cursor:
     target: str = ""
     offset: int = 0
     parent_run_id: str | None = None
+    experiment_id: str | None = None
 
 
 def load_cursor(path: Path) -> Cursor:
