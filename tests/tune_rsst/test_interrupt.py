@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,13 @@ import pytest
 from rich.console import Console
 
 from tests.tune_rsst.fake_sweep import FakeSweep, events, settings_of, tiny
+from trainables.leaving import ENDING
 from trainables.rsst.config import RSSTConfig
 from tune_rsst import conduct, ending, interrupt
 from tune_rsst.driver import Driver
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger, read
+from tune_rsst.runners import ray_cluster
 from tune_rsst.runners.ray_tune import LedgerScheduler, Ticker
 from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import StudySearcher
@@ -242,27 +245,72 @@ def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("sigint", [signal.default_int_handler, signal.SIG_IGN], indirect=True)
-def test_while_a_runner_is_at_work_sigterm_and_a_break_end_it_as_ctrl_c_does(sigint: None) -> None:
-    before, of_ctrl_c = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", ENDING)
+def test_while_a_runner_is_at_work_signals_and_a_break_end_it_as_ctrl_c_does(
+    sigint: None, number: signal.Signals
+) -> None:
+    before, of_ctrl_c = signal.getsignal(number), signal.getsignal(signal.SIGINT)
     terminated, broken = Interruption(), Interruption()
     with pytest.raises(KeyboardInterrupt), terminated.listening():
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
     assert terminated.terminated and terminated.problem is None
     thread = threading.Thread(target=broken.taken_over, args=("another",))
     with pytest.raises(KeyboardInterrupt), broken.listening():
         _join(thread)
-    assert broken.exit_code == 1 and signal.getsignal(signal.SIGTERM) is before
+    assert broken.exit_code == 1 and signal.getsignal(number) is before
     assert signal.getsignal(signal.SIGINT) is of_ctrl_c
     broken.break_off("later: there is no runner to end any more, so this raises nothing")
     assert broken.problem == "another; nothing more is written here"
 
 
+def test_a_second_signal_is_no_impatience_and_ctrl_c_is(sigint: None) -> None:
+    """A closed terminal and its shell both send SIGHUP; Tune gives the second SIGINT its workers' time up."""
+    interruption, interrupts = Interruption(), list[int]()
+    with interruption.listening():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt:
+                interrupts.append(number)
+    assert interrupts == [signal.SIGHUP, signal.SIGINT]
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(sigint: None) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with interruption.listening():
+            signal.raise_signal(signal.SIGHUP)
+        assert not interruption.terminated and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_signals_are_ignored_while_the_last_lines_are_written(sigint: None) -> None:
     with Interruption.ignored():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
+        for number in (signal.SIGINT, *ENDING):
+            signal.raise_signal(number)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_is_started_with_ray_does_not_hear_a_closed_terminal(sigint: None) -> None:
+    """Without Ray's processes the driver could not end its trials in order. The driver hears it when they are there."""
+    interruption = Interruption()
+
+    def begin() -> None:
+        with interruption.listening(), ray_cluster._hidden_from_children(signal.SIGHUP):
+            child = subprocess.Popen(["sleep", "60"])
+            child.send_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            assert child.poll() is None and not interruption.terminated
+            child.kill()
+            child.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert interruption.terminated
 
 
 def test_a_sweep_that_breaks_before_ray_has_started_does_not_start_it(
