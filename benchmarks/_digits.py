@@ -9,16 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import RSSTConfig, models
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.experiment import run
-from trainables.rsst.model import vit
 from trainables.rsst.state import TrialState
 
 EIGHT_HEADS = "vit_digits_8heads"
 """64 wide, depth 4, 8 heads of 8, 128 neurons a layer: one head and one neuron a layer are 0.12 and 0.008 of them."""
 
-vit.NAMED.setdefault(EIGHT_HEADS, (64, 4, 8, 2.0, None))
+models.NAMED.setdefault(EIGHT_HEADS, (64, 4, 8, 2.0, None))
 
 
 def digits_config(**knobs: Any) -> RSSTConfig:

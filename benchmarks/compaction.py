@@ -31,8 +31,9 @@ from benchmarks._common import FIGURES, Progress, Results, table
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
+from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.cost import gmacs
-from trainables.rsst.model.vit import Architecture, architecture, build
+from trainables.rsst.model.vit import Architecture, build
 from trainables.rsst.pruning.compact import Units, unit_masks
 from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.selection import keep_count

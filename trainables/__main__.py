@@ -23,9 +23,10 @@ from trainables.console import Console
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.progress import watched
 from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
+from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
 from trainables.storage.files import read_json, replace_json, replaced

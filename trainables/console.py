@@ -119,8 +119,10 @@ class Console:
             self.say(line)
         for line in m["listing"]:
             self._note(line)
-        if m["warning"]:
-            self._shout(m["warning"])
+        self.say(m["grid"])
+        for warning in (m["warning"], m["grid_warning"]):
+            if warning:
+                self._shout(warning)
         self._init, self._uneven = m["init_effective"], uneven(m)
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from search_spaces import SPACES
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.model.vit import NAMED
+from trainables.rsst.config.models import NAMED
 from trainables.rsst.size import cost
 from tune_rsst.search.spaces import Space, find, samples
 from tune_rsst.settings import settings as config

@@ -8,17 +8,16 @@ import pytest
 
 from tests.trainables import toy as toy_module
 from trainables.rsst import reports
+from trainables.rsst.config import models
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.model import vit
 
 
 @pytest.fixture(scope="module")
 def toy() -> Iterator[None]:
     """The toy network under its name `vit_toy` and a latency that costs nothing, for one test module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vit, "NAMED", dict(vit.NAMED))
+        patch.setitem(models.NAMED, toy_module.NAME, toy_module.SHAPE)
         patch.setattr(reports, "latency", reports.latency)
-        patch.setattr(reports, "gmacs", reports.gmacs)
         toy_module.install()
         yield
 

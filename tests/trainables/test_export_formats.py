@@ -10,8 +10,9 @@ import torch
 from trainables import export
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.model import saved
+from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.saved import save_pruned
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.vit import build
 from trainables.rsst.pruning.compact import Units, all_units, narrowed
 
 

@@ -73,7 +73,7 @@ def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes:
     ones = torch.ones(shape[0], 1, 1, device=device)
     pixels = torch.randint(0, 256, (count, *shape), dtype=torch.uint8).to(device)
     split = Split(pixels, torch.randint(num_classes, (count,)).to(device))
-    return TrialImages(split, split, split, ones / 2, ones / 4, num_classes)
+    return TrialImages(split, split, split, ones / 2, ones / 4, num_classes, config.micro_batch_size)
 
 
 def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, seconds: float) -> float:

@@ -71,11 +71,13 @@ METRICS: Mapping[str, Metric] = {
     "lines": Metric("", "what was done to the weights", words=True),
     "warning": Metric("", "why these are not the weights that were asked for", words=True),
     "listing": Metric("", "each tensor of the weights", words=True),
+    "grid": Metric("", "sides of images and patches, number of tokens", words=True),
+    "grid_warning": Metric("", "why the grid of patches is too coarse", words=True),
     "torch_version": Metric("", "version of PyTorch", tag=True),
     "num_threads": Metric("", "CPU threads of the trial", tag=True),
     "device": Metric("", "cpu or cuda", tag=True),
     "device_name": Metric("", "name of the GPU, or kind of CPU", tag=True),
-    "micro_batch_size": Metric("images", "images in memory at a time, where less than the batch"),
+    "micro_batch_size": Metric("images", "images that go through the model at a time, where less than the batch"),
     # an epoch
     "train_loss": Metric("nats", "mean training loss of the epoch", per=("epoch",)),
     "lr": Metric("", "learning rate of the epoch's last step", per=("epoch",)),
@@ -122,7 +124,8 @@ METRICS: Mapping[str, Metric] = {
     "latency_ms": Metric(
         "ms", "median forward pass of one image", ".3f", _BOTH, "lower", label="latency of one image"),
     "latency_iqr_ms": Metric("ms", "interquartile range of latency_ms"),
-    "latency_batch_ms": Metric("ms", "median forward pass of batch_size images", "", _BOTH, "lower"),
+    "latency_batch_ms": Metric(
+        "ms", "median forward pass of batch_size images, micro_batch_size at a time", "", _BOTH, "lower"),
     "latency_batch_iqr_ms": Metric("ms", "interquartile range of latency_batch_ms"),
     "round_gap": Metric(
         "share", "validation accuracy just before minus just after the removal of this round", per=("round",)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainables.rsst.config.models import few_tokens, grid_words
 from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.model.cost import gmacs, latency, parameters
 from trainables.rsst.pruning.pruners import density
@@ -28,6 +29,8 @@ def start_metrics(trial: Running) -> dict[str, Any]:
         "epochs_trained": 0,
         "params": parameters(trial.model),
         "gmacs": gmacs(trial.form.arch),
+        "grid": grid_words(trial.config),
+        "grid_warning": few_tokens(trial.config),
         **{name: trial.init[name] for name in known},
         **micro_batch(trial.config),
         "data_digest": trial.about.digest,
@@ -57,7 +60,8 @@ def round_metrics(trial: Running) -> dict[str, Any]:
     past = of_kind(trial.history, "round")
     dense = past[0]["val_top1"] if past else top1
     one = latency(trial.model, arch.input_shape(), 1)
-    many = latency(trial.model, arch.input_shape(), trial.config.batch_size)
+    at_a_time = trial.config.micro_batch_size
+    many = latency(trial.model, arch.input_shape(), trial.config.batch_size, at_a_time=at_a_time)
     return {
         "round": trial.round,
         "epoch": trial.epoch,

@@ -16,8 +16,9 @@ from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
+from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import initial_weights
-from trainables.rsst.model.vit import Architecture, architecture, build, built_with
+from trainables.rsst.model.vit import Architecture, build, built_with
 from trainables.rsst.pruning.compact import Units, Weights
 from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.pruners import Doomed, Form, pruner_for
@@ -197,7 +198,7 @@ def _prepare(config: RSSTConfig, data: ImageData) -> tuple[TrialImages, Architec
     """Threads first (before any tensor is made), then the images on their device and the unpruned architecture."""
     torch.set_num_threads(config.num_threads)
     arch = architecture(config, in_chans=data.train.images.shape[1], num_classes=data.num_classes)
-    return on_device(data, choose_device(config)), arch
+    return on_device(data, choose_device(config), config.micro_batch_size), arch
 
 
 def _copy(model: VisionTransformer) -> Weights:

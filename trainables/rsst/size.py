@@ -40,7 +40,7 @@ class Cost:
 def architecture_of(config: RSSTConfig) -> Architecture:
     """The dense model that `config` asks for, for the channels and classes of its data set."""
     from trainables.rsst.data.sources import describe
-    from trainables.rsst.model.vit import architecture
+    from trainables.rsst.model.accepted import architecture
 
     about = describe(config.dataset, config.data)
     return architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)

@@ -73,6 +73,8 @@ def sweep(
         from tune_rsst.planning import preflight
         from tune_rsst.planning.estimate import estimate, lines
 
+        if plan.note:
+            print(plan.note)
         preflight.check(plan, print)
         print("\n".join(lines(plan, estimate(plan))))
 

@@ -6,11 +6,12 @@ In: settings. Out: a `Plan`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from trainables.rsst.config import ConfigError
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config.models import NAMED, few_tokens, grid_words
 from tune_rsst.planning.plan import Finished, Plan, checked, where_sqlite_is_unsafe, with_addresses
 from tune_rsst.planning.resume import bring, go_on, how_to_resume, refuse_to_begin, to_resume
 from tune_rsst.planning.warm_start import gather
@@ -47,9 +48,16 @@ def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Pla
     notes = [f"nothing to go on with in {home.home()}: a new sweep, {folder.name}"] if begins_instead else []
     notes += where_sqlite_is_unsafe(settings)
     plan = checked(settings, folder)
+    notes += _grids(plan.draws)
     warm = gather(plan.settings, plan.space, plan.weights)
     notes += [warm.line] if warm.line else []
     return replace(plan, warm=warm, note="\n".join(notes) or None)
+
+
+def _grids(draws: Iterable[RSSTConfig]) -> list[str]:
+    """What the trials' models see, where timm's configuration decides it, and where it is too coarse."""
+    lines = {f"{c.arch}: {grid_words(c)}": None for c in draws if c.arch not in NAMED}
+    return [*lines, *{f"WARNING {line}": None for c in draws if (line := few_tokens(c))}]
 
 
 def _new_folder(settings: SweepSettings) -> SweepFolder:

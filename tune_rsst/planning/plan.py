@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
-from trainables.rsst.model.vit import build
 from trainables.rsst.size import architecture_of
 from trainables.storage.filesystem import network_filesystem
 from trainables.worker.system_metrics import INSTALL, missing_library
@@ -85,7 +84,7 @@ def checked(
         if not describe(dataset, images).sweepable:
             raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")
     for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data): c for c in draws}.values():
-        build(architecture_of(one), "meta")  # an error if it is no model; no memory for its weights
+        architecture_of(one)  # an error if it is no model that runs; no memory for its weights
     weights = weights or SweepWeights()
     weights.look_for(draws)
     starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in draws}))

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from tests.tune_rsst.fake_sweep import FakeSweep, events, few, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.planning.warm_start import WarmStart, gather

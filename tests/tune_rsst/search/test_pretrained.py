@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings.written import given

@@ -33,6 +33,7 @@ _SHARE: Check = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
 _COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
 _REWIND: Check = ("init, none or epoch:K with K ≥ 1", lambda v: v in ("init", "none") or _rewind_epoch(v) is not None)
+_SIDE: Check = ("1 to 4096", lambda v: 1 <= v <= 4096)
 _THREADS: Check = ("1 to 1024", lambda v: 1 <= v <= 1024)
 _HEIGHT: Check = ("0 to 100", lambda v: 0 <= v <= 100)
 _ROUNDS: Check = (f"1 to {MAX_ROUNDS}", lambda v: 1 <= v <= MAX_ROUNDS)
@@ -67,7 +68,7 @@ class RSSTConfig:
         in_fingerprint=False,
         in_rerun=False,
     )
-    img_size: int = _knob("side of the (square) images (pixels)", check=_AT_LEAST_1, unit="pixels", of_the_images=True)
+    img_size: int = _knob("side of the (square) images (pixels)", check=_SIDE, unit="pixels", of_the_images=True)
     patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1, unit="pixels")
     # data
     dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True, decides_presets=True)
@@ -129,7 +130,8 @@ class RSSTConfig:
     seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT, of_the_images=True)
     num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
     micro_batch_size: int | None = _knob(
-        "images in memory at a time; gradients add up to those of the whole batch (default: the whole batch)",
+        "images that go through the model at a time, in training, evaluation, scoring and latency; gradients add up to "
+        "those of the whole batch (default: the whole batch, and 512 where nothing is trained)",
         None,
         check=_AT_LEAST_1,
         in_fingerprint=False,
@@ -251,7 +253,10 @@ def _check_pairs(c: RSSTConfig) -> None:
     if c.warmup > c.epochs:
         raise ConfigError("warmup", c.warmup, f"0 to epochs ({c.epochs})", "give warmup, or more epochs")
     if c.img_size % c.patch_size:
-        raise ConfigError("img_size", c.img_size, f"a multiple of patch_size ({c.patch_size})", "change one of the two")
+        least = c.img_size - c.img_size % c.patch_size
+        sides = " or ".join(str(side) for side in (least, least + c.patch_size) if side)
+        hint = f"give img_size {sides}, or another patch_size"
+        raise ConfigError("img_size", c.img_size, f"a multiple of patch_size ({c.patch_size})", hint)
     if c.dataset == "folder" and not c.data:
         raise ConfigError("data", c.data, "the image folder's path when dataset = folder", "give data")
     if c.granularity == "element" and c.criteria != "magnitude":

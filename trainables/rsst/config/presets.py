@@ -6,9 +6,10 @@ Out: a value for every knob that has no fixed default.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
+
+from trainables.rsst.config.models import grid_of
 
 DATASETS = ("cifar10", "cifar100", "digits", "folder", "synthetic")
 
@@ -29,10 +30,11 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     arch = given.get("arch", "vit_digits" if digits else "vit_small")
     element = given.get("granularity") == "element"
     training = DIGITS if digits else PRETRAINED if given.get("pretrained") else SCRATCH
+    image, patch = grid_of(arch, digits, given)
     found = {
         "arch": arch,
-        "img_size": 8 if digits else 32,
-        "patch_size": _patch_size(arch),
+        "img_size": image,
+        "patch_size": patch,
         "augment": "none" if digits else "standard",
         "criteria": "magnitude" if element else "l1",
         "scope": "global" if element else "layer",
@@ -41,9 +43,3 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         **(RAMP_TINY if arch == "vit_tiny" else RAMP),
     }
     return {key: value for key, value in found.items() if key not in given}
-
-
-def _patch_size(arch: str) -> int:
-    """A timm name says its patch size (vit_small_patch16_224); the named models take 4."""
-    match = re.search(r"patch(\d+)", arch)
-    return int(match.group(1)) if match else 4

@@ -5,9 +5,11 @@ In: a model. Out: counts, and measured times.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -24,7 +26,13 @@ def parameters(model: nn.Module) -> int:
 
 def gmacs(arch: Architecture) -> float:
     """Multiply-accumulates of one image's forward pass (10⁹), by torch's FLOP counter on the meta device."""
-    model = build(arch, "meta").eval()
+    return _gmacs(json.dumps(arch.to_json()))
+
+
+@lru_cache(maxsize=1024)
+def _gmacs(architecture_json: str) -> float:
+    arch = Architecture.from_json(json.loads(architecture_json))
+    model = build(arch, "meta").eval().requires_grad_(False)  # the counter's hooks fail on expanded parameters
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, *arch.input_shape(), device="meta"))
     return float(counter.get_total_flops()) / 2e9
@@ -40,14 +48,22 @@ class Latency:
 
 @torch.no_grad()
 def latency(
-    model: nn.Module, shape: tuple[int, int, int], batch: int, *, budget_s: float = 0.15, warmups: int = 2
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    batch: int,
+    *,
+    at_a_time: int | None = None,
+    budget_s: float = 0.15,
+    warmups: int = 2,
 ) -> Latency:
-    """Measured latency of a forward pass over `batch` images of `shape` (C, H, W).
+    """Measured latency of a forward pass over `batch` images of `shape` (C, H, W), `at_a_time` of them at once.
 
     At least 5 repetitions after `warmups` untimed ones, at most 50, stopping when `budget_s` is used up.
     """
     device = next(model.parameters()).device
-    images = torch.zeros(batch, *shape, device=device)
+    size = min(batch, at_a_time or batch)
+    images = torch.zeros(size, *shape, device=device)
+    pieces = [images] * (batch // size) + ([images[: batch % size]] if batch % size else [])
     was_training = model.training
     model.eval()
     times: list[float] = []
@@ -55,7 +71,8 @@ def latency(
     passes = range(warmups + 50)
     for repetition in tracked("measuring latency", passes, 0, unit="passes", size=lambda _: 1):
         began = time.perf_counter()
-        model(images)
+        for piece in pieces:
+            model(piece)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         took = time.perf_counter() - began

@@ -8,29 +8,19 @@ Shapes: D embed dim, H heads, K head dim, F MLP neurons. A unit is a head (its q
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import timm
 import torch
 from timm.layers import Attention, Mlp
-from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
-
-from trainables.rsst.config import ConfigError, RSSTConfig
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 Kind = Literal["head", "neuron"]
 PerLayer = tuple[tuple[int, ...], ...]
-
-# embed dim, depth, heads, MLP ratio, and timm's name for its ImageNet weights
-NAMED: dict[str, tuple[int, int, int, float, str | None]] = {
-    "vit_digits": (64, 4, 4, 2.0, None),
-    "vit_tiny": (192, 9, 3, 2.0, None),
-    "vit_small": (384, 12, 6, 4.0, "vit_small_patch16_224"),
-    "vit_base": (768, 12, 12, 4.0, "vit_base_patch16_224"),
-}
 
 # the tensors of a block that belong to units: (name below the block, dimension that counts units, kind, repeats)
 UNIT_TENSORS: tuple[tuple[str, int, Kind, int], ...] = (
@@ -84,30 +74,6 @@ class Architecture:
         return cls(d["timm_name"], d["arguments"], d["head_dim"], tuple(d["heads"]), tuple(d["neurons"]))
 
 
-def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Architecture:
-    """The unpruned architecture that `config` asks for."""
-    sizes: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
-    sizes |= {"in_chans": in_chans, "num_classes": num_classes}
-    name = ""
-    if config.arch in NAMED:
-        dim, depth, heads, ratio, _ = NAMED[config.arch]
-        sizes |= {"embed_dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": ratio}
-    else:
-        name = config.arch
-    with torch.device("meta"):
-        model = _base(name, sizes, config.arch)
-    blocks = [block for _, block in blocks_of(model)]
-    for index, block in enumerate(blocks):
-        _require_plain(config.arch, index, block)
-    return Architecture(
-        timm_name=name,
-        arguments=sizes,
-        head_dim=blocks[0].attn.head_dim,
-        heads=tuple(b.attn.num_heads for b in blocks),
-        neurons=tuple(b.mlp.fc1.out_features for b in blocks),
-    )
-
-
 def build(arch: Architecture, device: torch.device | str = "cpu") -> VisionTransformer:
     """A timm VisionTransformer with `arch.heads[l]` heads and `arch.neurons[l]` neurons in layer l, new weights.
 
@@ -115,7 +81,7 @@ def build(arch: Architecture, device: torch.device | str = "cpu") -> VisionTrans
     """
     nothing_to_fill = {"weight_init": "skip"} if torch.device(device).type == "meta" else {}
     with torch.device(device):
-        model = _base(arch.timm_name, arch.arguments | nothing_to_fill, arch.timm_name)
+        model = base(arch.timm_name, arch.arguments | nothing_to_fill)
         for index, block in blocks_of(model):
             if block.attn.num_heads != arch.heads[index]:
                 block.attn = _narrow_attention(block.attn, arch.heads[index])
@@ -134,6 +100,17 @@ def built_with(
     """
     model = build(arch, "meta").to_empty(device=device)
     model.load_state_dict(weights)
+    return model
+
+
+def base(timm_name: str, arguments: dict[str, Any]) -> VisionTransformer:
+    """timm's model of that name (or its VisionTransformer class) with these arguments; it raises errors of its own."""
+    if not timm_name:
+        return VisionTransformer(**arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old names that timm maps to new ones
+        model = timm.create_model(timm_name, pretrained=False, **arguments)
+    assert isinstance(model, VisionTransformer), f"{timm_name} was accepted"
     return model
 
 
@@ -158,36 +135,6 @@ def unit_tensors(arch: Architecture) -> Iterator[tuple[str, int, Kind, int, int]
             yield f"blocks.{layer}.{suffix}", layer, kind, dim, repeats
 
 
-def _base(timm_name: str, arguments: dict[str, Any], asked: str) -> VisionTransformer:
-    if not timm_name:
-        return VisionTransformer(**arguments)
-    if not timm.is_model(timm_name):
-        close = [*get_close_matches(asked, NAMED, n=2), *timm.list_models(f"*{asked}*")[:3]] or list(NAMED)
-        raise ConfigError("arch", asked, f"{', '.join(NAMED)} or a timm ViT", f"close names: {', '.join(close)}")
-    try:
-        model = timm.create_model(timm_name, pretrained=False, **arguments)
-    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError("arch", asked, "a timm ViT that takes img_size and patch_size", reason) from error
-    if not isinstance(model, VisionTransformer):
-        raise ConfigError("arch", asked, "a timm VisionTransformer", f"this one is a {type(model).__name__}")
-    return model
-
-
-def _require_plain(asked: str, index: int, block: Any) -> None:
-    parts: list[tuple[str, object, type]] = [(f"blocks.{index}", block, Block)]
-    parts += [(f"blocks.{index}.attn", getattr(block, "attn", None), Attention)]
-    parts += [(f"blocks.{index}.mlp", getattr(block, "mlp", None), Mlp)]
-    for name, part, wanted in parts:
-        if type(part) is not wanted:
-            hint = f"{name} is a {type(part).__name__}"
-            raise ConfigError("arch", asked, "a ViT of timm's plain Block, Attention and Mlp", hint)
-    attn, mlp = block.attn, block.mlp
-    if not isinstance(attn.norm, nn.Identity) or attn.gate is not None or not isinstance(mlp.norm, nn.Identity):
-        hint = f"blocks.{index} normalises or gates inside its attention or MLP, across units"
-        raise ConfigError("arch", asked, "a ViT of timm's plain Block, Attention and Mlp", hint)
-
-
 def _narrow_attention(old: Any, heads: int) -> Attention:
     new = Attention(
         old.qkv.in_features,
@@ -204,11 +151,12 @@ def _narrow_attention(old: Any, heads: int) -> Attention:
 
 
 def _narrow_mlp(old: Any, neurons: int) -> Mlp:
-    return Mlp(
+    new = Mlp(
         old.fc1.in_features,
         hidden_features=neurons,
         out_features=old.fc2.out_features,
-        act_layer=type(old.act),
         bias=(old.fc1.bias is not None, old.fc2.bias is not None),
         drop=(old.drop1.p, old.drop2.p),
     )
+    new.act = old.act
+    return new

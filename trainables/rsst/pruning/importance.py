@@ -8,7 +8,7 @@ docs/method.md, "Which stay: criteria". Weights are the entries of weight matric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,11 +17,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from trainables.progress import tracked
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.model.vit import Architecture, Kind, blocks_of, unit_tensors
-
-_BATCH = 128  # calibration images per forward pass; only sums leave a batch
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,9 @@ class Scores:
         return self.heads if kind == "head" else self.neurons
 
 
-def score(criterion: str, model: VisionTransformer, arch: Architecture, calibration: Batch, *, rate: float) -> Scores:
+def score(
+    criterion: str, model: VisionTransformer, arch: Architecture, calibration: Iterable[Batch], *, rate: float
+) -> Scores:
     """Scores of every alive unit by `criterion`; `rate` is the cut of `remain` and unused by the others."""
     was_training = model.training
     model.eval()
@@ -72,7 +71,9 @@ def _from_weights(criterion: str, model: VisionTransformer, arch: Architecture, 
     return found
 
 
-def _from_activations(criterion: str, model: VisionTransformer, arch: Architecture, calibration: Batch) -> Found:
+def _from_activations(
+    criterion: str, model: VisionTransformer, arch: Architecture, calibration: Iterable[Batch]
+) -> Found:
     """l1: mean |a|. l2: √ mean a². saliency: Σ over images of |Σ over tokens (and head dims) of a · ∂loss/∂a|.
 
     a is a head's attention output before `proj`, or a neuron after the activation function.
@@ -80,7 +81,7 @@ def _from_activations(criterion: str, model: VisionTransformer, arch: Architectu
     found: Found = {}
     entries = dict.fromkeys(("head", "neuron"), 0)
     saliency = criterion == "saliency"
-    for batch in tracked("scoring units", calibration.split(_BATCH), len(calibration)):
+    for batch in calibration:
         with torch.set_grad_enabled(saliency), _captured(model) as captured:
             logits = model(batch.images)
             if saliency:  # summed over images, so that each activation's gradient is that of its own image's loss

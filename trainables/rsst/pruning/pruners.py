@@ -7,7 +7,7 @@ Out: `Doomed`, masks for the penalty, and weights and form after the removal. `e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -61,7 +61,7 @@ class Pruner(Protocol):
     """How a granularity chooses, masks, removes and counts."""
 
     def choose(
-        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Batch, share: float
+        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Iterable[Batch], share: float
     ) -> Doomed:
         """What goes when `share` of the units should be left, by the scores of `model`'s present weights."""
 
@@ -79,7 +79,7 @@ class UnitPruner:
     """Heads and neurons: the tensors shrink, the model's shape is the mask."""
 
     def choose(
-        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Batch, share: float
+        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Iterable[Batch], share: float
     ) -> Doomed:
         """See `Pruner`."""
         scores = score(config.criteria, model, form.arch, calibration, rate=config.rate)
@@ -108,7 +108,7 @@ class ElementPruner:
     """Single weights, by one global magnitude ranking: nothing is compacted, masks keep the dead at zero."""
 
     def choose(
-        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Batch, share: float
+        self, model: VisionTransformer, form: Form, config: RSSTConfig, calibration: Iterable[Batch], share: float
     ) -> Doomed:
         """See `Pruner`."""
         matrices = {name: w for name, w in model.state_dict().items() if name in _matrices(form.arch, model)}

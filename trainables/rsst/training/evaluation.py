@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.progress import tracked
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
 
-_BATCH = 512
+EVALUATED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     was_training = model.training
     model.eval()
     losses, predictions = [], []
-    starts = range(0, len(split), _BATCH)
-    for start in tracked("evaluating", starts, len(split), size=lambda _: _BATCH):
-        batch = images.batch(split[start : start + _BATCH])
+    for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
         logits = model(batch.images)
         losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
         predictions.append(logits.argmax(dim=1))

@@ -68,12 +68,17 @@ class Training:
 
 
 def make_optimizer(config: RSSTConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay acts on weight matrices, not on biases, norms, class token or position embedding."""
+    """AdamW or SGD; weight decay acts on weight matrices alone.
+
+    Free of it are biases, norms, LayerScale, tokens and latents, the position embedding, and what the model's own
+    `no_weight_decay` names.
+    """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
     for name, parameter in model.named_parameters():
-        plain = parameter.ndim < 2 or name in ("cls_token", "pos_embed", "reg_token")
-        (free if plain else decayed).append(parameter)
+        matrix = name.endswith(".weight") and parameter.ndim >= 2 and name not in spared
+        (decayed if matrix else free).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from tests.trainables.rsst.data.test_folder import write_pngs
 from trainables.__main__ import main
-from trainables.rsst.config import RSSTConfig
-from trainables.rsst.model import vit
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.config import RSSTConfig, models
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from trainables.rsst.model.weight_files import digest_of
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.tracking.following import Follower
@@ -60,7 +60,7 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setitem(vit.NAMED, "vit_digits", (64, 4, 4, 2.0, "vit_small_patch16_224"))
+    monkeypatch.setitem(models.NAMED, "vit_digits", (64, 4, 4, 2.0, "vit_small_patch16_224"))
 
 
 @pytest.mark.medium

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models.vision_transformer import VisionTransformer
 
-from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.model import pretrained, vit
+from trainables.rsst.config import ConfigError, RSSTConfig, models
+from trainables.rsst.model import pretrained
+from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.hub import HubFile
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.vit import build
 from trainables.rsst.model.weight_files import digest_of, read_weights
 
 Tensors = dict[str, torch.Tensor]
@@ -131,7 +132,7 @@ def test_another_digest_than_asked_for_is_refused(source: Tensors, source_file: 
 
 
 def test_a_hub_that_gives_none_falls_back_loudly_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "NAMED", dict(vit.NAMED, vit_digits=(64, 4, 4, 2.0, "vit_digits")))
+    monkeypatch.setattr(pretrained, "NAMED", dict(models.NAMED, vit_digits=(64, 4, 4, 2.0, "vit_digits")))
     monkeypatch.setattr(pretrained, "fetch", lambda name: HubFile("timm/x", None, "timm/x: no answer"))
     report, after, before = start(None)
     assert report.init_effective == "scratch" and report.digest is None
@@ -209,7 +210,7 @@ def test_a_trial_told_that_there_are_none_does_not_look_again(monkeypatch: pytes
 
 
 def test_a_hub_file_that_is_cached_is_used(source: Tensors, monkeypatch: pytest.MonkeyPatch, source_file: Path) -> None:
-    named = dict(vit.NAMED, vit_digits=(64, 4, 4, 2.0, "vit_digits_patch16_224"))
+    named = dict(models.NAMED, vit_digits=(64, 4, 4, 2.0, "vit_digits_patch16_224"))
     monkeypatch.setattr(pretrained, "NAMED", named)
     file = HubFile("timm/vit_digits", source_file)
     monkeypatch.setattr(pretrained, "fetch", lambda name: file if name == "vit_digits_patch16_224" else None)

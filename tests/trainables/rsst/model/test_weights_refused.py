@@ -355,7 +355,7 @@ def test_the_command_line_refuses_before_anything_is_written(
     named = str(tmp_path / name) if name.startswith("8") else name
     flags = ["--dataset", "digits", "--pretrained", "--weights", named, "--save_dir", str(tmp_path / "run"), *strict]
     with pytest.MonkeyPatch.context() as patch:
-        from trainables.rsst.model import vit as models
+        from trainables.rsst.config import models
 
         patch.setitem(models.NAMED, "vit_digits", (64, 6, 4, 2.0, None))
         assert main(flags) == 2

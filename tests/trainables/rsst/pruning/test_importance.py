@@ -75,11 +75,11 @@ class Activations(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def trained(toy: None, tiny: ImageData) -> tuple[Running, Batch]:
+def trained(toy: None, tiny: ImageData) -> tuple[Running, list[Batch]]:
     """A toy trained for one round, and 20 calibration images."""
     config = toy_config()
     trial = Running.resumed(config, tiny, toy_state(config, tiny))
-    return trial, trial.images.calibration(20, seed=0)
+    return trial, list(trial.images.calibration(20, seed=0))
 
 
 def toy_config() -> toy.RSSTConfig:
@@ -106,28 +106,28 @@ def of(found: Scores, kind: str, layer: int) -> Tensor:
 
 
 @torch.no_grad()
-def test_l1_and_l2_are_the_mean_and_root_mean_square_activation(trained: tuple[Running, Batch]) -> None:
+def test_l1_and_l2_are_the_mean_and_root_mean_square_activation(trained: tuple[Running, list[Batch]]) -> None:
     trial, calibration = trained
     model = trial.model.eval()
     l1, l2 = (score(c, model, trial.form.arch, calibration, rate=0.3) for c in ("l1", "l2"))
     for kind, layer, width, wrapper in wrapped(trial):
-        model(calibration.images)
+        model(calibration[0].images)
         a = wrapper.seen.double().unflatten(-1, (-1, width))  # (B, N, U, K)
         assert torch.allclose(of(l1, kind, layer), a.abs().mean(dim=(0, 1, 3)), rtol=1e-9)
         assert torch.allclose(of(l2, kind, layer), a.pow(2).mean(dim=(0, 1, 3)).sqrt(), rtol=1e-9)
 
 
 @torch.no_grad()
-def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained: tuple[Running, Batch]) -> None:
+def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained: tuple[Running, list[Batch]]) -> None:
     """d loss / d s at s = 1, the unit's activation times s, by central differences in float64; |·| image by image."""
     trial, calibration = trained
     found = score("saliency", trial.model, trial.form.arch, calibration, rate=0.3)
     model = trial.model.double().eval()
-    images = calibration.images.double()
+    images = calibration[0].images.double()
 
     def losses(wrapper: Activations, scale: Tensor) -> Tensor:
         wrapper.scale = scale
-        result = F.cross_entropy(model(images), calibration.targets, reduction="none")
+        result = F.cross_entropy(model(images), calibration[0].targets, reduction="none")
         wrapper.scale = None
         return result
 
@@ -141,20 +141,16 @@ def test_saliency_is_the_change_of_each_images_loss_when_the_unit_fades(trained:
     trial.model.float()
 
 
-def test_the_batch_size_of_the_scoring_pass_does_not_matter(
-    trained: tuple[Running, Batch], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_batch_size_of_the_scoring_pass_does_not_matter(trained: tuple[Running, list[Batch]]) -> None:
     trial, calibration = trained
     for criterion in ("l1", "l2", "saliency"):
         whole = score(criterion, trial.model, trial.form.arch, calibration, rate=0.3)
-        monkeypatch.setattr("trainables.rsst.pruning.importance._BATCH", 7)
-        parts = score(criterion, trial.model, trial.form.arch, calibration, rate=0.3)
-        monkeypatch.undo()
+        parts = score(criterion, trial.model, trial.form.arch, calibration[0].split(7), rate=0.3)
         for a, b in zip([*whole.heads, *whole.neurons], [*parts.heads, *parts.neurons], strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
-def test_scoring_leaves_no_trace(trained: tuple[Running, Batch]) -> None:
+def test_scoring_leaves_no_trace(trained: tuple[Running, list[Batch]]) -> None:
     trial, calibration = trained
     model = trial.model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -165,7 +161,7 @@ def test_scoring_leaves_no_trace(trained: tuple[Running, Batch]) -> None:
     assert toy.same_tensors(before, model.state_dict())
 
 
-def test_no_two_criteria_rank_a_fixed_model_alike(trained: tuple[Running, Batch]) -> None:
+def test_no_two_criteria_rank_a_fixed_model_alike(trained: tuple[Running, list[Batch]]) -> None:
     """Neither all heads together, nor the neurons of any layer."""
     trial, calibration = trained
     found = {c: score(c, trial.model, trial.form.arch, calibration, rate=0.3) for c in CRITERIA}

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from trainables.rsst.pruning.compact import Units, all_units, narrowed
 from trainables.rsst.pruning.importance import Scores
 from trainables.rsst.pruning.pruners import Form, density

@@ -9,7 +9,8 @@ import pytest
 from tests.trainables import toy
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.training.schedule import Clock, clock_for, learning_rate
 from trainables.rsst.training.setup import make_optimizer

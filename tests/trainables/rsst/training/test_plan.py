@@ -15,7 +15,8 @@ from tests.trainables import toy
 from trainables.rsst.data.augment import POLICIES
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.model.vit import architecture, build
+from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.vit import build
 from trainables.rsst.training import epoch as epochs
 from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.setup import Training

@@ -1,0 +1,86 @@
+"""Which models are taken: a config's arch becomes an architecture, or one line that says what is in the way.
+
+In: a config; channels and classes of its images. Out: an `Architecture`.
+What is taken has run on the meta device (no memory, no numbers): dense under the MAC counter, and with one unit left in
+every layer forward and backward. That removing equals zeroing follows from the blocks' parts (`_require_plain`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from timm.layers import Attention, Mlp
+from timm.models.vision_transformer import Block
+
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config.models import NAMED, own_sizes, reason
+from trainables.rsst.model.cost import gmacs
+from trainables.rsst.model.vit import UNIT_TENSORS, Architecture, base, blocks_of, build
+
+_PLAIN = "a ViT of timm's plain Block, Attention and Mlp"
+_UNITS = {name for name, *_ in UNIT_TENSORS}
+# what a removed unit leaves as it is: biases of the block's width, norms of one head's q and k
+_SHARED = ("attn.proj.bias", "mlp.fc2.bias", "attn.q_norm.", "attn.k_norm.")
+
+
+def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Architecture:
+    """The unpruned architecture that `config` asks for (0.3 s for vit_small, once per process and shape)."""
+    return _accepted(config.arch, NAMED.get(config.arch), config.img_size, config.patch_size, in_chans, num_classes)
+
+
+@lru_cache(maxsize=256)
+def _accepted(asked: str, shape: Any, img_size: int, patch_size: int, in_chans: int, num_classes: int) -> Architecture:
+    sizes: dict[str, Any] = {"img_size": img_size, "patch_size": patch_size}
+    arguments = sizes | {"in_chans": in_chans, "num_classes": num_classes}
+    if shape:
+        dim, depth, heads, ratio, _ = shape
+        arguments |= {"embed_dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": ratio}
+    else:
+        own_sizes(asked)  # refuses what is no ViT
+    name = "" if shape else asked
+    given = " and ".join(f"{key} {value}" for key, value in sizes.items())
+    try:
+        with torch.device("meta"):
+            model = base(name, arguments | {"weight_init": "skip"})
+    except Exception as error:
+        raise ConfigError("arch", asked, f"a timm ViT that takes {given}", reason(error)) from error
+    blocks = [block for _, block in blocks_of(model)]
+    for index, block in enumerate(blocks):
+        _require_plain(asked, index, block)
+    arch = Architecture(
+        timm_name=name,
+        arguments=arguments,
+        head_dim=blocks[0].attn.head_dim,
+        heads=tuple(b.attn.num_heads for b in blocks),
+        neurons=tuple(b.mlp.fc1.out_features for b in blocks),
+    )
+    try:
+        gmacs(arch)
+        _train(arch.with_counts((1,) * arch.depth, (1,) * arch.depth))
+    except Exception as error:
+        raise ConfigError(
+            "arch", asked, f"a ViT that can be trained, pruned and counted with {given}", reason(error)
+        ) from error
+    return arch
+
+
+def _train(arch: Architecture) -> None:
+    logits = build(arch, "meta").train()(torch.empty(2, *arch.input_shape(), device="meta"))
+    if logits.shape != (2, arch.arguments["num_classes"]):
+        raise ValueError(f"its output has the shape {tuple(logits.shape)}")
+    logits.sum().backward()
+
+
+def _require_plain(asked: str, index: int, block: Any) -> None:
+    parts: list[tuple[str, object, type]] = [(f"blocks.{index}", block, Block)]
+    parts += [(f"blocks.{index}.attn", getattr(block, "attn", None), Attention)]
+    parts += [(f"blocks.{index}.mlp", getattr(block, "mlp", None), Mlp)]
+    for name, part, wanted in parts:
+        if type(part) is not wanted:
+            raise ConfigError("arch", asked, _PLAIN, f"{name} is a {type(part).__name__}")
+    for name, _ in block.named_parameters():
+        if name.startswith(("attn.", "mlp.")) and name not in _UNITS and not name.startswith(_SHARED):
+            hint = f"blocks.{index}.{name} acts across heads or neurons"
+            raise ConfigError("arch", asked, _PLAIN, hint)
