@@ -21,6 +21,7 @@ class SweepWeights:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
+        self._fitting: set[tuple[Any, ...]] = set()
         self._folder: Path | None = None
 
     def record(self) -> list[dict[str, Any]]:
@@ -44,13 +45,19 @@ class SweepWeights:
         return known
 
     def look_for(self, configs: Iterable[RSSTConfig]) -> None:
-        """Resolve the weights of all `configs` that ask for some."""
+        """Resolve the weights of all `configs` that ask for some, and refuse those that do not fit."""
         for config in configs:
-            if config.pretrained and (config.arch, config.weights) not in self._found:
-                found = resolve(config)
-                if found.path is not None:  # checked now and once, not in the first step of every trial
-                    check_fit(config, build(architecture_of(config), "meta"))
-                self._found[config.arch, config.weights] = found
+            if not config.pretrained:
+                continue
+            name = config.arch, config.weights
+            new = name not in self._found
+            found = resolve(config) if new else self._found[name]
+            sizes = *name, config.patch_embed, config.img_size, config.patch_size, config.dataset, config.data
+            if found.path is not None and sizes not in self._fitting:  # once, not in the first step of every trial
+                own = config if new else RSSTConfig.from_knobs({**config.knobs(), **found.knobs()})
+                check_fit(own, build(architecture_of(own), "meta"))
+                self._fitting.add(sizes)
+            self._found[name] = found
 
     def copy_into(self, folder: Path) -> None:
         """Keep what was found in `folder`, where every worker reads it."""
@@ -61,9 +68,9 @@ class SweepWeights:
         """`config` with the address and digest of its weights."""
         if not config.pretrained or config.weights_digest is not None:
             return config
-        if (config.arch, config.weights) not in self._found:
-            self.look_for([config])
-            if self._folder is not None:
-                self.copy_into(self._folder)
+        known = (config.arch, config.weights) in self._found
+        self.look_for([config])
+        if not known and self._folder is not None:
+            self.copy_into(self._folder)
         knobs: dict[str, Any] = config.knobs() | self._found[config.arch, config.weights].knobs()
         return RSSTConfig.from_knobs(knobs)

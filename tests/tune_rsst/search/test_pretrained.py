@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.accepted import architecture
@@ -74,4 +74,21 @@ def test_weights_of_another_architecture_are_refused_before_the_sweep_begins(
     with pytest.raises(ConfigError) as caught:
         make_plan(given(None, [*words, "arch=vit_tiny", "patch_size=4"]), None, False)
     assert str(caught.value).startswith("weights = mine.safetensors: valid is weights of a vit_tiny")
+    with pytest.raises(ConfigError, match=r"^weights = .*there is no such file"):
+        make_plan(given(None, [*words, f"weights={tmp_path / 'MISSING'}", "on_missing_weights=scratch"]), None, False)
     assert not (tmp_path / "home").exists()
+
+
+def test_each_way_to_start_from_a_file_is_checked(tmp_path: Path) -> None:
+    """A file without a patch embedding fits one trial and not another; both before a worker sees it."""
+    file = tmp_path / "mine.safetensors"
+    write_weights(file, seed=0)
+    tensors = {name: t for name, t in load_file(file).items() if not name.startswith("patch_embed.")}
+    save_file(tensors, file)
+    new = RSSTConfig.from_knobs({**config_with(file).knobs(), "patch_embed": "reinit"})
+    weights = SweepWeights()
+    weights.look_for([new])
+    weights.copy_into(tmp_path / "weights")
+    assert weights.complete(new).weights_digest
+    with pytest.raises(ConfigError, match=r"patch_embed\.proj\.bias \(and 1 more\) of the model is not in the file"):
+        weights.complete(config_with(file))

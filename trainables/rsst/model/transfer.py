@@ -50,6 +50,8 @@ def fitted(source: Weights, model: VisionTransformer, config: RSSTConfig, name: 
             fit.skipped.append(f"{key}: the head is always new" if key.startswith(NEW) else f"{key}: left out by rule")
         elif key.startswith("patch_embed.") and config.patch_embed == "reinit":
             fit.skipped.append(f"{key}: patch_embed = reinit")
+        elif key.startswith("attn_pool.") and "siglip_gap" in config.arch:
+            fit.skipped.append(f"{key}: this arch averages where the file's pools by attention, as in timm")
         else:
             fit.tensors[key] = tensor.float()
     wanted = {
@@ -60,9 +62,9 @@ def fitted(source: Weights, model: VisionTransformer, config: RSSTConfig, name: 
     reason = _other_model(fit.tensors, wanted) or _other_heads(source, model)
     try:
         if not reason and POSITIONS in wanted:
-            _fit_positions(fit, model)
+            _fit_positions(fit, model, config.arch)
         if not reason and PATCH_EMBED in wanted:
-            _fit_patches(fit, model)
+            _fit_patches(fit, model, config.arch)
     except (ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "its embeddings cannot be fitted"
     reason = reason or _mismatch(fit.tensors, wanted, tuple(wanted))
@@ -112,7 +114,7 @@ def _of_what(source: Weights) -> str:
     return f"{said}, pruned (a pruned model is no start: give the dense one)" if pruned else said
 
 
-def _fit_positions(fit: Fit, model: Any) -> None:
+def _fit_positions(fit: Fit, model: Any, arch: str) -> None:
     """The grid interpolated as timm does; the prefix tokens' own positions kept, or moved between table and tokens.
 
     A model adds positions to its prefix tokens (class, distillation, registers) or does not (`no_embed_class`); a file
@@ -120,7 +122,9 @@ def _fit_positions(fit: Fit, model: Any) -> None:
     """
     positions = fit.tensors[POSITIONS]
     counts = [fit.tensors[token].shape[1] if token in fit.tensors else 0 for token in TOKENS]
-    length = positions.shape[1] if positions.ndim == 3 else 0
+    if positions.ndim != 3:
+        raise ValueError(f"{POSITIONS} has {positions.ndim} dimensions in the file, not 3")
+    length = positions.shape[1]
     possible = [n for n in sorted({0, counts[0], sum(counts)}) if length > n and _is_square(length - n)]
     if len(possible) != 1:
         known = "no square grid" if not possible else f"a square grid with {' and with '.join(map(str, possible))}"
@@ -129,7 +133,11 @@ def _fit_positions(fit: Fit, model: Any) -> None:
     ours = 0 if model.no_embed_class else int(model.num_prefix_tokens)
     if theirs != ours:
         positions = _moved(fit, positions, theirs, ours)
-    new = resample_abs_pos_embed(positions, new_size=list(model.patch_embed.grid_size), num_prefix_tokens=ours)
+    how = _interpolation(arch)
+    if "radio" in arch:
+        how["align_corners"] = any(name in arch for name in ("base_patch16_radio_v3", "huge_patch16_radio_v3"))
+    grid = list(model.patch_embed.grid_size)
+    new = resample_abs_pos_embed(positions, new_size=grid, num_prefix_tokens=ours, **how)
     if new.shape != fit.tensors[POSITIONS].shape:
         fit.resampled.append(POSITIONS)
     fit.tensors[POSITIONS] = new
@@ -150,17 +158,23 @@ def _moved(fit: Fit, positions: Tensor, theirs: int, ours: int) -> Tensor:
     return torch.cat([positions.new_zeros(1, ours, positions.shape[2]), positions[:, theirs:]], dim=1)
 
 
+def _interpolation(arch: str) -> dict[str, Any]:
+    """How timm resamples the weights of this model: smooth bicubic, but for two families."""
+    plain = "flexi" in arch or "radio" in arch
+    return {"interpolation": "bilinear", "antialias": False} if plain else {}
+
+
 def _is_square(number: int) -> bool:
     return math.isqrt(number) ** 2 == number
 
 
-def _fit_patches(fit: Fit, model: Any) -> None:
+def _fit_patches(fit: Fit, model: Any, arch: str) -> None:
     patches, target = fit.tensors[PATCH_EMBED], model.patch_embed.proj.weight
     if patches.ndim != 4:
         raise ValueError(f"{PATCH_EMBED} has {patches.ndim} dimensions in the file, not 4")
     new = patches
     if patches.shape[-2:] != target.shape[-2:]:
-        new = resample_patch_embed(new, list(target.shape[-2:]))
+        new = resample_patch_embed(new, list(target.shape[-2:]), **_interpolation(arch))
     theirs, ours = patches.shape[1], target.shape[1]
     if theirs != ours:
         new = adapt_input_conv(ours, new, base_chans=theirs)

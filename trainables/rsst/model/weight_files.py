@@ -170,10 +170,12 @@ def _read_torch(path: Path, facts: dict[str, Any]) -> Tensors:
         raise ConfigError("weights", path, VALID, f"it holds a {type(content).__name__}, not tensors by name")
     tensors: Tensors = {}
     for address, value in _leaves(content):
-        if isinstance(value, Tensor):
-            tensors[address] = value.detach()
-        else:
+        if not isinstance(value, Tensor):
             facts[address] = value
+        elif address in tensors:
+            raise ConfigError("weights", path, VALID, f"two of its tensors are called {address}")
+        else:
+            tensors[address] = value.detach()
     return tensors
 
 
@@ -199,6 +201,8 @@ def _read_numpy(path: Path) -> Tensors:
             raise zipfile.BadZipFile("not a NumPy archive")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+            if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{foreign[0]} is no array")
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             reason = "it holds Python objects, and reading those would run code from the file"

@@ -37,7 +37,7 @@ LEFT_OUT_BESIDE = re.compile(rf"{HEADS}|{TRAINING}|{TEXT}")
 # wrappers whose name can stand anywhere inside a tensor's name: torch.compile, FSDP, activation checkpoints
 TRANSPARENT = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-AVERAGE = re.compile(r"(^|[._])ema([._]|$)")
+AVERAGE = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
 FOREIGN = {
     "encoder.layer.": "of another Hugging Face model than ViT and DeiT",
     "self_attn.q_proj.": "of Hugging Face's CLIP or SigLIP",
@@ -111,14 +111,15 @@ def _short(address: str) -> str:
 
 
 def _prefixes(flat: Mapping[str, Tensor]) -> list[str]:
-    """Where ViTs begin, shortest first; those inside a decoder, say, are not counted."""
+    """Where ViTs begin, shortest first; one inside a decoder, say, only where there is no other."""
     found = {
         name.removesuffix(anchor)
         for name in flat
         for anchor in ANCHORS
         if name == anchor or name.endswith(f".{anchor}")
     }
-    return sorted((p for p in found if not _any_part(LEFT_OUT, p)), key=lambda p: (len(p), p))
+    models = {prefix for prefix in found if not _any_part(LEFT_OUT, prefix)}
+    return sorted(models or found, key=lambda prefix: (len(prefix), prefix))
 
 
 def _place(path: Path, flat: Mapping[str, Tensor]) -> tuple[str, str]:

@@ -171,6 +171,12 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Any], str]] = {
         r"different models below 'model_ema\.' and 'state_dict_ema\.'",
     ),
     "twice by one name": (lambda t: {**t, "_orig_mod.norm.bias": t["norm.bias"]}, r"two .* called norm\.bias"),
+    "twice by one address": (lambda t: {"a.b": t[BLOCK], "a": {"b": t[BLOCK]}}, r"two of its tensors are called a\.b"),
+    "positions of four dimensions": (changed("pos_embed", lambda t: t[None]), r"pos_embed has 4 dimensions"),
+    "a flat patch embedding": (
+        changed("patch_embed.proj.weight", lambda t: t.flatten(1)),
+        r"patch_embed\.proj\.weight has 2 dimensions in the file",
+    ),
     "a whole module": (lambda t: {"model": torch.nn.Linear(2, 2)}, r"objects \(torch\.nn\.\S+Linear\)"),
     "hyper-parameters as objects": (lambda t: {"state_dict": t, "hyper_parameters": Own()}, r"objects \(.*Own\)"),
     "a NumPy number": (lambda t: {"model": t, "best": np.float64(3)}, r"Python objects \(numpy\."),
@@ -316,6 +322,8 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "an XML answer": ("w.bin", writes(b"<?xml version='1.0'?><Error>"), r"XML page"),
     "HDF5": ("w.pth", writes(b"\x89HDF\r\n\x1a\n" + b"x" * 99), r"HDF5"),
     "TorchScript": ("w.pt", scripted, r"TorchScript"),
+    "a .pth called .npz": ("w.npz", lambda path: torch.save({"a": torch.ones(2)}, path), r"is no array"),
+    "an .npz called .pth": ("w.pth", lambda path: np.savez(path.open("wb"), a=np.ones(2)), r"damaged or of another"),
     "another ending": ("w.onnx", writes(b"x" * 99), r"ends in \.onnx"),
     "no ending": ("weights", writes(b"x" * 99), r"ends in nothing"),
 }

@@ -14,6 +14,8 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from timm.models._manipulate import adapt_input_conv
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
@@ -131,6 +133,8 @@ WRAPPED: dict[str, Callable[[Tensors], Any]] = {
     "the same model twice": lambda t: {"state_dict": t, "model": below("module.")(t)},
     "two, one with a decoder": lambda t: {**below("encoder.")(t), **below("decoder.")(t)},
     "MAE": lambda t: {"model": {**t, "mask_token": torch.ones(1, 1, 8), **below("decoder_")(t)}},
+    "classifier.": below("classifier."),
+    "EMA in capitals": lambda t: {"net": {n: v + 1 for n, v in t.items()}, "net_EMA": t},
     "a head of two layers": lambda t: {**t, "head.0.weight": torch.ones(3, 3), "pre_logits.fc.bias": torch.ones(2)},
 }
 
@@ -364,3 +368,37 @@ def test_our_own_dense_model_is_a_start(tmp_path: Path) -> None:
     (tmp_path / "architecture.json").write_text(json.dumps({"arguments": {"num_heads": 4}, "heads": [4, 4]}))
     started(tmp_path / "model.safetensors", model)
     computes_the_same(model, source)
+
+
+@pytest.mark.parametrize(
+    ("arch", "how"),
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("flexivit_small", {"interpolation": "bilinear", "antialias": False}),
+        ("vit_base_patch16_radio_v3", {"interpolation": "bilinear", "antialias": False, "align_corners": True}),
+        ("vit_large_patch16_radio_v3", {"interpolation": "bilinear", "antialias": False, "align_corners": False}),
+    ],
+)
+def test_positions_are_interpolated_as_timm_does_for_that_model(tmp_path: Path, arch: str, how: dict[str, Any]) -> None:
+    source, model = vit(img_size=32), vit(seed=1)
+    save_file(dict(source.state_dict()), tmp_path / "w.safetensors")
+    assert started(tmp_path / "w.safetensors", model, arch=arch).resampled == ("pos_embed",)
+    assert torch.equal(model.pos_embed, resample_abs_pos_embed(source.pos_embed, [4, 4], **how))
+
+
+def test_timms_siglip_that_averages_leaves_the_pooling_out_by_rule(tmp_path: Path) -> None:
+    source = vit(global_pool="map", class_token=False)
+    average = {"global_pool": "avg", "fc_norm": False, "class_token": False}
+    save_file(dict(source.state_dict()), tmp_path / "w.safetensors")
+    report = started(tmp_path / "w.safetensors", vit(seed=1, **average), arch="vit_base_patch16_siglip_gap_224")
+    assert sum(line.startswith("attn_pool.") for line in report.skipped) == 13
+
+
+@pytest.mark.parametrize(("theirs", "ours", "how"), [(3, 1, "summed"), (1, 3, "scaled"), (3, 4, "scaled"), (3, 3, "")])
+def test_other_channels_are_fitted_as_timm_does_and_said(tmp_path: Path, theirs: int, ours: int, how: str) -> None:
+    source, model = vit(in_chans=theirs), vit(seed=1, in_chans=ours)
+    save_file(dict(source.state_dict()), tmp_path / "w.safetensors")
+    said = " ".join(started(tmp_path / "w.safetensors", model).lines)
+    patches = source.patch_embed.proj.weight
+    assert torch.equal(model.patch_embed.proj.weight, adapt_input_conv(ours, patches, base_chans=theirs))
+    assert (f"of {theirs} channels for images of {ours}" in said and how in said) == (theirs != ours)
