@@ -90,5 +90,5 @@ def test_each_way_to_start_from_a_file_is_checked(tmp_path: Path) -> None:
     weights.look_for([new])
     weights.copy_into(tmp_path / "weights")
     assert weights.complete(new).weights_digest
-    with pytest.raises(ConfigError, match=r"patch_embed\.proj\.bias \(and 1 more\) of the model is not in the file"):
+    with pytest.raises(ConfigError, match=r"patch_embed\.proj\.bias \(and 1 more\) of the model have no source"):
         weights.complete(config_with(file))

@@ -57,12 +57,12 @@ class RSSTConfig:
         "start from ImageNet (or your own) weights instead of random ones", False, decides_presets=True
     )
     weights: str | None = _knob(
-        "local weights file (.safetensors, .pth, .npz) for pretrained", None, in_fingerprint=False, path=True
+        "local weights file (.safetensors, .pth, .ckpt, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
     weights_digest: str | None = _knob("refuse pretrained weights whose digest is another one", None)
     patch_embed: str = _knob("how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"))
     on_missing_weights: str = _knob(
-        "when pretrained weights can't be had: start from scratch with a warning, or stop",
+        "when the hub has no pretrained weights to give: start from scratch with a warning, or stop",
         "scratch",
         choices=("scratch", "error"),
         in_fingerprint=False,

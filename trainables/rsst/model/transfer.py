@@ -80,11 +80,16 @@ def _other_model(offered: Tensors, wanted: dict[str, Any]) -> str:
     if reason:
         return reason
     sides = (
-        (sorted(offered.keys() - wanted.keys()), "of the file has no place in the model"),
-        (sorted(wanted.keys() - offered.keys()), "of the model is not in the file"),
+        (sorted(offered.keys() - wanted.keys()), "of the file", "no place in the model"),
+        (sorted(wanted.keys() - offered.keys()), "of the model", "no source in the file"),
     )
-    more = [f" (and {len(keys) - 1} more)" if len(keys) > 1 else "" for keys, _ in sides]
-    return ", ".join(f"{keys[0]}{rest} {what}" for (keys, what), rest in zip(sides, more, strict=True) if keys)
+    return ", ".join(
+        f"{_first(keys)} {whose} {'have' if keys[1:] else 'has'} {what}" for keys, whose, what in sides if keys
+    )
+
+
+def _first(keys: list[str]) -> str:
+    return keys[0] + (f" (and {len(keys) - 1} more)" if keys[1:] else "")
 
 
 def _mismatch(offered: Tensors, wanted: dict[str, Any], keys: tuple[str, ...]) -> str:

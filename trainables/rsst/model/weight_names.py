@@ -166,7 +166,7 @@ def _unfit(tensor: Tensor) -> str:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return "is larger than what is stored of it (an expanded view): save it with .contiguous()"
     bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
-    return f"holds NaN or infinite values ({bad} of {tensor.numel()})" if bad else ""
+    return f"holds NaN or infinite values ({bad} of {tensor.numel()}): give an earlier, sound checkpoint" if bad else ""
 
 
 def _refused(path: Path, reason: str) -> ConfigError:

@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tests.trainables.rsst.model.test_weight_files import jax_layout
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.model.pretrained import InitReport, initial_weights
+from trainables.rsst.model.pretrained import InitReport, copy_verified, initial_weights, resolve
 from trainables.rsst.model.weight_files import read_weights
 
 Tensors = dict[str, torch.Tensor]
@@ -402,3 +402,13 @@ def test_other_channels_are_fitted_as_timm_does_and_said(tmp_path: Path, theirs:
     patches = source.patch_embed.proj.weight
     assert torch.equal(model.patch_embed.proj.weight, adapt_input_conv(ours, patches, base_chans=theirs))
     assert (f"of {theirs} channels for images of {ours}" in said and how in said) == (theirs != ours)
+
+
+def test_a_sweeps_copy_says_what_the_file_said(tmp_path: Path) -> None:
+    torch.save({"model_ema": vit().half().state_dict(), "args": {"num_heads": 4}}, tmp_path / "w.pth")
+    knobs = {"dataset": "cifar10", "arch": "vit_digits", "pretrained": True, "weights": str(tmp_path / "w.pth")}
+    copy = copy_verified(resolve(RSSTConfig.from_knobs(knobs)), tmp_path / "sweep")
+    first, again = started(tmp_path / "w.pth", vit(seed=1)), started(copy.path or tmp_path, vit(seed=1))
+    assert first.digest == again.digest
+    assert first.lines[7:] == again.lines[7:] != ()
+    assert read_weights(copy.path or tmp_path).heads == {4}
