@@ -14,6 +14,7 @@ from trainables.progress import TRAINING, tracked
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.seeding import derived
+from trainables.rsst.training.kernels import fast_kernels
 from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.schedule import learning_rate
 from trainables.rsst.training.setup import Training
@@ -59,7 +60,8 @@ def _gradients(model: nn.Module, batch: Batch, config: RSSTConfig) -> Tensor:
     pieces = batch.split(size) if size is not None and size < len(batch) else [batch]
     total: Tensor | None = None
     for piece in pieces:
-        with torch.autocast(piece.images.device.type, torch.bfloat16, enabled=config.amp):
+        device = piece.images.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=config.amp), fast_kernels(device, config.amp):
             logits = model(piece.images)
         loss = F.cross_entropy(logits.float(), piece.targets, label_smoothing=config.label_smoothing)
         if len(pieces) > 1:
