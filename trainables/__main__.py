@@ -1,8 +1,9 @@
 """Single-GPU mode: one trial with the seed guide's flags, without Ray, Optuna or MLflow.
 
 In: flags (one per knob, `python -m trainables --help`), or an earlier best.yaml by --config.
-Out, below --save_dir: report.json, model.safetensors + architecture.json (the compacted model), pictures/, run.log, and
-the trial's checkpoints. Exit codes: 0 finished, 2 bad input, 130 interrupted (go on with --resume), 1 anything else.
+Out, below --save_dir: report.json, model.safetensors + architecture.json + preprocessing.json (the compacted model and
+what it takes), pictures/, run.log, the trial's checkpoints and each round's model. Exit codes: 0 finished, 2 bad input,
+130 interrupted (go on with --resume), 1 anything else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from trainables.progress import watched
 from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
-from trainables.rsst.model.saved import ARCHITECTURE, MODEL
+from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
@@ -99,7 +100,7 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
                 with watched(console.work):
                     for event in islice(trial.events(), len(trial.history), None):
                         console.show(event)
-                for name in ("report.json", MODEL, ARCHITECTURE):
+                for name in (REPORT, MODEL, ARCHITECTURE, PREPROCESSING):
                     _copy(trial.folder / name, folder / name)
             drawn = _draw(folder)
         except KeyboardInterrupt:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from trainables.rsst.model.vit import Architecture
 
 
+FIXED = (
+    0.15  # share of a ViT's parameters that is in no unit, or in the last head of a layer: for the disk's figure alone
+)
+
+
 @dataclass(frozen=True)
 class Size:
     """Parameters and 1e9 MACs per image of a model."""
@@ -109,9 +114,12 @@ def _left(totals: Sequence[int], share: float, scope: str) -> tuple[int, ...]:
 
 
 def disk_mib(config: RSSTConfig, parameters: int) -> float:
-    """Checkpoints that are kept at a time (weights, rewind weights, optimizer state of the dense model), and the model.
+    """Checkpoints that are kept at a time (weights, rewind weights, optimizer state of the dense model), the model, and
+    the models of rounds.
 
-    An upper figure: they shrink with the model.
+    An upper figure: checkpoints shrink with the model.
     """
     copies = 1 + (config.rewind != "none") + (2 if config.optimizer == "adamw" else 1)
-    return (KEEP * copies + 1) * 4 * parameters / 2**20
+    shares = [config.kept_share_after(r) for r in range(min(config.rounds, config.keep_rounds))]
+    models = sum(FIXED + (1 - FIXED) * share if config.granularity == "both" else 1.0 for share in shares)
+    return (KEEP * copies + 1 + models) * 4 * parameters / 2**20

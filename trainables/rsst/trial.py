@@ -3,7 +3,7 @@
 In: a config and the folder of trial stores.
 Out: all events of the trial from its first epoch on; those that the store holds already are replayed, the rest is
     computed.
-State is saved before a round's event is handed out.
+State is saved before a round's event is handed out, and so is the round's model.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
-from trainables.rsst.model.vit import Architecture
-from trainables.rsst.pruning.compact import Units
 from trainables.rsst.reports import report_of
+from trainables.rsst.rounds import facts_of, keep_round
 from trainables.rsst.state import TrialState
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.store.checkpoint import StoreBusy as StoreBusy
@@ -70,6 +69,8 @@ class Trial:
         for event in run(self.config, self._data or load(self.config), state):
             if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
                 self._state = event.snapshot()
+                if event.kind == "round":
+                    keep_round(self._state, self.config.keep_rounds, self.folder)
                 self._store.save(self._state)
                 saved_at = time.monotonic()
                 if event.kind == "final":
@@ -91,7 +92,7 @@ class Trial:
         return self._state
 
     def _write_results(self, state: TrialState) -> None:
-        export_state(state, self.folder)
+        save_pruned(facts_of(state), state.group("weights"), self.folder)
         replace_json(self.folder / "report.json", report_of(self.config, self.history))
 
     def _warn_of_other_environment(self, state: TrialState) -> None:
@@ -122,10 +123,3 @@ def open_trial(
         lock.enter_context(store.locked(wait_s))
         return Trial(config, store, say, checkpoint_every_s, data, lock.pop_all())
     raise AssertionError("unreachable")
-
-
-def export_state(state: TrialState, folder: Path) -> None:
-    """Write the model that `state` holds to `folder`, each file under a temporary name first."""
-    alive = Units.from_json(state.meta["alive"])
-    full = Architecture.from_json(state.meta["full"])
-    save_pruned(full.with_counts(alive.counts("head"), alive.counts("neuron")), state.group("weights"), folder)

@@ -3,6 +3,7 @@
 In: the trial's store on this node's disk. Out: the same files below the bucket's `FINGERPRINT/`:
     r003-e012-n00055/0123456789abcdef-tensors.safetensors …  named by their content, so two writers never mix
     r003-e012-n00055/manifest.json                            written last: from then on the checkpoint exists
+    models/r003-0123456789abcdef.safetensors                  models of rounds; put there before their checkpoint
     results/…  results/manifest.json                          the model and the report, in the same way
 Uploads run in a thread, newest checkpoint first; what was overtaken meanwhile is left out.
 """
@@ -13,6 +14,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.rsst.rounds import MODELS, is_intact, is_model_of_a_round
 from trainables.rsst.store.checkpoint import KEEP, checkpoint_names
 from trainables.storage.bucket import FILES, Bucket, StorageError
 from trainables.storage.files import publish, replaced, sha256_of, temporary_folder
@@ -31,6 +33,7 @@ class TrialMirror:
         self._bucket, self._store, self._say = bucket.below(store.name), store, say
         self._with_results = False
         self._committed: set[str] = set()
+        self._rounds_there: set[str] | None = None
         self._thread = RetryingThread(self._push, name="trial-mirror", last_retry_s=LAST_RETRY_S)
 
     @property
@@ -59,8 +62,26 @@ class TrialMirror:
                 break
             if self._bring(name):
                 break
+        self.fetch_rounds()
         if RESULTS in there and not (self._store / REPORT).exists():
             self.fetch_results()
+
+    def fetch_rounds(self) -> None:
+        """Fetch the models of rounds that are not here; a damaged one is said and left out."""
+        keys = self._bucket.keys(f"{MODELS}/")
+        names = {name for key in keys if is_model_of_a_round(name := key.partition("/")[2])}
+        self._rounds_there = names
+        for name in sorted(names):
+            path = self._store / MODELS / name
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(path.parent) as new:
+                self._bucket.download(f"{MODELS}/{name}", new / name)
+                if is_intact(new / name):
+                    publish(new / name, path)
+                else:
+                    self._say(f"{MODELS}/{name} in {self._bucket.address} is damaged; the model of this round is lost")
 
     def fetch_results(self) -> bool:
         """Fetch the model and the report. False where the bucket has no complete ones."""
@@ -110,6 +131,7 @@ class TrialMirror:
         while names := checkpoint_names(p.name for p in self._store.iterdir()):
             if names[0] in self._committed:
                 break
+            self._put_rounds()
             try:
                 self._put(names[0], self._store / names[0])
             except FileNotFoundError:  # overtaken, and removed while it was read: a newer one is there already
@@ -118,6 +140,23 @@ class TrialMirror:
         self._forget_old()
         if self._with_results and RESULTS not in self._committed:
             self._put(RESULTS, self._store)
+
+    def _put_rounds(self) -> None:
+        """Make the bucket's models of rounds those that are here."""
+        if self._rounds_there is None:
+            self._rounds_there = {key.partition("/")[2] for key in self._bucket.keys(f"{MODELS}/")}
+        folder = self._store / MODELS
+        here = {path.name for path in folder.iterdir() if is_model_of_a_round(path.name)} if folder.is_dir() else set()
+        for name in sorted(here - self._rounds_there):
+            try:
+                self._bucket.upload(folder / name, f"{MODELS}/{name}")
+                self._rounds_there.add(name)
+            except FileNotFoundError:  # overtaken meanwhile, by the rule for how many are kept
+                if (folder / name).exists():
+                    raise
+        gone = self._rounds_there - here
+        self._bucket.delete([f"{MODELS}/{name}" for name in gone])
+        self._rounds_there -= gone
 
     def _put(self, name: str, folder: Path) -> None:
         files = [p for p in folder.iterdir() if p.is_file() and p.name[0] != "." and p.name not in LEFT_OUT]

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainables.rsst.config import ConfigError
+from trainables.rsst.metrics import said
 
 app = typer.Typer()
 SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
@@ -126,26 +127,31 @@ def export(
     what: Annotated[
         str | None, typer.Argument(metavar="[SWEEP | TRIAL | SWEEP/TRIAL]", help="A sweep's best trial, or a trial.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder; else SWEEP/exports/TRIAL.")] = None,
+    trial: Annotated[str | None, typer.Option("--trial", metavar="TRIAL", help="A trial of SWEEP.")] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", metavar="N", help="The model of round N, 0 is dense; else the last one.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder; else SWEEP/exports/TRIAL, or /TRIAL-rNNN.")] = None,
     formats: Annotated[str, typer.Option(help="Any of safetensors, pt2, onnx; by commas.")] = "safetensors,pt2,onnx",
     register: Annotated[str | None, typer.Option(metavar="NAME", help="Also put it into MLflow's registry.")] = None,
     alias: Annotated[str, typer.Option(help="Alias of the registered version.")] = "champion",
 ) -> None:
-    """Take a finished trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry."""
-    from tune_rsst.results import export as exporting
+    """Take a trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry.
+
+    `python -m trainables.export FOLDER` does the same with the folder of a single run.
+    """
+    from trainables.export import files
+    from tune_rsst.results.export import choose
     from tune_rsst.tracking import registry
 
-    wanted = [word.strip() for word in formats.split(",") if word.strip()]
-    exporting.check_formats(wanted)
+    wanted = files.formats_of(formats)
     registry.check_names("model" if register is None else register, alias)
-    chosen = exporting.choose(what)
-    folder = (to or chosen.folder.path / "exports" / chosen.trial.trial).absolute()
-    m = chosen.trial.metrics
-    print(f"{chosen.folder.name}/{chosen.trial.trial}: test_top1 {m['test_top1']:.4f}, {m['params']:,} parameters")
+    chosen = choose(what, trial, number)
+    folder = to or chosen.folder.path / "exports" / files.name_of(number, chosen.trial.trial)
+    m = chosen.metrics
+    print(f"{chosen.folder.name}/{chosen.trial.trial}: {said(m, 'val_top1', 'test_top1', 'kept_share', 'params')}")
     try:
-        for path, worst in exporting.export(chosen, folder, wanted):
-            print(f"{path}" + ("" if worst is None else f": largest difference of a logit {worst:.1e}"))
-        print(f"{folder / 'preprocessing.json'}: how pixels become what the files above take")
+        files.export(chosen.model, folder.absolute(), wanted, print)
         if register is not None:
             address = registry.register(chosen, register, alias)
             print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")

@@ -9,6 +9,7 @@ import json
 import shutil
 
 from trainables.rsst.metrics import said
+from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.storage.files import replaced, replaced_folder
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
@@ -16,7 +17,7 @@ from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.bucket import fetch_model
 from tune_rsst.storage.folder import Sweep
 
-MODEL_FILES = ("model.safetensors", "architecture.json", "report.json")
+MODEL_FILES = (MODEL, ARCHITECTURE, REPORT)
 
 
 def best_is_written(sweep: Sweep) -> bool:
@@ -43,6 +44,8 @@ def write_best(sweep: Sweep) -> TrialView | None:
         new.write_text("\n".join(lines) + "\n", encoding="utf-8")
     fetch_model(folder, sweep.view.settings.get("storage"), best.fingerprint)
     with replaced_folder(folder.best_model) as new:
-        for name in MODEL_FILES:
-            shutil.copy2(folder.store(best.fingerprint) / name, new / name)
+        for name in (*MODEL_FILES, PREPROCESSING):
+            file = folder.store(best.fingerprint) / name
+            if name in MODEL_FILES or file.exists():  # trials of older versions have none
+                shutil.copy2(file, new / name)
     return best

@@ -91,19 +91,20 @@ def _inside(folder: Path, name: str, address: str) -> Path:
     return path
 
 
-def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str) -> None:
-    """Bring a finished trial's model and report into its store, unless they are there already.
+def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str, *, rounds: bool = False) -> None:
+    """Bring a finished trial's model and report into its store, unless they are there already; or models of `rounds`.
 
     Raises:
         OSError: the bucket can't be read.
     """
     store = _inside(folder.trials, fingerprint, str(address))
-    if address is None or (store / "report.json").exists():
+    if address is None or ((store / "report.json").exists() and not rounds):
         return
     from trainables.worker.trial_mirror import TrialMirror
 
     try:
-        TrialMirror(Bucket(f"{address}/{folder.name}/trials"), store, lambda line: None).fetch_results()
+        mirror = TrialMirror(Bucket(f"{address}/{folder.name}/trials"), store, lambda line: None)
+        (mirror.fetch_rounds if rounds else mirror.fetch_results)()
     except StorageError as error:
         raise OSError(str(error)) from None
 

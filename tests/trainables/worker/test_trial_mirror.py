@@ -11,6 +11,7 @@ import pytest
 
 from tests.s3_server import BUCKET, S3Server
 from tests.trainables import toy
+from trainables.rsst.rounds import MODELS
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.trial import open_trial
 from trainables.storage.bucket import Bucket, StorageError
@@ -92,6 +93,44 @@ def test_the_results_come_to_a_place_that_has_no_store(bucket: Bucket, tmp_path:
     for file in ("model.safetensors", "architecture.json", "report.json"):
         assert (tmp_path / "b" / name / file).read_bytes() == (tmp_path / "a" / name / file).read_bytes()
     assert not list((tmp_path / "b" / name).glob(".*"))
+
+
+def models_of(root: Path) -> dict[str, bytes]:
+    folder = root / toy.config(**CONFIG).fingerprint / MODELS
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_models_of_rounds_go_there_and_come_back(bucket: Bucket, tmp_path: Path) -> None:
+    train(tmp_path / "alone", 3)
+    first = mirror(bucket, tmp_path / "a")
+    train(tmp_path / "a", 2, first)
+    first.close(10)
+    second = mirror(bucket, tmp_path / "b")
+    second.fetch()
+    assert models_of(tmp_path / "b") == models_of(tmp_path / "a") and len(models_of(tmp_path / "b")) == 2
+    train(tmp_path / "b", 3, second)
+    mirror(bucket, tmp_path / "c").fetch_rounds()
+    assert models_of(tmp_path / "c") == models_of(tmp_path / "alone") and len(models_of(tmp_path / "c")) == 3
+
+
+def test_models_that_are_kept_no_longer_leave_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
+    first = mirror(bucket, tmp_path / "a")
+    train(tmp_path / "a", 2, first)
+    [gone] = (tmp_path / "a").glob(f"*/{MODELS}/r000-*")
+    gone.unlink()
+    train(tmp_path / "a", 3, first)
+    there = [key.rpartition("/")[2] for key in bucket.keys("trials/") if f"/{MODELS}/" in key]
+    assert there == sorted(models_of(tmp_path / "a")) and gone.name not in there
+
+
+def test_a_damaged_model_of_a_round_is_said_and_a_strangers_file_is_left(bucket: Bucket, tmp_path: Path) -> None:
+    train(tmp_path / "a", 2, mirror(bucket, tmp_path / "a"))
+    spoil(bucket, f"{MODELS}/r001-")
+    bucket.below("trials").below(toy.config(**CONFIG).fingerprint).write(f"{MODELS}/../../escaped", b"theirs")
+    said: list[str] = []
+    mirror(bucket, tmp_path / "b", said).fetch_rounds()
+    assert len(said) == 1 and "r001-" in said[0] and "damaged" in said[0]
+    assert [name[:4] for name in models_of(tmp_path / "b")] == ["r000"] and not list(tmp_path.rglob("escaped"))
 
 
 def test_the_report_comes_last_because_it_says_that_the_results_are_here(

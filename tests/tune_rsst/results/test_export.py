@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from tests.ray_nodes import free_port
+from trainables.export import files
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load
 from trainables.rsst.metrics import TIMES
 from tune_rsst.cli import results as cli_results
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results import export, ranking
+from tune_rsst.results.best import MODEL_FILES
 from tune_rsst.storage import folder
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking import registry
@@ -78,7 +80,7 @@ def chosen(digits_sweep: SweepFolder) -> export.Chosen:
     view = folder.Sweep.of(digits_sweep).view
     best = ranking.best_of(view)
     assert best is not None
-    return export.Chosen(digits_sweep, view, best)
+    return export.Chosen(digits_sweep, view, best, files.find(digits_sweep.store(best.fingerprint)))
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +105,20 @@ def test_the_registered_model_gives_the_trials_test_accuracy_where_only_torch_an
 
     versions = _client(uri).search_model_versions("name = 'digits'")
     assert len(versions) == 1 and versions[0].tags["trial"] == chosen.trial.trial
+    assert versions[0].tags["images.classes"] == str([str(digit) for digit in range(10)])
+    of_round = dataclasses.replace(chosen, round=0, model=files.find(chosen.store, 0))
+    for alias in ("dense", "dense-again"):
+        assert registry.register(of_round, "digits", alias) == f"models:/digits@{alias}"
+    dense = _client(uri).get_model_version_by_alias("digits", "dense-again")
+    assert (dense.tags["round"], len(_client(uri).search_model_versions("name = 'digits'"))) == ("0", 2)
+    assert float(dense.tags["val_top1"]) == chosen.trial.round_events[0]["val_top1"]
 
 
 def test_exported_files_give_the_trials_test_accuracy(chosen: export.Chosen, images: Path, tmp_path: Path) -> None:
-    written = dict(export.export(chosen, tmp_path / "taken", export.FORMATS))
+    written = files.export(chosen.model, tmp_path / "taken", files.FORMATS, lambda line: None)
     names = {path.name for path in written}
-    assert names == {*export.MODEL_FILES, "load_model.py", "model.pt2", "model.onnx"}
-    assert {path.name for path in (tmp_path / "taken").iterdir()} == names | {"preprocessing.json"}
+    assert names == {*MODEL_FILES, "preprocessing.json", "load_model.py", "model.pt2", "model.onnx"}
+    assert {path.name for path in (tmp_path / "taken").iterdir()} == names
     found = float(elsewhere(LOAD, (*OURS, "mlflow"), tmp_path, str(tmp_path / "taken"), str(images)))
     assert found == chosen.trial.metrics["test_top1"]
 
@@ -120,8 +129,9 @@ def test_what_can_not_be_exported_is_said_in_one_line(
     monkeypatch.setenv("TUNE_RSST_HOME", str(chosen.folder.path.parent))
     assert export.choose(None).trial.trial == chosen.trial.trial
     assert export.choose(f"small/{chosen.trial.trial}").trial.trial == chosen.trial.trial
-    with pytest.raises(ConfigError, match="formats = tflite"):
-        export.export(chosen, tmp_path, ["tflite"])
+    assert export.choose("small", chosen.trial.trial, 0).metrics["kept_share"] == 1.0
+    with pytest.raises(ConfigError, match=r"round = 99: .*there is 0, 1"):
+        export.choose(None, None, 99)
     with pytest.raises(ConfigError, match=r"t0099.*finished ones: t000"):
         export.choose("t0099")
     with pytest.raises(ConfigError, match="alias = 'v3'"):
@@ -144,7 +154,7 @@ def test_bad_names_are_refused_before_anything_is_said_or_written(
     monkeypatch.setenv("TUNE_RSST_HOME", str(chosen.folder.path.parent))
     wanted: dict[str, Any] = {"formats": "safetensors", "register": None, "alias": "champion", **options}
     with pytest.raises(ConfigError, match=key):
-        cli_results.export(None, tmp_path / "taken", **wanted)
+        cli_results.export(None, to=tmp_path / "taken", trial=None, number=None, **wanted)
     assert capsys.readouterr().out == "" and not (tmp_path / "taken").exists()
 
 
@@ -172,7 +182,7 @@ def test_exported_files_have_the_rights_that_a_new_file_has(chosen: export.Chose
     before = os.umask(0o027)
     try:
         for _ in range(2):
-            export.export(chosen, tmp_path, ["safetensors"])
+            files.export(chosen.model, tmp_path, ["safetensors"], lambda line: None)
             modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
             assert set(modes.values()) == {0o640}, modes
             (tmp_path / "model.safetensors").chmod(0o600)  # as an earlier version left it
@@ -183,12 +193,12 @@ def test_exported_files_have_the_rights_that_a_new_file_has(chosen: export.Chose
 def test_an_mlflow_that_does_not_answer_is_one_line_and_exit_code_1(
     chosen: export.Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export, "choose", lambda what: away)
+    monkeypatch.setattr(export, "choose", lambda *what: away)
     uri = f"http://127.0.0.1:{free_port()}"
     settings = {**chosen.view.settings, "mlflow_tracking_uri": uri}
     away = dataclasses.replace(chosen, view=_with_settings(chosen.view, settings))
     with pytest.raises(SystemExit) as left:
-        cli_results.export(None, tmp_path, "safetensors", "digits", "champion")
+        cli_results.export(None, None, None, tmp_path, "safetensors", "digits", "champion")
     said = capsys.readouterr().err
     assert left.value.code == 1 and said == f"error: mlflow = {uri}: can't be reached: Connection refused\n"
 

@@ -141,6 +141,14 @@ class RSSTConfig:
     device: str = _knob(
         "auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False, of_the_run=True
     )
+    keep_rounds: int = _knob(
+        "rounds whose model is kept; of more, the largest goes that a smaller one matches (0: the last one alone)",
+        20,
+        check=_COUNT,
+        in_fingerprint=False,
+        unit="models",
+        of_the_run=True,
+    )
     save_dir: str | None = _knob(
         "folder that a single run writes to", None, in_fingerprint=False, path=True, single_run=True, in_rerun=False
     )
