@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
@@ -31,7 +31,7 @@ from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
-from trainables.text import single_run
+from trainables.text import go_on_command
 
 try:
     import timm  # noqa: F401
@@ -67,10 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     given = vars(_parser().parse_args(arguments))
-    edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config")}
+    edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
     try:
         knobs = _from_file(edge["config"]) if edge["config"] else {}
         knobs |= {name: value for name, value in given.items() if value is not None}
+        if edge["resume"]:
+            knobs = _held(knobs) | knobs
         if edge["strict"]:
             knobs["on_missing_weights"] = "error"
         config = RSSTConfig.from_knobs(knobs)
@@ -82,6 +84,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         arch = architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
         if config.weights and not edge["resume"]:  # and a file that this ViT can't start from
             check_fit(config, build(arch, "meta"))
+        if edge["dry_run"]:
+            return _dry_run(config, resume=edge["resume"])
         return _run(config, resume=edge["resume"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -129,14 +133,34 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
 
 def _next(folder: Path) -> str:
     """What to do with a run that has not come to its end."""
-    config = folder / "config.json"
-    return f"go on with: {single_run(config, folder)}" if config.exists() else "nothing was trained: start it again"
+    begun = (folder / "config.json").exists()
+    return f"go on with: {go_on_command(folder)}" if begun else "nothing was trained: start it again"
+
+
+def _dry_run(config: RSSTConfig, *, resume: bool) -> int:
+    """Print the plan; a run that would be refused is refused."""
+    from trainables.dry_run import lines
+
+    folder = _folder(config)
+    _refuse_other_work(folder, config, resume=resume)
+    try:
+        print("\n".join(lines(config, folder)))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "give a smaller one, or micro_batch_size (the same effective batch)"
+        raise ConfigError("batch_size", config.batch_size, "one that fits this machine's memory", hint) from None
+    return 0
+
+
+def _folder(config: RSSTConfig) -> Path:
+    name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=config.dataset, hash=config.fingerprint)
+    return Path(name).expanduser().absolute()
 
 
 def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
     """The folder, and whether it was empty (or missing) before this run."""
-    name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=config.dataset, hash=config.fingerprint)
-    folder = Path(name).expanduser().absolute()
+    folder = _folder(config)
     try:
         empty = not folder.exists() or not any(folder.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,18 +168,38 @@ def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError("save_dir", name, "a folder that can be made and written", str(error)) from error
+        raise ConfigError(
+            "save_dir", config.save_dir or folder, "a folder that can be made and written", str(error)
+        ) from error
     return folder, empty
+
+
+def _held(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of the trial that --resume goes on with; where there is none, `knobs` must say what to begin."""
+    named = {"save_dir": knobs["save_dir"]} if "save_dir" in knobs else knobs
+    folder = _folder(RSSTConfig.from_knobs(named))
+    held = _config_in(folder)
+    if held is None and not any(KNOBS[name].in_fingerprint for name in knobs if name in KNOBS):
+        hint = "give the folder of an earlier run; or say what to begin there, such as --arch vit_small"
+        raise ConfigError("save_dir", folder, "a folder that holds a trial to go on with", hint)
+    return held or {}
+
+
+def _config_in(folder: Path) -> dict[str, Any] | None:
+    """The knobs of the trial that `folder` holds; None where it holds none."""
+    try:
+        return dict(read_json(folder / "config.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError):
+        raise ConfigError("save_dir", folder, "a folder whose config.json can be read", "use another one") from None
 
 
 def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> None:
     """Never write over another trial, nor over this one unless --resume asks to go on with it."""
-    try:
-        before = read_json(folder / "config.json")
-    except FileNotFoundError:
+    before = _config_in(folder)
+    if before is None:
         return
-    except ValueError:
-        raise ConfigError("save_dir", folder, "a folder whose config.json can be read", "use another one") from None
     if not resume:
         hint = "add --resume to go on with it, or use another folder"
         raise ConfigError("save_dir", folder, "a folder that holds no trial yet", hint)
@@ -210,7 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON of knobs, such as best.yaml; flags win over it")
     parser.add_argument("--print-config", action="store_true", help="print every knob as YAML and stop")
-    parser.add_argument("--resume", action="store_true", help="go on from what --save_dir holds, if anything")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run takes (hours, memory, disk) and stop")
+    parser.add_argument("--resume", action="store_true", help="go on with the trial that --save_dir holds")
     parser.add_argument("--strict", action="store_true", help="stop when pretrained weights can't be had")
     group = parser.add_argument_group("knobs", "a default in (…) depends on arch, dataset and pretrained")
     for knob in KNOBS.values():

@@ -30,6 +30,17 @@ def amount(done: float, total: float, unit: str) -> str:
     return f"{whole}/{total:,.0f} {unit}" if total else f"{whole} {unit}"
 
 
+def mib(number: float) -> str:
+    """1.5 MiB, 640 MiB, 12.3 GiB."""
+    return (
+        f"{number / 1024:,.1f} GiB"
+        if number >= 10 * 1024
+        else f"{number:,.1f} MiB"
+        if number < 100
+        else f"{number:,.0f} MiB"
+    )
+
+
 def short(value: object) -> str:
     """A number with three significant digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -40,6 +51,11 @@ def single_run(config: Path, save_dir: Path) -> str:
     return shlex.join(
         [sys.executable, "-m", "trainables", "--config", str(config), "--save_dir", str(save_dir), "--resume"]
     )
+
+
+def go_on_command(save_dir: Path) -> str:
+    """The command that goes on with the trial that `save_dir` holds, from any folder."""
+    return shlex.join([sys.executable, "-m", "trainables", "--save_dir", str(save_dir), "--resume"])
 
 
 def framed(warning: str) -> str:

@@ -1,8 +1,8 @@
-"""Time and memory of a trial before it runs: a few real training steps on random images.
+"""Time, memory and disk of a trial before it runs: a few real training steps on random images.
 
 What a worker uses while a trial runs is sampled by trainables/worker/system_metrics.py.
 
-In: a config. Out: `Measured`.
+In: a config. Out: `Measured`, and the `Course` of the whole trial that follows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.size import architecture_of, final_architecture
+from trainables.rsst.data.sources import train_images
+from trainables.rsst.size import architecture_of, disk_mib, final_architecture
 
 MEASURE_S = 1.0  # per model size, warm-up not counted
+LONG_S = 5.0  # a batch that takes so long is not trained again
 VALIDATION_IMAGES = 512
 
 
@@ -29,6 +31,33 @@ class Measured:
     peak_mib: float
     gpu_mib: float = 0.0
     gpu_total_mib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """One trial at full length: requested kept share and seconds of each round, epochs of a round, disk."""
+
+    shares: tuple[float, ...]
+    epochs: int
+    seconds: tuple[float, ...]
+    disk_mib: float
+
+
+def course_of(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Course:
+    """The trial at full length; a round's images cost between the dense and the smallest model's.
+
+    `relative`: MACs of the trial's dense model against those of the one that was measured; `parameters`: of the former.
+    """
+    shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
+    last = shares[-1]
+    train, val = train_images(config)
+    seconds = []
+    for position in range(config.rounds):
+        alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
+        part = 1.0 if last >= 1 else (alive - last) / (1 - last)
+        image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
+        seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
+    return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
 
 
 def measure(config: RSSTConfig, seconds: float = MEASURE_S) -> Measured:
@@ -77,7 +106,7 @@ def _random_images(config: RSSTConfig, shape: tuple[int, int, int], num_classes:
 
 
 def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, seconds: float) -> float:
-    """Time of the core's own training loop over a few batches, after one untimed pass."""
+    """Time of the core's own training loop over a few batches, after one untimed pass; of that one where it is long."""
     from trainables.rsst.training.epoch import train_epoch
     from trainables.rsst.training.schedule import clock_for
     from trainables.rsst.training.setup import Training
@@ -90,7 +119,9 @@ def _seconds_per_image(config: RSSTConfig, model: Any, images: Any, seconds: flo
         train_epoch(part, 0)
         return time.perf_counter() - began
 
-    train(config.batch_size)
+    first = train(config.batch_size)
+    if first > LONG_S:
+        return first / config.batch_size
     spent, done = 0.0, 0
     while spent < seconds and done < 200 * config.batch_size:
         spent, done = spent + train(2 * config.batch_size), done + 2 * config.batch_size

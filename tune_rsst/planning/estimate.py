@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.data.sources import train_images
-from trainables.rsst.measure import Measured
-from trainables.rsst.size import Size, dense_sizes, disk_mib
-from trainables.text import duration
+from trainables.rsst.measure import Course, Measured, course_of
+from trainables.rsst.size import Size, dense_sizes
+from trainables.text import duration, mib
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
 from tune_rsst.runners.ray_cluster import address, nodes_of
@@ -23,16 +22,6 @@ from tune_rsst.search.halving import EqualShareHalving
 from tune_rsst.settings.settings import SweepSettings
 
 IMAGINED_SWEEPS = 20
-
-
-@dataclass(frozen=True)
-class Course:
-    """One drawn trial at full length: requested kept share and seconds of each round, epochs of a round, disk."""
-
-    shares: tuple[float, ...]
-    epochs: int
-    seconds: tuple[float, ...]
-    disk_mib: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
     largest, largest_size = max(sized_draws, key=_step_macs)
     nodes = nodes_of(settings) if address(settings) else [_this_machine()]
     found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
-    courses = [_course(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in sized_draws]
+    courses = [course_of(config, found, size.gmacs / largest_size.gmacs, size.params) for config, size in sized_draws]
     share_of_epochs, share_of_seconds = _expected_share(settings, courses)
     trials = settings.trials
     if plan.sweep is not None:  # what its unfinished trials have done is not taken off
@@ -123,20 +112,6 @@ def _measured(
     return found, cpus, gpus, at_once
 
 
-def _course(config: RSSTConfig, found: Measured, relative: float, parameters: int) -> Course:
-    """A trial at full length; a round's images cost between the dense and the smallest model's."""
-    shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
-    last = shares[-1]
-    train, val = train_images(config)
-    seconds = []
-    for position in range(config.rounds):
-        alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
-        part = 1.0 if last >= 1 else (alive - last) / (1 - last)
-        image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
-        seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
-    return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
-
-
 def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[float, float]:
     """Shares of all epochs and of all seconds that early stopping leaves in `IMAGINED_SWEEPS` imagined sweeps.
 
@@ -161,17 +136,13 @@ def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple
     return epochs / most[0] / IMAGINED_SWEEPS, seconds / most[1] / IMAGINED_SWEEPS
 
 
-def _size(mib: float) -> str:
-    return f"{mib / 1024:,.1f} GiB" if mib >= 10 * 1024 else f"{mib:,.1f} MiB" if mib < 100 else f"{mib:,.0f} MiB"
-
-
 def lines(plan: Plan, found: Estimate) -> list[str]:
     """The estimate as a person reads it."""
     low, high = found.rounds
     m, at_once = found.measured, found.at_once
     gpu = f", {found.gpus:g} GPU" if found.gpus else ""
     there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
-    memory = f"{_size(m.peak_mib)} (process, images not counted)"
+    memory = f"{mib(m.peak_mib)} (process, images not counted)"
     if m.gpu_total_mib:
         memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
     hours = [seconds / at_once for seconds in (found.seconds_most, found.seconds_expected)]
@@ -188,7 +159,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  measured        {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at "
         f"the end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
         f"  memory a trial  {memory}",
-        f"  disk a trial    {_size(found.disk_mib)} at most; the sweep {_size(found.disk_mib * found.trials)}",
+        f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.trials)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
         *([f"  {plan.warm.line}"] if plan.warm.line else []),

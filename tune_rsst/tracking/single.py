@@ -18,7 +18,7 @@ from trainables.provenance import origin
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.storage.locks import is_held
-from trainables.text import single_run
+from trainables.text import go_on_command
 from tune_rsst.results.commands import rerun_command
 from tune_rsst.tracking.writes import PARENT, SWEEP_STATUS, Write, images_of, points_of, tags_of, text
 
@@ -61,7 +61,7 @@ class SingleRun:
         write.tags = {"state": self.state, "fingerprint": self.config.fingerprint, **self.place}
         write.tags |= {"save_dir": text(self.folder)} | {k: text(v) for k, v in origin().items() if k == "host"}
         again = rerun_command(self.config.knobs())
-        resume = single_run(self.folder / "config.json", self.folder)
+        resume = go_on_command(self.folder)
         note = f"Run it again:\n\n```\n{again}\n```\n\nGo on with it:\n\n```\n{resume}\n```"
         write.tags["mlflow.note.content"] = note
         ms, seconds = begun_ms, 0.0

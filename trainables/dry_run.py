@@ -1,0 +1,70 @@
+"""The plan of a single run before its bill (`--dry-run`): sizes, rounds, epochs, hours, memory, disk.
+
+In: a config and the folder that it would write to. Out: lines. Nothing is written or downloaded; a few real training
+steps on random images are timed here. A sweep's dry run counts in the same way (tune_rsst/planning/estimate.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trainables.progress import Work, watched
+from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data.sources import train_images
+from trainables.rsst.measure import Measured, course_of, measure
+from trainables.rsst.size import Size, architecture_of, cost, size_of
+from trainables.text import amount, counted, duration, mib
+
+TELL_EVERY_S = 10.0
+
+
+def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Measured] = measure) -> list[str]:
+    """The plan as a person reads it; takes some seconds, because it trains.
+
+    Raises:
+        torch.OutOfMemoryError: one step does not fit the device.
+    """
+    dense, end = size_of(architecture_of(config)), cost(config)
+    print("measuring a few steps on this machine …", file=sys.stderr, flush=True)
+    with watched(_teller()):
+        m = measure(config)
+    course = course_of(config, m, 1.0, dense.params)
+    train, val = train_images(config)
+    start = "pretrained, if its weights can be had (they are not looked for here)" if config.pretrained else "scratch"
+    memory = f"{mib(m.peak_mib)} (process, images not counted)"
+    if m.gpu_total_mib:
+        memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
+    whole = " from its beginning; what is done already is not taken off" if (folder / "config.json").exists() else ""
+    return [
+        f"Plan of the run {folder}{whole} (nothing has been written)",
+        f"  model     {config.arch} on {config.dataset}, {config.img_size} pixels; starts from {start}",
+        f"  dense     {_words(dense)}",
+        f"  at last   {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}",
+        f"  images    about {train:,} in training, {val:,} in validation",
+        f"  epochs    {end.epochs_at_most:,}: {counted(end.rounds, 'round')} of {counted(config.epochs, 'epoch')}",
+        f"  time      about {duration(sum(course.seconds))}, {duration(course.seconds[0])} of it in the dense round",
+        f"  measured  {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at the "
+        f"end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
+        f"  memory    {memory}",
+        f"  disk      {mib(course.disk_mib)} at most",
+    ]
+
+
+def _teller() -> Callable[[Work], None]:
+    """Tells on standard error, now and then, that the measuring goes on."""
+    told = time.monotonic()
+
+    def tell(work: Work) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            print(f"  {work.what} {amount(work.done, work.total, work.unit)}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _words(size: Size) -> str:
+    return f"{size.params:,} parameters, {size.gmacs:.4g} GMACs"
