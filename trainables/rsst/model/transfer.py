@@ -115,8 +115,9 @@ def _of_what(source: Weights) -> str:
     qkv = {len(tensor) for key, tensor in tensors.items() if key.endswith("attn.qkv.weight")}
     wide = {len(tensor) for key, tensor in tensors.items() if key.endswith("mlp.fc1.weight")}
     said += f", MLP {min(wide)}" if len(wide) == 1 else ""
-    pruned = source.exported or len(wide) > 1 or any(rows != 3 * dim for rows in qkv)
-    return f"{said}, pruned (a pruned model is no start: give the dense one)" if pruned else said
+    if len(wide) > 1 or any(rows != 3 * dim for rows in qkv):
+        return f"{said}, pruned (a pruned model is no start: give the dense one)"
+    return f"{said}, exported here (if it was pruned, give the dense one)" if source.exported else said
 
 
 def _fit_positions(fit: Fit, model: Any, arch: str) -> None:

@@ -14,8 +14,8 @@ import json
 import pickle
 import re
 import stat
+import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,6 +39,7 @@ TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 NUMPY = (".npz",)
 VALID = "a readable .safetensors, .pth, .ckpt or .npz file of tensors"
 HEADS = r"num_heads|num_attention_heads|n_heads"  # how files call it
+ARCH = r"arch|architecture|model|model_name"  # how they call a timm name
 NOTES = "tune_rsst_notes"  # key of a copy's metadata
 BOMB_MIB, BOMB_TIMES = 256, 20  # an archive that unpacks to more than both is refused; weights hardly compress
 SMALL_JSON = 1 << 20
@@ -84,6 +86,10 @@ def read_weights(path: Path) -> Weights:
     said = {path.name: _heads(facts, HEADS) | ({named.heads} if named.heads else set())}
     beside = _beside(path)
     said |= {name: _heads(about, rf"{HEADS}|heads\.\d+") for name, about in beside.items()}
+    said |= {
+        f"the timm name in {name}": _heads_of_arch(about, named.tensors)
+        for name, about in [(path.name, facts), *beside.items()]
+    }
     by, heads = next(((name, heads) for name, heads in said.items() if heads), ("", frozenset()))
     notes = (*str(facts.get(NOTES, "")).splitlines(), *named.notes)
     return Weights(named.tensors, tuple(dict.fromkeys(notes)), frozenset(heads), by, ARCHITECTURE in beside)
@@ -95,7 +101,8 @@ def write_weights(weights: Weights, path: Path) -> None:
     if len(weights.heads) == 1:
         about["num_heads"] = str(next(iter(weights.heads)))
     with replaced(path) as new:
-        save_file({name: tensor.contiguous() for name, tensor in weights.tensors.items()}, new, metadata=about)
+        own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.tensors.items()}
+        save_file(own, new, metadata=about)  # it refuses tensors that share memory
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -137,7 +144,8 @@ def _require_weights(path: Path) -> None:
         raise ConfigError("weights", path, VALID, "it begins with zero bytes only: a download that was cut off?")
     if zipfile.is_zipfile(path):
         with suppress(zipfile.BadZipFile, OSError):  # whoever reads it says what is wrong with it
-            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > max(BOMB_MIB << 20, BOMB_TIMES * about.st_size):
                 hint = f"{about.st_size >> 10} KiB would unpack to {unpacked >> 20} MiB: no weights compress like this"
                 raise ConfigError("weights", path, VALID, hint)
@@ -203,7 +211,7 @@ def _read_numpy(path: Path) -> Tensors:
             arrays = {name: archive[name] for name in archive.files}
             if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
                 raise ValueError(f"{foreign[0]} is no array")
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:
         if "allow_pickle" in str(error):
             reason = "it holds Python objects, and reading those would run code from the file"
             raise ConfigError("weights", path, VALID, reason) from error
@@ -233,6 +241,20 @@ def _heads(facts: Mapping[str, Any], named: str) -> set[int]:
     """Numbers of heads among `facts`."""
     found = (value for address, value in facts.items() if re.search(rf"(^|\.)({named})$", address))
     return {int(value) for value in found if str(value).isdecimal()}
+
+
+def _heads_of_arch(facts: Mapping[str, Any], tensors: Tensors) -> set[int]:
+    """Numbers of heads of the timm models of this depth and width that `facts` names."""
+    names = {str(value) for address, value in facts.items() if re.search(rf"(^|\.)({ARCH})$", address)}
+    found = set()
+    for name in filter(timm.is_model, names):
+        with torch.device("meta"), warnings.catch_warnings(), suppress(RuntimeError):
+            warnings.simplefilter("ignore")  # of old names
+            model = timm.create_model(name)
+            shapes = {key: len(tensor) for key, tensor in model.state_dict().items() if key.endswith("norm1.weight")}
+            if shapes == {key: len(tensor) for key, tensor in tensors.items() if key.endswith("norm1.weight")}:
+                found |= {block.attn.num_heads for block in model.blocks}
+    return found
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:

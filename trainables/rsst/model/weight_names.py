@@ -74,7 +74,7 @@ def find_vit(path: Path, found: Mapping[str, Tensor]) -> Named:
             hint = f"{name} stands beside the model ({prefix}…) and is nothing that is left out by rule"
             raise _refused(path, f"{hint}; save the model's state_dict() alone")
     for name, tensor in inside.items():
-        if not left_out(name) and (reason := _unfit(tensor)):
+        if reason := _unfit(tensor, taken=not left_out(name)):
             raise _refused(path, f"{prefix}{name} {reason}")
     notes = [note] if note else []
     if beside:
@@ -154,18 +154,18 @@ def _anchor(inside: Mapping[str, Tensor]) -> str:
     return next(anchor for anchor in ANCHORS if anchor in inside)
 
 
-def _unfit(tensor: Tensor) -> str:
-    """Why these are no plain, finite numbers, or ""."""
+def _unfit(tensor: Tensor, *, taken: bool) -> str:
+    """Why these are no plain numbers, or, where they are `taken`, not finite ones; or ""."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return f"is sparse or nested ({tensor.layout}): save it dense"
     if tensor.device.type == "meta":
         return "has a shape but no numbers (device meta)"
-    if tensor.dtype not in FLOATS:
+    if tensor.is_quantized or tensor.is_complex() or (taken and tensor.dtype not in FLOATS):
         hint = "save the model in float32, float16 or bfloat16"
         return f"is of type {str(tensor.dtype).removeprefix('torch.')}: {hint}"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return "is larger than what is stored of it (an expanded view): save it with .contiguous()"
-    bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
+    bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum()) if taken else 0
     return f"holds NaN or infinite values ({bad} of {tensor.numel()}): give an earlier, sound checkpoint" if bad else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -156,6 +157,8 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "compressed rows": (changed(BLOCK, torch.Tensor.to_sparse_csr), r"fc1\.weight is sparse"),
     "no numbers": (changed(BLOCK, lambda t: t.to("meta")), r"fc1\.weight has a shape but no numbers"),
     "one number as many": (changed(BLOCK, lambda t: t[:1, :1].expand(10**6, 10**6)), r"fc1\.weight is larger than"),
+    "a sparse head": (changed("head.weight", torch.Tensor.to_sparse), r"head\.weight is sparse"),
+    "a quantised head": (changed("head.weight", quantised), r"head\.weight is of type qint8"),
     "all zero": (lambda t: {name: torch.zeros_like(tensor) for name, tensor in t.items()}, r"every number .* is 0"),
     "a tensor of nobody": (lambda t: {**t, "lora.A": torch.ones(2, 2)}, r"lora\.A of the file has no place"),
     "a tensor beside the model": (lambda t: {"model": t, "adapter": {"A": torch.ones(2)}}, r"adapter\.A stands beside"),
@@ -225,6 +228,19 @@ def test_heads_that_a_safetensors_file_or_its_neighbour_names(tmp_path: Path) ->
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize(("heads", "refuses"), [(4, True), (3, False)])
+def test_heads_that_a_timm_name_in_the_file_tells(tmp_path: Path, heads: int, refuses: bool) -> None:
+    """deit_tiny has 3 heads; a name of another size, such as a teacher's, tells nothing."""
+    sizes = {"embed_dim": 192, "depth": 12, "num_heads": heads}
+    source = vit(num_heads=3, **{k: v for k, v in sizes.items() if k != "num_heads"})
+    args = argparse.Namespace(model="deit_tiny_patch16_224", teacher=argparse.Namespace(arch="vit_base_patch16_224"))
+    torch.save({"state_dict": source.state_dict(), "args": args}, tmp_path / "w.pth")
+    if refuses:
+        refused(tmp_path / "w.pth", rf"the model has {heads} heads, the timm name in w\.pth says 3", vit(**sizes))
+    else:
+        assert started(tmp_path / "w.pth", vit(**sizes)).init_effective == "pretrained"
+
+
 def test_our_own_pruned_model_is_named(tmp_path: Path) -> None:
     tensors = dict(vit().state_dict())
     narrow = {"attn.qkv.weight": 0, "attn.qkv.bias": 0}
@@ -234,6 +250,9 @@ def test_our_own_pruned_model_is_named(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     reason = r"blocks\.1\.attn\.qkv\.weight is \(96, 32\) .* \(48, 32\).*a pruned model is no start: give the dense one"
     refused(tmp_path / "model.safetensors", reason)
+    save_file(dict(vit(mlp_ratio=1.0).state_dict()), tmp_path / "model.safetensors")
+    (tmp_path / "architecture.json").write_text(json.dumps({"heads": [4, 4], "neurons": [32, 32]}))
+    refused(tmp_path / "model.safetensors", r"MLP 32, exported here \(if it was pruned, give the dense one\)")
 
 
 # archives of arrays
@@ -276,7 +295,10 @@ def test_a_google_archive_that_is_not_whole(tmp_path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("w.npy", "w") as entry:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("w.npy", "w") as entry,
+    ):
         for _ in range(300):
             entry.write(bytes(1 << 20))
 
@@ -289,6 +311,13 @@ def cut(path: Path) -> None:
     else:
         torch.save(vit().state_dict(), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def boasting(path: Path) -> None:
+    """An array whose header promises more numbers than there are."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
 
 
 def scripted(path: Path) -> None:
@@ -326,6 +355,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "an XML answer": ("w.bin", writes(b"<?xml version='1.0'?><Error>"), r"XML page"),
     "HDF5": ("w.pth", writes(b"\x89HDF\r\n\x1a\n" + b"x" * 99), r"HDF5"),
     "TorchScript": ("w.pt", scripted, r"TorchScript"),
+    "an array that boasts": ("w.npz", boasting, r"damaged or of another format"),
     "a .pth called .npz": ("w.npz", lambda path: torch.save({"a": torch.ones(2)}, path), r"is no array"),
     "an .npz called .pth": ("w.pth", lambda path: np.savez(path.open("wb"), a=np.ones(2)), r"damaged or of another"),
     "another ending": ("w.onnx", writes(b"x" * 99), r"ends in \.onnx"),

@@ -404,6 +404,20 @@ def test_other_channels_are_fitted_as_timm_does_and_said(tmp_path: Path, theirs:
     assert (f"of {theirs} channels for images of {ours}" in said and how in said) == (theirs != ours)
 
 
+def test_tensors_that_share_memory_can_be_copied(tmp_path: Path) -> None:
+    source = vit()
+    np.savez(tmp_path / "w.npz", **stacked(jax_layout(source)))
+    one = torch.cat([tensor.reshape(-1) for tensor in source.state_dict().values()])
+    parts = one.split([tensor.numel() for tensor in source.state_dict().values()])
+    views = {n: p.view(t.shape) for p, (n, t) in zip(parts, source.state_dict().items(), strict=True)}
+    torch.save(views, tmp_path / "w.pth")
+    for file in ("w.npz", "w.pth"):
+        knobs = {"dataset": "cifar10", "arch": "vit_digits", "pretrained": True, "weights": str(tmp_path / file)}
+        copy = copy_verified(resolve(RSSTConfig.from_knobs(knobs)), tmp_path / "sweep")
+        started(copy.path or tmp_path, model := vit(seed=1))
+        computes_the_same(model, source)
+
+
 def test_a_sweeps_copy_says_what_the_file_said(tmp_path: Path) -> None:
     torch.save({"model_ema": vit().half().state_dict(), "args": {"num_heads": 4}}, tmp_path / "w.pth")
     knobs = {"dataset": "cifar10", "arch": "vit_digits", "pretrained": True, "weights": str(tmp_path / "w.pth")}
