@@ -23,7 +23,6 @@ from trainables.rsst.reports import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
 from trainables.rsst.training.epoch import TrialDiverged, train_epoch
-from trainables.rsst.training.evaluation import evaluate
 
 
 def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) -> Iterator[Event]:
@@ -64,7 +63,7 @@ def train_one_epoch(trial: Running) -> Metrics:
     began = time.perf_counter()
     loss, rate = train_epoch(trial.training, trial.epoch)
     trial.epoch_done()
-    found = evaluate(trial.model, trial.images, trial.images.val)
+    found = trial.validated()
     if not math.isfinite(found.loss):  # the last step broke the weights; with rewind, no later loss would show it
         raise TrialDiverged(f"round {trial.round}, epoch {trial.epoch}: the validation loss is {found.loss}")
     return {

@@ -51,11 +51,7 @@ def micro_batch(config: RSSTConfig) -> dict[str, int]:
 def round_metrics(trial: Running) -> dict[str, Any]:
     """The report of a round that has just been hardened."""
     arch, removal = trial.form.arch, trial.removal
-    if removal.after is not None and not trial.config.removes_first:
-        top1, by_class = removal.after, removal.by_class
-    else:
-        found = evaluate(trial.model, trial.images, trial.images.val)
-        top1, by_class = found.top1, found.by_class
+    top1, by_class = trial.validated().top1, trial.validated().by_class
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
     past = of_kind(trial.history, "round")
     dense = past[0]["val_top1"] if past else top1

@@ -31,15 +31,11 @@ from trainables.rsst.training.setup import Training
 
 @dataclass
 class Removal:
-    """Validation accuracy around the last removal; all None in a round that removed nothing.
-
-    `by_class`: after it, by class.
-    """
+    """Validation accuracy around the last removal; None in a round that removed nothing."""
 
     before: float | None = None
     after: float | None = None
     changed: float = 0.0
-    by_class: list[float | None] = field(default_factory=list)
 
 
 @dataclass
@@ -62,6 +58,7 @@ class Running:
     removal: Removal = field(default_factory=Removal)
     doomed_norm_start: float = 0.0
     history: list[Event] = field(default_factory=list)
+    _validated: Accuracy | None = None
 
     def __post_init__(self) -> None:
         self.pruner = pruner_for(self.config.granularity)
@@ -125,6 +122,7 @@ class Running:
         """Start the round from the rewind weights, which are sliced to what is alive; with rewind = none: go on."""
         if self.rewind is not None:
             self.model.load_state_dict(self.rewind)
+            self._validated = None
 
     def start_training(self) -> None:
         """A new optimizer and the penalty on this round's doomed."""
@@ -143,9 +141,15 @@ class Running:
             return {}
         return {"doomed_norm_left": self.penalty.doomed_norm() / self.doomed_norm_start}
 
+    def validated(self) -> Accuracy:
+        """Accuracy of the present weights on the validation images; computed once for the same weights."""
+        if self._validated is None:
+            self._validated = evaluate(self.model, self.images, self.images.val)
+        return self._validated
+
     def epoch_done(self) -> None:
-        """Count an epoch; after epoch K of round 0, rewind = epoch:K keeps the weights."""
-        self.epoch += 1
+        """Count an epoch, which has changed the weights; after epoch K of round 0, rewind = epoch:K keeps them."""
+        self.epoch, self._validated = self.epoch + 1, None
         if self.round == 0 and self.epoch == self.config.rewind_epoch:
             self.rewind = _copy(self.model)
 
@@ -153,15 +157,15 @@ class Running:
         """Remove the doomed, from the model and from the rewind weights; remember accuracy before and after."""
         if self.doomed == Doomed():
             return
-        before = evaluate(self.model, self.images, self.images.val)
+        before = self.validated()
         weights, form = self.pruner.remove(self.model.state_dict(), self.form, self.doomed)
         if self.rewind is not None:
             self.rewind, _ = self.pruner.remove(self.rewind, self.form, self.doomed)
         self.form, self.model = form, built_with(form.arch, weights, self.images.device)
-        self.doomed = Doomed()
+        self.doomed, self._validated = Doomed(), None
         self._set_up()
-        after = evaluate(self.model, self.images, self.images.val)
-        self.removal = _removal(before, after)
+        after = self.validated()
+        self.removal = Removal(before.top1, after.top1, after.changed(before))
 
     def next_round(self) -> None:
         """Stand at the start of the next round."""
@@ -203,7 +207,3 @@ def _prepare(config: RSSTConfig, data: ImageData) -> tuple[TrialImages, Architec
 
 def _copy(model: VisionTransformer) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _removal(before: Accuracy, after: Accuracy) -> Removal:
-    return Removal(before.top1, after.top1, after.changed(before), after.by_class)

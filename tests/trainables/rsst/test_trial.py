@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.trainables import toy
-from trainables.rsst import experiment, trial
+from trainables.rsst import experiment, reports, running, trial
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
@@ -25,6 +25,7 @@ from trainables.rsst.running import Running
 from trainables.rsst.store.checkpoint import StoreBusy
 from trainables.rsst.training import epoch
 from trainables.rsst.training.epoch import TrialDiverged
+from trainables.rsst.training.evaluation import evaluate
 from trainables.rsst.training.setup import Training
 from trainables.rsst.trial import open_trial
 
@@ -228,3 +229,15 @@ def test_a_snapshot_is_a_value(tiny: ImageData) -> None:
     meta = json.dumps(state.meta)
     list(events)
     assert toy.same_tensors(copy, state.tensors) and json.dumps(state.meta) == meta
+
+
+@pytest.mark.parametrize(("struct", "evaluations"), [("rsst", 4 + 1 + 1), ("refill", 4 + 1 + 1)])
+def test_the_same_weights_are_validated_once(
+    tiny: ImageData, monkeypatch: pytest.MonkeyPatch, struct: str, evaluations: int
+) -> None:
+    """2 rounds of 2 epochs: after each epoch, after the removal; and the test."""
+    calls = []
+    for module in (running, reports):
+        monkeypatch.setattr(module, "evaluate", lambda *given: calls.append(1) or evaluate(*given))
+    list(experiment.run(toy.config(struct=struct, pruning_times=2, epochs=2), tiny))
+    assert len(calls) == evaluations
