@@ -31,6 +31,7 @@ from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
+from trainables.terminal import ready
 from trainables.text import go_on_command
 
 try:
@@ -66,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    given = vars(_parser().parse_args(arguments))
-    edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
     try:
+        ready(sys.argv[1:] if arguments is None else arguments)
+        given = vars(_parser().parse_args(arguments))
+        edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
         knobs = _from_file(edge["config"]) if edge["config"] else {}
         knobs |= {name: value for name, value in given.items() if value is not None}
         if edge["resume"]:

@@ -7,6 +7,7 @@ A single run and a sweep draw the same ones. Nothing here uses pyplot, so no sta
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ def save(figures: Iterable[tuple[str, Figure | str]], folder: Path, **how: Any) 
     for name, figure in figures:
         if not isinstance(figure, str):
             paths.append(folder / f"{name}.png")
-            with replaced(paths[-1]) as new:
+            with replaced(paths[-1]) as new, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # of a folder's name, for the title
                 figure.savefig(new, format="png", dpi=DPI, **how)
     return paths
 

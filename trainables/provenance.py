@@ -37,7 +37,8 @@ def _commit() -> str:
 
 def _git(*words: str) -> str:
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", "-C", str(SOURCE), *words], capture_output=True, text=True, timeout=5, check=True)
+        command = ["git", "-C", str(SOURCE), *words]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True)
         return done.stdout.strip()
     return ""
 

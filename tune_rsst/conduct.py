@@ -50,6 +50,7 @@ def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *
     if isinstance(plan, Finished):
         return finish_again(plan, console)
     folder = plan.folder
+    home.check_writable()
     preflight.check(plan, partial(say, console))
     home.make(folder.path)
     interruption = Interruption()

@@ -28,7 +28,7 @@ LEASE_S, RENEW_S, LOOK_S = 60.0, 15.0, 2.0
 def _machine() -> str:
     """This machine since it was started."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return socket.gethostname()
 

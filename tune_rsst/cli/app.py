@@ -5,6 +5,7 @@ In: the command line. Out: text, an exit code. Ray, Optuna and MLflow are import
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
+from trainables.terminal import ready
 from tune_rsst.cli import results
 from tune_rsst.cli.results import fail
 from tune_rsst.ledger.file import LedgerError
@@ -172,6 +174,7 @@ def main() -> None:
 
 def _main() -> NoReturn:
     try:
+        ready(sys.argv[1:])
         code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
     except (ConfigError, SweepBusy) as error:
         fail(str(error), 2)

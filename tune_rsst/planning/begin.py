@@ -5,6 +5,7 @@ In: settings. Out: a `Plan`.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from tune_rsst.settings.settings import SweepSettings, resolve
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import SweepFolder
 
+LONGEST_WORD = 60
 LEARN_FROM_EARLIER = ("tpe", "gp")
 
 
@@ -66,8 +68,9 @@ def _new_folder(settings: SweepSettings) -> SweepFolder:
         here = any(known.name == settings.name for known in home.sweeps())
         if here or bucket.holds(settings.storage, settings.name):
             raise ConfigError("name", settings.name, "the name of no sweep yet", "add --resume to go on with that one")
+        home.refuse_taken(settings.name)
         return SweepFolder(path)
-    word = settings.space.rpartition(":")[2]
+    word = re.sub(r"[^A-Za-z0-9]+", "-", settings.space.rpartition(":")[2]).strip("-")[:LONGEST_WORD] or "sweep"
     base = f"{word}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [base, *(f"{base}-{n}" for n in range(2, 1000))]
     return SweepFolder(next(home.home() / n for n in names if not (home.home() / n).exists()))

@@ -33,10 +33,12 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
     """
     command = [sys.executable, "-m", "tune_rsst.report.pictures", str(folder.path), *names]
     fonts = {"MPLCONFIGDIR": str(folder.path.parent / ".matplotlib")}  # nothing is written outside the home
-    environment = {**fonts, **os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    environment = {**fonts, **os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     deadline = time.monotonic() + max(1.0, timeout_s)
     quiet, piped = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdout=quiet, stderr=piped, text=True) as child:
+    with subprocess.Popen(
+        command, env=environment, stdout=quiet, stderr=piped, encoding="utf-8", errors="replace"
+    ) as child:
         try:
             while True:
                 with suppress(subprocess.TimeoutExpired):

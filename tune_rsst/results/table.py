@@ -44,7 +44,7 @@ TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 
 def make_console() -> Console:
     """Standard output; wider than rich would guess where it is no terminal, so that logs have whole lines."""
-    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    return Console(width=None if sys.stdout and sys.stdout.isatty() else LOG_WIDTH)
 
 
 def say(console: Console, line: str) -> None:

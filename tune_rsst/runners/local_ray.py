@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -18,13 +19,13 @@ LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sock
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """The folder for a local Ray, below the home but by a path that is short enough for sockets; emptied at the end."""
+    """The folder for a local Ray, below the home, by a path that its sockets and commands take; emptied at the end."""
     real = home() / ".ray"
     real.mkdir(parents=True, exist_ok=True)
     _own_token(home() / ".ray_token")
     link = None
     try:
-        if len(str(real).encode()) > LONGEST_RAY_FOLDER:
+        if len(str(real).encode()) > LONGEST_RAY_FOLDER or not re.fullmatch(r"[\w/.-]+", str(real), re.ASCII):
             link = Path(tempfile.mkdtemp(prefix="rsst")) / "r"
             link.symlink_to(real, target_is_directory=True)
         yield link or real
@@ -54,7 +55,7 @@ def _own_token(token: Path) -> None:
         return
     if not token.exists():
         fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)

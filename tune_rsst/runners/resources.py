@@ -39,7 +39,9 @@ def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
 def _child(config: RSSTConfig) -> Measured:
     command, knobs = [sys.executable, "-m", "tune_rsst.runners.resources"], json.dumps(config.knobs())
     try:
-        done = subprocess.run(command, input=knobs, capture_output=True, text=True, timeout=CHILD_LIMIT_S, check=False)
+        done = subprocess.run(
+            command, input=knobs, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         raise ConfigError("arch", config.arch, f"a model that trains a few steps in {CHILD_LIMIT_S:.0f} s") from None
     if done.returncode != 0:

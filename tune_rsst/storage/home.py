@@ -2,6 +2,7 @@
 
 TUNE_RSST_HOME/            default: .tune_rsst in the current folder
   mlflow.db mlartifacts/   one MLflow for all sweeps of this home
+  cache/                   prepared images and downloads (trainables/rsst/data/node_cache.py)
   .ray/ .ray_token         Ray's own files while it runs; the key of its local services
   .matplotlib/             the list of fonts for the pictures
   SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
@@ -12,13 +13,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+import unicodedata
 from difflib import get_close_matches
 from pathlib import Path
 
 from trainables.rsst.config import ConfigError
+from trainables.terminal import is_text, why_no_text
 from tune_rsst.ledger.file import LEDGER_NAME, decode
 from tune_rsst.storage.folder import SweepFolder
 
+OWN = {"cache", "mlartifacts", "mlflow.db", "mlruns"}  # in the home, beside the sweeps
+BEGINNING = {"driver.lock", "settings.yaml", "weights"}  # what a sweep writes before its ledger
+LONGEST = 380  # bytes: sqlite opens paths of 512 at most, and a sweep's name has up to 100
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
@@ -27,7 +33,51 @@ def home() -> Path:
     if not os.environ.get("TUNE_RSST_HOME") and JOB_FOLDER in str(Path.cwd()):
         valid = "a folder that every node mounts, set in the job's runtime_env or on the nodes"
         raise ConfigError("TUNE_RSST_HOME", None, valid, "what is in a job's own folder goes with the job")
-    return Path(os.environ.get("TUNE_RSST_HOME") or ".tune_rsst").expanduser().absolute()
+    given = os.environ.get("TUNE_RSST_HOME") or ".tune_rsst"
+    try:
+        path = Path(given).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise ConfigError("TUNE_RSST_HOME", given, "a folder", str(error)) from None
+    _refuse_odd(path)
+    return path
+
+
+def _refuse_odd(path: Path) -> None:
+    """Refuse a home that a database's address, a ledger's line or a printed command could not hold as it is."""
+    text, valid = str(path), "a folder whose path is text in UTF-8, in one line, without ? % { }"
+    if not is_text(text) or os.fsencode(text) != text.encode():
+        raise ConfigError("TUNE_RSST_HOME", ascii(text), valid, why_no_text())
+    odd = [char for char in text if char in "?%{}" or unicodedata.category(char) in ("Cc", "Zl", "Zp")]
+    if odd:
+        raise ConfigError("TUNE_RSST_HOME", ascii(text), valid, f"it has {odd[0]!a}: choose another folder")
+    if len(text.encode()) > LONGEST:
+        raise ConfigError(
+            "TUNE_RSST_HOME", f"{text[:80]}…", f"a path of at most {LONGEST} bytes", "choose a shorter one"
+        )
+
+
+def check_writable() -> None:
+    """Refuse a home that can't be made or written to, before anything is prepared in it. Writes nothing."""
+    place = home()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "can't be written to" if place.is_dir() else "is no folder"
+        raise ConfigError("TUNE_RSST_HOME", home(), "a folder that can be made and written to", f"{place} {why}")
+
+
+def refuse_taken(name: str) -> None:
+    """Refuse a new sweep's name that the home needs itself, or that something else in it has, but for upper case."""
+    there = list(home().iterdir()) if home().is_dir() else []
+    same = [path for path in there if path.name.casefold() == name.casefold() and not _begun(path, name)]
+    if same or name.casefold() in OWN:
+        hint = f"{same[0]} is there already" if same else "the home keeps files of its own under it"
+        raise ConfigError("name", name, f"a name that nothing else in {home()} has, in upper or lower case", hint)
+
+
+def _begun(path: Path, name: str) -> bool:
+    """Whether `path` is what a sweep `name` left that was killed before its first line, or an empty folder."""
+    return path.name == name and path.is_dir() and {file.name for file in path.iterdir()} <= BEGINNING
 
 
 def default_tracking_uri() -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import cifar, folder
 from trainables.rsst.data.about import CHUNK, AboutImages, Source
-from trainables.rsst.data.node_cache import digest_of, shared
+from trainables.rsst.data.node_cache import cache_folder, digest_of, shared
 from trainables.rsst.data.sources import CIFAR_HELD_OUT, HELD_OUT, describe, digits, drawn, synthetic
 from trainables.rsst.data.split import Split, Splits
 
@@ -79,8 +80,10 @@ def load(config: RSSTConfig) -> ImageData:
     try:
         prepared = shared(key, prepare)
     except OSError as error:
-        hint = "set TUNE_RSST_CACHE to a folder that can be written"
-        raise ConfigError("dataset", config.dataset, "a data set that can be prepared", f"{error}; {hint}") from error
+        if Path(str(error.filename or cache_folder())).is_relative_to(cache_folder()):  # not the images' fault
+            valid = "a folder for prepared images that can be made and written to"
+            raise ConfigError("TUNE_RSST_CACHE", cache_folder(), valid, error.strerror or str(error)) from error
+        raise ConfigError("dataset", config.dataset, "a data set that can be read", str(error)) from error
     about = replace(AboutImages.from_json(prepared.facts), digest=prepared.digest)
     return ImageData(**{part: prepared.splits[part] for part in PARTS}, about=about)
 

@@ -45,9 +45,9 @@ class Prepared:
 def cache_folder() -> Path:
     """Where this node keeps downloads and prepared sets (not yet made)."""
     if named := os.environ.get("TUNE_RSST_CACHE"):
-        return Path(named)
+        return Path(named).expanduser().absolute()
     if home := os.environ.get("TUNE_RSST_HOME"):
-        return Path(home) / "cache"
+        return Path(home).expanduser().absolute() / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune-rsst"
 
 
@@ -91,7 +91,7 @@ def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Splits, dict[str,
 def _mapped(folder: Path) -> Prepared | None:
     """The whole and undamaged set in `folder`, or None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in manifest["arrays"]}
         parts = dict.fromkeys(name.rsplit("_", 1)[0] for name in arrays)
         splits = {part: Split.from_numpy(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in parts}
@@ -118,4 +118,4 @@ def _write(folder: Path, splits: Splits, facts: dict[str, Any]) -> None:
         for name, array in arrays.items():
             np.save(new / f"{name}.npy", array)
         manifest = {"arrays": sorted(arrays), "facts": facts, "digest": digest_of(splits)}
-        (new / "manifest.json").write_text(json.dumps(manifest))
+        (new / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -88,7 +88,8 @@ def _download(repository: str, cache: Path) -> HubFile:
         [sys.executable, "-c", _CHILD, repository, FILE_NAMES[0], str(ASK_S - 2.0)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=os.environ | quiet,
     )
     try:

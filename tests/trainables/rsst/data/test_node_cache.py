@@ -79,9 +79,9 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "x")
     assert node_cache.cache_folder() == Path("x/tune-rsst")
     monkeypatch.setenv("TUNE_RSST_HOME", "h")
-    assert node_cache.cache_folder() == Path("h/cache")
+    assert node_cache.cache_folder() == Path("h/cache").absolute()
     monkeypatch.setenv("TUNE_RSST_CACHE", "c")
-    assert node_cache.cache_folder() == Path("c")
+    assert node_cache.cache_folder() == Path("c").absolute()
 
 
 def test_synthetic_images_are_drawn_by_seed_and_kept_out_of_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
