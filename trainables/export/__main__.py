@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainables.export.files import FORMATS, export, find, formats_of, name_of
 from trainables.rsst.config import ConfigError
+from trainables.terminal import ready
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--formats", default=",".join(FORMATS), help="any of these, by commas [%(default)s]")
     given = parser.parse_args(arguments)
     try:
+        ready(sys.argv[1:] if arguments is None else arguments)
         formats, saved = formats_of(given.formats), find(given.folder, given.round)
         target = given.to or given.folder / "exports" / name_of(given.round)
         export(saved, target.absolute(), formats, print)
