@@ -21,7 +21,7 @@ from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.sources import describe
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import uneven
-from trainables.text import amount, counted, duration, framed
+from trainables.text import counted, duration, framed
 
 _PLAIN_EVERY_S = 15.0  # epochs, where there is no live line
 _WORK_AFTER_S = 2.0  # work that is over sooner is not shown
@@ -75,9 +75,7 @@ class Console:
             (self._note if self._live else self.say)(self._work_line(work))
 
     def _work_line(self, work: Work) -> str:
-        parts = [f"{work.what} {amount(work.done, work.total, work.unit)}"]
-        if work.done:
-            parts.append(f"{amount(work.done / work.seconds, 0, work.unit)}/s")
+        parts = work.words
         if self._last is None:  # the images or the weights, before the first epoch
             left = work.seconds_left
             return " · ".join([*parts, f"{duration(left)} left"] if left is not None else parts)

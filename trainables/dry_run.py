@@ -7,16 +7,16 @@ steps on random images are timed here. A sweep's dry run counts in the same way 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from trainables.progress import Work, watched
+from trainables.progress import every, watched
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import train_images
 from trainables.rsst.measure import Measured, course_of, measure
 from trainables.rsst.size import Size, architecture_of, cost, size_of
-from trainables.text import amount, counted, duration, mib
+from trainables.text import counted, duration, mib
 
 TELL_EVERY_S = 10.0
 
@@ -29,7 +29,7 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
     """
     dense, end = size_of(architecture_of(config)), cost(config)
     print("measuring a few steps on this machine …", file=sys.stderr, flush=True)
-    with watched(_teller()):
+    with watched(every(TELL_EVERY_S, partial(print, file=sys.stderr, flush=True))):
         m = measure(config)
     course = course_of(config, m, 1.0, dense.params)
     train, val = train_images(config)
@@ -51,19 +51,6 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
         f"  memory    {memory}",
         f"  disk      {mib(course.disk_mib)} at most",
     ]
-
-
-def _teller() -> Callable[[Work], None]:
-    """Tells on standard error, now and then, that the measuring goes on."""
-    told = time.monotonic()
-
-    def tell(work: Work) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            print(f"  {work.what} {amount(work.done, work.total, work.unit)}", file=sys.stderr, flush=True)
-
-    return tell
 
 
 def _words(size: Size) -> str:

@@ -1,7 +1,8 @@
 """How far long work has come: a loop tells it, whoever watches hears it. Without a watcher it costs next to nothing.
 
 In: `tracked` around a loop, or a `teller`.
-Out: `Work` values for the watcher of this thread (`watched`).
+Out: `Work` values for the watcher of this thread (`watched`): the console, lines now and then (`every`), or a small
+file in a folder (`keeper`) that another process reads (`kept`).
 Nothing is read back from a device: on a GPU a step counts as done when it is queued.
 """
 
@@ -9,12 +10,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from trainables.storage.files import read_json, write_json
+from trainables.text import amount, duration
+
 Part = TypeVar("Part")
+KEPT = "progress.json"
+KEEP_EVERY_S, FRESH_S = 2.0, 60.0  # an older file was left behind by a process that is gone
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,14 @@ class Work:
     def seconds_left(self) -> float | None:
         """At the pace so far; None while there is none."""
         return self.seconds / self.done * (self.total - self.done) if self.done and self.total else None
+
+    @property
+    def words(self) -> list[str]:
+        """ "training 1,280/45,000 images", "312 images/s"."""
+        said = [f"{self.what} {amount(self.done, self.total, self.unit)}"]
+        if self.done and self.seconds:
+            said.append(f"{amount(self.done / self.seconds, 0, self.unit)}/s")
+        return said
 
 
 TRAINING = "training"
@@ -73,3 +88,45 @@ def tracked(
         yield part
         done += size(part)
         tell(done)
+
+
+def every(seconds: float, say: Callable[[str], None]) -> Watcher:
+    """A watcher that says a line of the work, the first after `seconds`, then at most every `seconds`."""
+    said_at = time.monotonic()
+
+    def watch(work: Work) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= seconds:
+            said_at = time.monotonic()
+            left = [] if work.seconds_left is None else [f"{duration(work.seconds_left)} left"]
+            say(f"  {' · '.join([*work.words, *left])}")
+
+    return watch
+
+
+def keeper(folder: Path) -> Watcher:
+    """A watcher that keeps long work in a file of `folder`, which is made if missing, while it lasts."""
+    kept_at = 0.0
+
+    def watch(work: Work) -> None:
+        nonlocal kept_at
+        now = time.monotonic()
+        with suppress(OSError):  # what is shown may be missing; the work goes on
+            if kept_at and work.done == work.total:
+                kept_at = 0.0
+                (folder / KEPT).unlink(missing_ok=True)
+            elif work.seconds >= KEEP_EVERY_S and work.total and now - kept_at >= KEEP_EVERY_S:
+                kept_at = now
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / KEPT, {"time": time.time(), **asdict(work)})
+
+    return watch
+
+
+def kept(folder: Path) -> Work | None:
+    """The work that a `keeper` of another process is at in `folder`; None where there is none, or nothing long."""
+    try:
+        found = read_json(folder / KEPT)
+        return Work(**found) if abs(time.time() - found.pop("time")) < FRESH_S else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # also: half written
+        return None

@@ -136,7 +136,7 @@ def _train(plan: Plan, driver: Driver, console: Console, runner: Runner | None =
                 runner = place.enter_context(on_ray(plan, driver, partial(say, console)))
             else:
                 place.enter_context(driver.interruption.listening())
-            with LiveTable(driver.view, plan.settings.trials, console) as table:
+            with LiveTable(driver.view, plan.settings.trials, console, plan.folder) as table:
                 runner(driver, table.tick)
                 table.tick(force=True)
     except KeyboardInterrupt:

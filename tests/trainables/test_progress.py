@@ -11,8 +11,9 @@ import pytest
 
 from tests.trainables import toy
 from trainables import console as console_module
+from trainables import progress
 from trainables.console import Console
-from trainables.progress import Work, teller, tracked, watched
+from trainables.progress import KEPT, Work, every, keeper, kept, teller, tracked, watched
 from trainables.rsst.experiment import run
 from trainables.text import amount
 
@@ -118,3 +119,51 @@ def test_fast_epochs_show_no_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         console.work(Work("training", 32, 96, "images", 1.9))
         console.say("ready")
     assert screen.getvalue() == "ready\n"
+
+
+def test_every_so_often_a_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, said = [100.0], list[str]()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    watch = every(10.0, said.append)
+    for seconds, done in ((5.0, 10), (12.0, 24), (15.0, 30), (23.0, 46)):
+        clock[0] = 100.0 + seconds
+        watch(Work("preparing", done, 100, "images", seconds))
+    assert said == [
+        "  preparing 24/100 images · 2 images/s · 38 s left",
+        "  preparing 46/100 images · 2 images/s · 27 s left",
+    ]
+
+
+def test_long_work_is_kept_for_other_processes_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, clock = tmp_path / "trials" / "ab12", [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    keep, writes = keeper(folder), list[Work | None]()
+    for seconds, done in ((0.0, 0), (1.0, 10), (2.5, 25), (3.0, 30), (4.6, 46), (9.9, 99)):
+        clock[0] = 100.0 + seconds
+        keep(Work("training", done, 100, "images", seconds))
+        writes.append(kept(folder))
+    at = [work.done if work else None for work in writes]
+    assert at == [None, None, 25, 25, 46, 99], "not before 2 s, then every 2 s"
+    keep(Work("training", 100, 100, "images", 10.0))
+    assert kept(folder) is None and list(folder.iterdir()) == []
+
+
+LEFT_BEHIND = {
+    "half written": '{"time": 1, "what": "tr',
+    "empty": "",
+    "no object": "[1]",
+    "old": '{"time": 1.0, "what": "training", "done": 1, "total": 2, "unit": "images", "seconds": 3.0}',
+    "of another version": '{"time": 1e18, "what": "training"}',
+}
+
+
+@pytest.mark.parametrize("content", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+def test_what_was_left_behind_is_no_work(tmp_path: Path, content: str) -> None:
+    (tmp_path / KEPT).write_text(content)
+    assert kept(tmp_path) is None
+
+
+def test_a_full_disk_does_not_end_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    keeper(tmp_path / "file" / "below")(Work("training", 1, 2, "images", 60.0))
+    assert kept(tmp_path / "file" / "below") is None

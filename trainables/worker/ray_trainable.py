@@ -24,6 +24,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.progress import keeper, watched
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.event import Event
@@ -128,14 +129,15 @@ class RSSTTrainable(tune.Trainable):
 
     def _advance(self, result: dict[str, Any]) -> None:
         began = time.monotonic()
-        for event in self._open():
-            self._position += 1
-            if event.kind == "final":
-                result["done"] = True
-            if self._position > self._assignment["reported"]:
-                result["events"].append(event.to_json())
-            if event.kind != "epoch" or (result["events"] and time.monotonic() - began >= MIN_STEP_S):
-                return
+        with watched(keeper(self._folder)):
+            for event in self._open():
+                self._position += 1
+                if event.kind == "final":
+                    result["done"] = True
+                if self._position > self._assignment["reported"]:
+                    result["events"].append(event.to_json())
+                if event.kind != "epoch" or (result["events"] and time.monotonic() - began >= MIN_STEP_S):
+                    return
         result["done"] = True
 
     def _open(self) -> Iterator[Event]:
@@ -182,11 +184,14 @@ class RSSTTrainable(tune.Trainable):
             self._data = (wanted, load(config))
         return self._data[1]
 
+    @property
+    def _folder(self) -> Path:
+        """The trial's store."""
+        return Path(self._assignment["store"]) / RSSTConfig.from_knobs(self._assignment["knobs"]).fingerprint
+
     def _say(self, line: str) -> None:
         """Keep what a user should read next to the trial's checkpoints; a worker has no terminal."""
-        config = RSSTConfig.from_knobs(self._assignment["knobs"])
-        folder = Path(self._assignment["store"]) / config.fingerprint
-        with (folder / "messages.log").open("a", encoding="utf-8") as log:
+        with (self._folder / "messages.log").open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

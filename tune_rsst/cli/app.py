@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
+from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
@@ -64,9 +65,11 @@ def sweep(
     """
     from tune_rsst.planning.begin import make_plan
     from tune_rsst.planning.plan import Finished
+    from tune_rsst.planning.preflight import TELL_EVERY_S
     from tune_rsst.settings.written import written_in
 
-    plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
+    with watched(every(TELL_EVERY_S, print)):  # of a download of weights
+        plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
     if not dry_run:
         _run(plan)
     elif isinstance(plan, Finished):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import ray_cluster
@@ -21,6 +22,7 @@ from tune_rsst.search import study_database
 from tune_rsst.settings.settings import SweepSettings
 
 CONNECT_S, WORKER_S = 5.0, 600.0
+TELL_EVERY_S = 15.0  # of a download, of images that are prepared
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def look_here(configs: list[RSSTConfig]) -> tuple[tuple[str, Any, str, str] | No
 def _images(configs: list[RSSTConfig], say: Callable[[str], None]) -> str:
     if others := sorted({config.dataset for config in configs} - {"digits"}):
         say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
-    return "; ".join(look(configs, say))
+    with watched(every(TELL_EVERY_S, say)):
+        return "; ".join(look(configs, say))
 
 
 def _cpus(settings: SweepSettings) -> str:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.trainables import toy
+from trainables import progress
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.training import epoch
 from trainables.worker import system_metrics
@@ -130,3 +131,19 @@ def test_without_psutil_a_trial_says_so_and_trains(actor: Any, monkeypatch: pyte
     actor._assignment["system_metrics"] = True
     assert steps(actor)[-1]["done"]
     assert "tune-rsst[system-metrics]" in next(Path(actor._assignment["store"]).rglob("messages.log")).read_text()
+
+
+def test_while_it_trains_long_it_leaves_how_far_it_is(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(progress, "KEEP_EVERY_S", 0.0)
+    real = progress.write_json
+
+    def write(path: Path, value: Any) -> None:
+        real(path, value)
+        seen.append(progress.kept(path.parent))
+
+    monkeypatch.setattr(progress, "write_json", write)
+    steps(actor)
+    assert {work.what for work in seen} >= {"training", "evaluating"} and all(work.total for work in seen)
+    store = next(path for path in Path(actor._assignment["store"]).iterdir() if path.is_dir())
+    assert not (store / progress.KEPT).exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.tune_rsst.recorded import reported, sweep_events
+from trainables.progress import Work, keeper
 from trainables.text import duration
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.results.live import LiveTable, Progress
+from tune_rsst.results import live
+from tune_rsst.results.live import LiveTable
+from tune_rsst.results.progress import Progress
 from tune_rsst.results.ranking import best_of
+from tune_rsst.storage.folder import SweepFolder
 
 PLACED = {"event": "placed", "trial": "t0000", "host": "box", "node": "ab", "epochs_there": 0}
 
@@ -147,3 +152,56 @@ def test_the_best_so_far_is_the_rankings_first_at_every_moment() -> None:
         assert progress.best() is best_of(view)
         seen += progress.best() is not None
     assert seen and best_of(view) is not None
+
+
+def running_one(tmp_path: Path, epochs: int, *works: Work) -> tuple[SweepView, SweepFolder]:
+    """A sweep whose t0000 has trained `epochs` epochs (2 a round), and left `works` behind."""
+    folder, view = SweepFolder(tmp_path / "sweep"), SweepView()
+    mine = [e for e in events(trials=1) if e["event"] == "reported" and e["kind"] in ("epoch", "round")]
+    first = list(events(trials=1))[:2]
+    for event in (*first, {"time": 0.0, **PLACED}, *mine[: epochs + epochs // 2]):
+        view.apply(event)
+    for work in works:
+        keeper(folder.store(view.trials["t0000"].fingerprint))(work)
+    return view, folder
+
+
+WHERE = [
+    (0, None, ""),
+    (0, ("preparing the images (train)", 12), "epoch 1/2, preparing the images (train) 12 %"),
+    (0, ("training", 43), "epoch 1/2, 43 %"),
+    (1, None, "epoch 2/2"),
+    (1, ("training", 7), "epoch 2/2, 7 %"),
+    (1, ("evaluating", 50), "epoch 2/2, evaluating 50 %"),
+    (2, None, "epoch 1/2"),  # of the second round
+    (3, ("training", 99), "epoch 2/2, 99 %"),
+]
+
+
+@pytest.mark.parametrize(("epochs", "work", "words"), WHERE)
+def test_a_running_trial_says_where_in_its_round_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, work: tuple[str, int] | None, words: str
+) -> None:
+    left = [Work(work[0], work[1], 100, "images", 60.0)] if work else []
+    view, folder = running_one(tmp_path, epochs, *left)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    console.print(LiveTable(view, 4, console, folder)._table())
+    head, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert words in row and ("%" in row) is ("%" in words) and "now" in head.split()
+    monkeypatch.setattr(live, "QUIET_S", 0.0)
+    out = io.StringIO()
+    table = LiveTable(view, 4, Console(file=out, width=80), folder)
+    table.tick(force=True)
+    assert out.getvalue() == (f"  t0000 round {epochs // 2 + 1 if epochs else '–'}/3: {words}\n" if words else "")
+
+
+def test_a_log_says_where_the_trials_are_only_when_it_was_quiet(tmp_path: Path) -> None:
+    view, folder = running_one(tmp_path, 1, Work("training", 7, 100, "images", 60.0))
+    out = io.StringIO()
+    table = LiveTable(view, 4, Console(file=out, width=80), folder)
+    table.tick(force=True)
+    assert out.getvalue() == ""
+    table._news_at -= live.QUIET_S
+    table.tick(force=True)
+    table.tick(force=True)
+    assert out.getvalue().splitlines() == ["  t0000 round 1/3: epoch 2/2, 7 %"]
