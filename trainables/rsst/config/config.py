@@ -80,6 +80,11 @@ class RSSTConfig:
         of_the_run=True,
         of_the_images=True,
     )
+    allow_duplicates: bool = _knob(
+        "take images that lie in two parts, or twice in a class, of an image folder as they are",
+        False,
+        of_the_images=True,
+    )
     augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))
     label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE, unit="share")
     # training

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ class Source:
     """What is known of the images as they were stored.
 
     `classes` in the order of their numbers; sizes are (width, height) in pixels, the smallest and largest by area;
-    `resize` is a key of RESIZE; `values` says how stored values became 0 … 255; `notes` are lines that say what was
-    decided without being asked.
+    `resize` is a key of RESIZE; `values` says how stored values became 0 … 255, `white` which integer or float became
+    255, where there are such; `notes` are lines that say what was decided without being asked.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Source:
     largest: tuple[int, int]
     resize: str = "none"
     values: str = EIGHT_BIT
+    white: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -105,7 +106,7 @@ class AboutImages(Source):
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> AboutImages:
         """What `to_json` made, or the JSON of it."""
-        known = {f.name: found[f.name] for f in fields(cls)}
+        known = {one.name: found[one.name] for one in fields(cls)}
         tuples = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         parts = {part: PartCounts(**counts) for part, counts in found["parts"].items()}
         return cls(**{**known, **tuples, "parts": parts})

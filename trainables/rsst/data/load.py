@@ -7,7 +7,7 @@ Shapes: B images, C channels, H height, W width.
 |---|---|---|
 | digits | 70 / 15 / 15 % of each class, by seed | shipped: 1,797 grey 8 × 8 images; 0 … 16 become round(v · 255 / 16) |
 | cifar10, cifar100 | 45k / 5k by seed, stratified / the official test set | `cifar.py`: a folder, or downloaded once |
-| folder | train/ val/ test/ as given; a missing one is split off, 15 % of each class, by seed | `folder.py` |
+| folder | train/ val/ test/ as given; a missing one is split off, 15 % of each class, by seed | `folder/` |
 | synthetic | 45k / 5k / 1k random colour images, 10 classes | drawn by seed: for speed tests, nothing can be learned |
 
 Test images that a set comes with stay its test images; they are never used for training, selection or stopping.
@@ -26,8 +26,13 @@ import numpy.typing as npt
 import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data import cifar, folder
+from trainables.rsst.data import cifar
 from trainables.rsst.data.about import CHUNK, AboutImages, Source
+from trainables.rsst.data.folder.digests import digests
+from trainables.rsst.data.folder.layout import Listing, listing
+from trainables.rsst.data.folder.pixels import decoders
+from trainables.rsst.data.folder.reading import read
+from trainables.rsst.data.folder.repeats import without_repeats
 from trainables.rsst.data.node_cache import cache_folder, digest_of, shared
 from trainables.rsst.data.sources import CIFAR_HELD_OUT, HELD_OUT, describe, digits, drawn, synthetic
 from trainables.rsst.data.split import Split, Splits
@@ -65,19 +70,20 @@ def load(config: RSSTConfig) -> ImageData:
         splits, source = _prepared(config, None)
         return image_data(source, splits)
     key: dict[str, Any] = {"preparation": PREPARATION, "seed": config.seed, "img_size": config.img_size}
-    found = folder.listing(config.data) if config.dataset == "folder" else None
-    if found is not None:
-        key |= {"dataset": "folder", "files": found.identity(), "in_chans": found.in_chans}
-    elif config.dataset == "synthetic":
-        key |= {"dataset": "synthetic"}
-    else:
-        key |= cifar.identity(config.dataset)
+    found: Listing | None = None
 
     def prepare() -> tuple[Splits, dict[str, Any]]:
         splits, source = _prepared(config, found)
         return splits, AboutImages.of(source, splits, digest="").to_json()
 
     try:
+        if config.dataset == "folder":
+            found, key["files"] = _files(config)
+            key["decoders"] = decoders()
+        elif config.dataset == "synthetic":
+            key["dataset"] = "synthetic"
+        else:
+            key |= cifar.identity(config.dataset)
         prepared = shared(key, prepare)
     except OSError as error:
         if Path(str(error.filename or cache_folder())).is_relative_to(cache_folder()):  # not the images' fault
@@ -85,6 +91,8 @@ def load(config: RSSTConfig) -> ImageData:
             raise ConfigError("TUNE_RSST_CACHE", cache_folder(), valid, error.strerror or str(error)) from error
         raise ConfigError("dataset", config.dataset, "a data set that can be read", str(error)) from error
     about = replace(AboutImages.from_json(prepared.facts), digest=prepared.digest)
+    if found is not None:  # what lies beside the images may change, and their folder move
+        about = replace(about, name=found.name, notes=(*found.notes, *about.notes))
     return ImageData(**{part: prepared.splits[part] for part in PARTS}, about=about)
 
 
@@ -94,7 +102,21 @@ def image_data(source: Source, splits: Splits) -> ImageData:
     return ImageData(**parts, about=AboutImages.of(source, parts, digest_of(parts)))
 
 
-def _prepared(config: RSSTConfig, found: folder.Listing | None) -> tuple[Splits, Source]:
+def _files(config: RSSTConfig) -> tuple[Listing, list[Any]]:
+    """The files of an image folder, each image once, and all that their pixels depend on."""
+    found = listing(config.data)
+    paths = [path for files in found.files.values() for path, _ in files]
+    digest_of = dict(zip(paths, digests(found.root, paths), strict=True))
+    found = without_repeats(found, digest_of, allow=config.allow_duplicates)
+    files = [
+        (part, str(path.relative_to(found.root)), digest_of[path], label)
+        for part, listed in found.files.items()
+        for path, label in listed
+    ]
+    return found, [files, found.classes, found.in_chans]
+
+
+def _prepared(config: RSSTConfig, found: Listing | None) -> tuple[Splits, Source]:
     """The splits of a named data set, or of the image folder `found`, and what is known of it."""
     side = config.img_size
     if config.dataset == "synthetic":
@@ -102,7 +124,7 @@ def _prepared(config: RSSTConfig, found: folder.Listing | None) -> tuple[Splits,
         return synthetic(spec, side, config.seed), drawn(spec, side)
     share = HELD_OUT
     if found is not None:
-        given, source = folder.read(found, side)
+        given, source = read(found, side)
     else:
         if config.dataset == "digits":
             given, source = digits()

@@ -12,8 +12,9 @@ import numpy as np
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.presets import DATASETS
-from trainables.rsst.data import cifar, folder
+from trainables.rsst.data import cifar
 from trainables.rsst.data.about import Source
+from trainables.rsst.data.folder.layout import listing
 from trainables.rsst.data.split import Split
 
 HELD_OUT = 0.15  # share of each class that a missing validation or test part gets
@@ -43,7 +44,7 @@ def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
     if dataset == "synthetic":
         return DatasetSpec(dataset, 32, 3, 10, sweepable=False)
     if dataset == "folder":
-        found = folder.listing(data_dir)
+        found = listing(data_dir)
         return DatasetSpec(dataset, 32, found.in_chans, len(found.classes))
     raise ConfigError("dataset", dataset, " or ".join(DATASETS))
 
@@ -81,7 +82,7 @@ def drawn(spec: DatasetSpec, side: int) -> Source:
 def train_images(config: RSSTConfig) -> tuple[int, int]:
     """(training, validation) images of the data set, from its files' names where it is a folder; reads no pixels."""
     if config.dataset == "folder":
-        files = folder.listing(config.data).files
+        files = listing(config.data).files
         total = len(files["train"] if "train" in files else files["all"])
         given = {part: len(files[part]) for part in ("val", "test") if part in files}
         train = round(total * (1 - HELD_OUT * (2 - len(given))))

@@ -50,6 +50,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[Any, Any]]] = {
 }
 EXEMPT = {
     "dataset": "another data set is another result; the tests in ../data load them",
+    "allow_duplicates": "matters to image folders only; ../data/test_repeats.py",
     "pretrained": "needs weights; test_pretrained.py",
     "weights_digest": "refuses weights, changes no number by itself; test_pretrained.py",
     "patch_embed": "matters to pretrained weights only; test_pretrained.py",
