@@ -69,20 +69,33 @@ def pixels_of(path: Path | str, about: dict[str, Any]) -> torch.Tensor:
     """An image file as the training saw it, uint8 (C, side, side)."""
     side, grey = about["img_size"], about["in_chans"] == 1
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits: the lower byte goes
-            upright = Image.fromarray((np.asarray(upright).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-        upright = upright.convert("L" if grey else "RGB")
+        upright = eight_bit(ImageOps.exif_transpose(image), about["white"]).convert("L" if grey else "RGB")
     if about["resize"] == "cover":
         upright = ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)
-    array = np.asarray(upright, dtype=np.uint8)
-    pixels = torch.from_numpy(array[None] if grey else array.transpose(2, 0, 1).copy())
+    array = np.array(upright, dtype=np.uint8)
+    pixels = torch.from_numpy(array[None] if grey else array.transpose(2, 0, 1))
     if pixels.shape[1:] == (side, side):
         return pixels
     if about["resize"] != "stretch":
         raise ValueError(f"{path}: the model takes images of {side} x {side} pixels, this one is {upright.size}")
     scaled = torch.nn.functional.interpolate(pixels[None].float(), size=(side, side), mode="bilinear", antialias=True)
     return scaled[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def eight_bit(image: Image.Image, white: dict[str, float]) -> Image.Image:
+    """8 bits a channel: larger values scaled as those of the training were, what is transparent laid on white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        kind = "floats" if image.mode == "F" else "integers"
+        if kind not in white:
+            raise ValueError(f"the model was trained on no images of {kind} (mode {image.mode}): save it with 8 bits")
+        scaled = np.rint(np.asarray(image).astype(np.float64) * (255.0 / white[kind]))
+        return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+    if image.mode in ("La", "RGBa", "PA"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if not image.has_transparency_data:
+        return image
+    full = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", full.size, "white"), full).convert("RGB")
 
 
 def main(images: list[str]) -> None:

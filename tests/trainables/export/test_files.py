@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from trainables.export import files, load_model
 from trainables.export.__main__ import main
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data.folder import listing, read
+from trainables.rsst.data.folder.layout import listing
+from trainables.rsst.data.folder.reading import read
 from trainables.rsst.data.load import load
 from trainables.rsst.model.saved import SavedModel, load_pruned
 from trainables.rsst.trial import open_trial

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.trainables.rsst.data.image_files import SIDE, halves, huge_png, palette, png, saved, tiff
+from trainables.export import load_model
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.folder.pixels import Pixels, is_grey, pixels, stored, warnings_remarked, whites
 
@@ -181,6 +182,15 @@ def test_what_is_taken_has_its_value(what: str, tmp_path: Path) -> None:
         assert values[:, 0, column] == pytest.approx(
             np.atleast_1d(expected), abs=1 if "half" in what or "RGBa" in what else 0
         )
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_an_exported_model_reads_a_file_as_the_training_did(what: str, tmp_path: Path) -> None:
+    path = TAKEN[what][0](tmp_path)
+    white = whites([(path, stored(path))])
+    about: dict[str, Any] = {"img_size": 6, "in_chans": 1 if is_grey(path) else 3, "resize": "cover", "white": white}
+    ours = pixels(path, 6, about["in_chans"], white).values
+    assert np.array_equal(load_model.pixels_of(path, about), ours)
 
 
 @pytest.mark.parametrize("what", REFUSED)
