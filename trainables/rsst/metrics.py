@@ -76,6 +76,7 @@ METRICS: Mapping[str, Metric] = {
     "torch_version": Metric("", "version of PyTorch", tag=True),
     "num_threads": Metric("", "CPU threads of the trial", tag=True),
     "device": Metric("", "cpu or cuda", tag=True),
+    "training_numbers": Metric("", "what products of matrices are computed in while training", tag=True),
     "device_name": Metric("", "name of the GPU, or kind of CPU", tag=True),
     "micro_batch_size": Metric("images", "images that go through the model at a time, where less than the batch"),
     # an epoch

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.training.kernels import training_numbers
 
 OUT_OF_MEMORY = (
     "CUDA out of memory",
@@ -47,6 +48,7 @@ def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:
         "num_threads": config.num_threads,
         "device": device.type,
         "device_name": name,
+        "training_numbers": training_numbers(device.type, config.amp),
     }
 
 

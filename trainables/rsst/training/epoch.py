@@ -14,7 +14,7 @@ from trainables.progress import TRAINING, tracked
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.seeding import derived
-from trainables.rsst.training.kernels import fast_kernels
+from trainables.rsst.training.kernels import fast_kernels, tf32
 from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.schedule import learning_rate
 from trainables.rsst.training.setup import Training
@@ -43,7 +43,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
             group["lr"] = rate
         batch = plan.batch(images, at)
         training.optimizer.zero_grad(set_to_none=True)
-        losses.append(_gradients(training.model, batch, config))
+        with tf32(images.device.type, allowed=True):
+            losses.append(_gradients(training.model, batch, config))
         t_from, t_to = clock.progress(step), clock.progress(step + 1)
         training.penalty.before_step(t_to)
         training.optimizer.step()

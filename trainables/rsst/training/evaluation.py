@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
+from trainables.rsst.training.kernels import tf32
 
 EVALUATED_AT_ONCE = 512
 
@@ -54,7 +55,8 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     model.eval()
     losses, predictions = [], []
     for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
-        logits = model(batch.images)
+        with tf32(images.device.type, allowed=False):
+            logits = model(batch.images)
         losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
         predictions.append(logits.argmax(dim=1))
     model.train(was_training)

@@ -1,20 +1,45 @@
-"""Which kernels a training step takes where torch's own choice is a slow one.
+"""Which numbers and kernels training takes where torch's own choice is a slow one; what is compared is float32.
 
-In: the device, whether the step is in bfloat16. Out: a context for the forward pass; the model stays timm's.
+In: the device, whether a step is in bfloat16. Out: contexts around training, a forward pass, an evaluation; the model
+stays timm's.
+On a GPU training multiplies float32 matrices in TF32 (10 bits of mantissa, sums in float32), which its tensor cores do.
+Validation, hardening gap and test are in float32 throughout, convolutions too, for which torch takes TF32 by itself.
 On a CPU torch's scaled_dot_product_attention is several times slower in bfloat16 than the same two products of
 matrices (`python -m benchmarks.engine`), so that `amp` gave hardly anything there.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 PLAIN = {"attn_mask", "dropout_p", "is_causal"}
+
+
+def training_numbers(device: str, amp: bool) -> str:
+    """What the products of a training step are in: bfloat16, tf32 or float32."""
+    return "bfloat16" if amp else "tf32" if device == "cuda" else "float32"
+
+
+@contextmanager
+def tf32(device: str, *, allowed: bool) -> Iterator[None]:
+    """Whether matrix products and convolutions on a GPU may take TF32 for float32; on a CPU nothing changes."""
+    if device != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def fast_kernels(device: str, amp: bool) -> AbstractContextManager[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext, suppress
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.trainables import toy
 from trainables.rsst.data.load import ImageData
-from trainables.rsst.training import kernels
-from trainables.rsst.training.kernels import fast_kernels
+from trainables.rsst.training import epoch, evaluation, kernels
+from trainables.rsst.training.kernels import fast_kernels, tf32, training_numbers
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -53,3 +55,38 @@ def test_amp_trains_with_it_and_float32_without(tiny: ImageData, monkeypatch: py
     assert calls == []
     toy.last_state(toy.config(pruning_times=1, epochs=1, amp=True), tiny)
     assert calls and set(calls) == {torch.bfloat16}
+
+
+def test_a_gpu_trains_in_tf32_and_compares_in_float32() -> None:
+    """The flags are there without a GPU; whatever they were before, they are again afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    for allowed in (True, False):
+        with suppress(ZeroDivisionError), tf32("cuda", allowed=allowed):
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
+            raise ZeroDivisionError
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+    with tf32("cpu", allowed=True):
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize(
+    ("device", "amp", "numbers"),
+    [("cuda", False, "tf32"), ("cuda", True, "bfloat16"), ("cpu", False, "float32"), ("cpu", True, "bfloat16")],
+)
+def test_the_record_says_what_training_multiplies_in(device: str, amp: bool, numbers: str) -> None:
+    assert training_numbers(device, amp) == numbers
+
+
+def test_training_allows_it_and_evaluation_does_not(tiny: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def noted(device: str, *, allowed: bool) -> AbstractContextManager[None]:
+        asked.append((device, allowed))
+        return nullcontext()
+
+    monkeypatch.setattr(epoch, "tf32", noted)
+    monkeypatch.setattr(evaluation, "tf32", noted)
+    toy.last_state(toy.config(pruning_times=1, epochs=1, batch_size=96), tiny)
+    training = [("cpu", True)] * asked.count(("cpu", True))
+    assert len(training) >= 1 and asked[: len(training)] == training and set(asked[len(training) :]) == {("cpu", False)}
