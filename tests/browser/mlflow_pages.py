@@ -1,8 +1,8 @@
 """Opens a sweep in the MLflow UI with headless Chromium and takes screenshots.
 
-python tests/browser/mlflow_pages.py http://127.0.0.1:5000 SWEEP FOLDER
+python tests/browser/mlflow_pages.py http://127.0.0.1:5000 SWEEP FOLDER [PRINTED]
 
-In: the address of a running MLflow UI and the name of a sweep in it.
+In: the address of a running MLflow UI, the name of a sweep in it, the page that `tune-rsst show` prints for it.
 Out: a picture of each page in FOLDER; prints what it found on the pages and the console errors.
 """
 
@@ -33,6 +33,16 @@ def runs_of(address: str, sweep: str) -> tuple[str, Any, list[Any]]:
     parent = client.search_runs(ids, f"tags.sweep = '{sweep}' and tags.role = 'sweep'", max_results=1)[0]
     where = f"tags.sweep_uid = '{parent.data.tags['sweep_uid']}' and tags.role = 'trial'"
     return parent.info.experiment_id, parent, list(client.search_runs([parent.info.experiment_id], where))
+
+
+def first_visit(page: Any, printed: str, expected: str, picture: Path) -> str:
+    """Open the printed address as it is, in a browser that has never seen MLflow; the page's text."""
+    page.goto(printed)
+    try:
+        page.wait_for_function("word => document.body.innerText.includes(word)", arg=expected, timeout=PATIENCE_MS)
+    finally:
+        page.screenshot(path=str(picture))
+    return str(page.inner_text("body"))
 
 
 def visit(page: Any, address: str, expected: str, picture: Path) -> str:
@@ -107,8 +117,8 @@ def one_curve(page: Any, metric: str, picture: Path) -> int:
     return int(page.evaluate(line))
 
 
-def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Text of each page by name, and the console's errors."""
+def look(address: str, sweep: str, folder: Path, printed: str) -> tuple[dict[str, str], list[str]]:
+    """Text of each page by name, and the console's errors. `printed`: what a person is told to open."""
     from playwright.sync_api import sync_playwright
 
     experiment, parent, children = runs_of(address, sweep)
@@ -124,6 +134,7 @@ def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[s
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         texts = {
+            "printed": first_visit(page, printed, str(parent.info.run_name), folder / "printed.png"),
             "runs": visit(page, base, str(parent.info.run_name), folder / "runs.png")
             + expand(page, children, folder / "runs.png"),
             "parent": visit(page, f"{base}/{parent.info.run_id}", "Sweep", folder / "parent.png"),
@@ -144,8 +155,8 @@ def look(address: str, sweep: str, folder: Path) -> tuple[dict[str, str], list[s
 
 def main() -> None:
     """Command line."""
-    address, sweep, folder = sys.argv[1:]
-    texts, errors = look(address.rstrip("/"), sweep, Path(folder))
+    address, sweep, folder, *printed = sys.argv[1:]
+    texts, errors = look(address.rstrip("/"), sweep, Path(folder), printed[0] if printed else address)
     for name, text in texts.items():
         print(f"--- {name}: {len(text)} characters; {[word for word in DIMENSIONS if word in text]}")
     print("console errors:", *(error[:200] for error in errors), sep="\n  ")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.trainables import toy
 from trainables import __main__ as single
@@ -153,3 +156,34 @@ def test_who_is_interrupted_before_the_run_begins_is_told_so_in_one_line(
 ) -> None:
     monkeypatch.setattr(single, "_main", lambda words: signal.raise_signal(signal.SIGHUP))
     assert single.main([]) == 130 and capsys.readouterr().err == "interrupted before the run began\n"
+
+
+@pytest.mark.medium
+def test_the_printed_command_goes_on_from_another_folder_with_a_bare_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the images and the run's folder were given by relative paths."""
+    home = tmp_path / "it's my folder"
+    for name in ("a", "b"):
+        (home / "images" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.random.default_rng([number, ord(name)]).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(home / "images" / name / f"{number}.png")
+    monkeypatch.chdir(home)
+    real = Console.show
+
+    def show(console: Console, event: Any) -> None:
+        real(console, event)
+        if event.kind == "round":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Console, "show", show)
+    words = [*SHORT.split(), "--arch", "vit_digits", "--dataset", "images", "--img_size", "8", "--save_dir", "run"]
+    assert single.main(words) == 130
+    command = capsys.readouterr().out.splitlines()[-1].partition("go on with: ")[2]
+    bare = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd="/", env=bare, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0 and "going on after round 1/2" in done.stdout, done.stdout + done.stderr
+    assert (home / "run" / "report.json").exists()

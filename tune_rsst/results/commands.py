@@ -71,6 +71,9 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     commands = []
     if state == "interrupted":
         commands.append((RESUME, resume(folder, view.settings)))
+    if sweep.killed:
+        sync = tune_rsst(folder, "sync", folder.name)
+        commands.append(("It was killed: tell MLflow so, if it is not to be continued", sync))
     if state == "finished" and view.count("failed"):
         retry = tune_rsst(folder, "retry", folder.name)
         commands.append(("Try the failed trials again, from their checkpoints", retry))

@@ -73,12 +73,16 @@ def is_driven(folder: SweepFolder, storage: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that was read, to be handed on. `state`: running, finished or interrupted."""
+    """A sweep that was read, to be handed on. `state`: running, finished or interrupted.
+
+    `killed`: it is interrupted, and its driver could not write so.
+    """
 
     folder: SweepFolder
     view: SweepView
     state: str
     lines: Lines = field(default_factory=Lines, repr=False)
+    killed: bool = False
 
     @property
     def name(self) -> str:
@@ -97,6 +101,7 @@ class Sweep:
         if elsewhere and not running and not view.ended:
             running = is_driven(folder, view.settings.get("storage"))
         state = view.state(running)
-        if state == "interrupted":
+        killed = state == "interrupted" and view.driven
+        if killed:
             view.drive(False)
-        return cls(folder, view, state, lines)
+        return cls(folder, view, state, lines, killed)

@@ -127,6 +127,8 @@ def test_nothing_that_shows_a_dead_sweep_calls_a_trial_running(
     }
     assert {name: "running" in text for name, text in shown.items()} == dict.fromkeys(shown, False)
     assert {name: "interrupted" in text for name, text in shown.items()} == dict.fromkeys(shown, True)
+    told = [command for what, command in next_commands(sweep) if what.startswith("It was killed")]
+    assert [command.endswith("tune-rsst sync fake") for command in told] == ([] if ends == "it says so" else [True])
     assert query.conditions(sweep.view, ["state=interrupted"])(sweep.view.trials["t0000"])
 
 

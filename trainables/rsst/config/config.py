@@ -253,9 +253,9 @@ def _known(key: str) -> Knob:
 
 
 def _image_folder(dataset: str) -> str:
-    """`dataset`, which is not the name of one, when it is a folder."""
-    if dataset and Path(dataset).is_dir():
-        return dataset
+    """The path of `dataset`, which is not the name of one, when it is a folder."""
+    if dataset and Path(dataset).expanduser().is_dir():
+        return str(Path(dataset).expanduser().absolute())
     close = get_close_matches(dataset, presets.DATASETS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there is no folder {dataset}"
     raise ConfigError("dataset", dataset, f"{' or '.join(presets.DATASETS)}, or an existing folder of images", hint)
