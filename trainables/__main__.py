@@ -73,7 +73,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
         knobs = _from_file(edge["config"]) if edge["config"] else {}
         knobs |= {name: value for name, value in given.items() if value is not None}
-        for name in (name for name, knob in KNOBS.items() if knob.path and isinstance(knobs.get(name), str)):
+        paths = [name for name, knob in KNOBS.items() if knob.path and not knob.single_run]
+        for name in (name for name in paths if isinstance(knobs.get(name), str)):
             knobs[name] = str(Path(knobs[name]).expanduser().absolute())  # the run may go on from another folder
         if edge["resume"]:
             knobs = _held(knobs) | knobs

@@ -76,7 +76,7 @@ def choose_axes(page: Any, picture: Path) -> str:
         for name in names:
             box.click()
             box.fill(name)
-            box.press("Enter")
+            page.locator(f'[class*="select-item-option"][title="{name}"]').first.click()  # others may contain the name
         page.keyboard.press("Escape")
     page.wait_for_function(
         "words => words.every(w => [...document.querySelectorAll('.axis-title')].some(n => n.textContent === w))",
@@ -110,11 +110,14 @@ def expand(page: Any, children: list[Any], picture: Path) -> str:
 def one_curve(page: Any, metric: str, picture: Path) -> int:
     """Ask the metrics page for one curve; its number of points, once it is drawn."""
     page.get_by_placeholder("Search metric charts").fill(metric)
-    drawn = "() => Math.max(0, ...[...document.querySelectorAll('.scatterlayer .trace')].map(t => %s))"
-    line = drawn % "t.querySelector('path.js-line')?.getAttribute('d').split(/[LHVC]/).length ?? 0"
-    page.wait_for_function(f"() => ({line})() > 1", timeout=PATIENCE_MS)
+    points = """() => {
+        const [curve, ...others] = document.querySelectorAll('.scatterlayer .trace');  // others: not filtered yet
+        const line = others.length ? null : curve?.querySelector('path.js-line');
+        return line?.getAttribute('d').split(/[LHVC]/).length ?? 0;
+    }"""
+    page.wait_for_function(f"() => ({points})() > 1", timeout=PATIENCE_MS)
     page.screenshot(path=str(picture))
-    return int(page.evaluate(line))
+    return int(page.evaluate(points))
 
 
 def look(address: str, sweep: str, folder: Path, printed: str) -> tuple[dict[str, str], list[str]]:
