@@ -51,6 +51,7 @@ def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Pla
     notes += where_sqlite_is_unsafe(settings)
     plan = checked(settings, folder)
     notes += _grids(plan.draws)
+    notes += plan.weights.lines()
     warm = gather(plan.settings, plan.space, plan.weights)
     notes += [warm.line] if warm.line else []
     return replace(plan, warm=warm, note="\n".join(notes) or None)

@@ -21,7 +21,7 @@ class SweepWeights:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None], ResolvedWeights] = {}
-        self._fitting: set[tuple[Any, ...]] = set()
+        self._fitting: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._folder: Path | None = None
 
     def record(self) -> list[dict[str, Any]]:
@@ -30,6 +30,18 @@ class SweepWeights:
             {"arch": arch, "weights": weights, "digest": found.digest, "source": found.source, "problem": found.problem}
             for (arch, weights), found in self._found.items()
         ]
+
+    def lines(self) -> list[str]:
+        """What was found and decided, for the user before the sweep begins."""
+        lines = {}  # in order, each once
+        for (arch, weights), found in self._found.items():
+            if found.path is None:
+                lines[f"weights: none for {arch}, because {found.problem}: its trials start from RANDOM weights"] = 1
+                continue
+            lines[f"weights: {found.source}, digest {found.digest}"] = 1
+            decided = (notes for sizes, notes in self._fitting.items() if sizes[:2] == (arch, weights))
+            lines |= {f"weights: {found.source}: {note}": 1 for notes in decided for note in notes}
+        return list(lines)
 
     @classmethod
     def recalled(cls, record: Iterable[dict[str, Any]], folder: Path) -> SweepWeights:
@@ -55,8 +67,7 @@ class SweepWeights:
             sizes = *name, config.patch_embed, config.img_size, config.patch_size, config.dataset, config.data
             if found.path is not None and sizes not in self._fitting:  # once, not in the first step of every trial
                 own = config if new else RSSTConfig.from_knobs({**config.knobs(), **found.knobs()})
-                check_fit(own, build(architecture_of(own), "meta"))
-                self._fitting.add(sizes)
+                self._fitting[sizes] = check_fit(own, build(architecture_of(own), "meta"))
             self._found[name] = found
 
     def copy_into(self, folder: Path) -> None:

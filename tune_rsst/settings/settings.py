@@ -166,7 +166,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     if isinstance(own.get("space"), str):
         own["space"] = _from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):
-        if isinstance(fixed.get(path), str) and "://" not in fixed[path]:
+        if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
             fixed[path] = str(Path(fixed[path]).expanduser().absolute())
     for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
         own[name] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.vit import build
 from tune_rsst.planning.begin import make_plan
+from tune_rsst.planning.plan import Plan
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings.written import given
 
@@ -70,7 +72,9 @@ def test_weights_of_another_architecture_are_refused_before_the_sweep_begins(
     file = tmp_path / "mine.safetensors"
     write_weights(file, seed=0)
     words = [f"weights={file}", "pretrained=true", "dataset=digits"]
-    assert make_plan(given(None, words), None, False).starts == ("pretrained",)
+    plan = make_plan(given(None, words), None, False)
+    assert isinstance(plan, Plan) and plan.starts == ("pretrained",)
+    assert re.search(r"^weights: mine\.safetensors, digest [0-9a-f]{16}$", plan.note or "", re.MULTILINE)
     with pytest.raises(ConfigError) as caught:
         make_plan(given(None, [*words, "arch=vit_tiny", "patch_size=4"]), None, False)
     assert str(caught.value).startswith("weights = mine.safetensors: valid is weights of a vit_tiny")
@@ -92,3 +96,22 @@ def test_each_way_to_start_from_a_file_is_checked(tmp_path: Path) -> None:
     assert weights.complete(new).weights_digest
     with pytest.raises(ConfigError, match=r"patch_embed\.proj\.bias \(and 1 more\) of the model have no source"):
         weights.complete(config_with(file))
+
+
+def test_what_is_decided_of_the_weights_is_said_once_before_the_sweep(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    torch.manual_seed(0)
+    arch = architecture(RSSTConfig.from_knobs({"dataset": "digits"}), in_chans=3, num_classes=10)
+    torch.save({"model_ema": {f"module.{name}": t.half() for name, t in build(arch).state_dict().items()}}, file)
+    weights = SweepWeights()
+    weights.look_for(
+        [config_with(file), config_with(file), RSSTConfig.from_knobs({"arch": "vit_tiny", "pretrained": True})]
+    )
+    first, *said = weights.lines()
+    assert first.startswith("weights: mine.pth, digest ")
+    assert said == [
+        "weights: mine.pth: the model is below 'model_ema.module.'",
+        "weights: mine.pth: 54 tensors of float16 taken as float32",
+        "weights: mine.pth: patch_embed.proj.weight of 3 channels for images of 1: summed, as timm does",
+        "weights: none for vit_tiny, because vit_tiny has no ImageNet weights: its trials start from RANDOM weights",
+    ]

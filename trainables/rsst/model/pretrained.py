@@ -19,6 +19,7 @@ no worker asks a hub, and a trial that fell back has another fingerprint than on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,11 +111,13 @@ def resolve(config: RSSTConfig) -> ResolvedWeights:
     return found
 
 
-def check_fit(config: RSSTConfig, model: VisionTransformer) -> None:
-    """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing."""
+def check_fit(config: RSSTConfig, model: VisionTransformer) -> tuple[str, ...]:
+    """Refuse pretrained weights that `model` (which may be on the meta device) can't start from; changes nothing.
+
+    What reading and fitting them decides, for the user.
+    """
     found, weights = _find(config)
-    if weights is not None:
-        fitted(weights, model, config, found.source)
+    return (*weights.notes, *fitted(weights, model, config, found.source).notes) if weights is not None else ()
 
 
 def copy_verified(found: ResolvedWeights, folder: Path) -> ResolvedWeights:
@@ -176,7 +179,7 @@ def _look(config: RSSTConfig) -> ResolvedWeights:
 
 def _named_file(weights: str) -> Path:
     """The file that the user named; `~` is the home folder."""
-    if "://" in weights or weights.startswith("models:/"):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", weights):
         hint = "an address is not fetched: download it (mlflow artifacts download), then name the file"
         raise ConfigError("weights", weights, "the path of a file on this machine", hint)
     try:

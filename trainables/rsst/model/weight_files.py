@@ -142,13 +142,19 @@ def _require_weights(path: Path) -> None:
             raise ConfigError("weights", path, VALID, reason)
     if not start.strip(b"\0"):
         raise ConfigError("weights", path, VALID, "it begins with zero bytes only: a download that was cut off?")
-    if zipfile.is_zipfile(path):
-        with suppress(zipfile.BadZipFile, OSError):  # whoever reads it says what is wrong with it
-            with zipfile.ZipFile(path) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > max(BOMB_MIB << 20, BOMB_TIMES * about.st_size):
-                hint = f"{about.st_size >> 10} KiB would unpack to {unpacked >> 20} MiB: no weights compress like this"
-                raise ConfigError("weights", path, VALID, hint)
+    unpacked = _unpacked(path)
+    if unpacked > max(BOMB_MIB << 20, BOMB_TIMES * about.st_size):
+        hint = f"{about.st_size >> 10} KiB would unpack to {unpacked >> 20} MiB: no weights compress like this"
+        raise ConfigError("weights", path, VALID, hint)
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes that an archive says it holds; 0 where it is none, or damaged: whoever reads it says so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # noqa: BLE001  a damaged archive raises what its bytes happen to say
+        return 0
 
 
 def _read_safetensors(path: Path, facts: dict[str, Any]) -> Tensors:
@@ -163,7 +169,11 @@ def _read_safetensors(path: Path, facts: dict[str, Any]) -> Tensors:
 def _read_torch(path: Path, facts: dict[str, Any]) -> Tensors:
     """torch.load with weights_only: plain containers, numbers, words and tensors, no code."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # what timm's own training script saves
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):  # timm's script saves one
+            warnings.simplefilter("ignore")  # of sparse tensors and odd pickles: what is wrong with them is said below
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():  # not a pickle at all, or cut off
