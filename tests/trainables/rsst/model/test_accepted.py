@@ -19,6 +19,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.export.load_model import load
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.experiment import run
@@ -28,7 +29,7 @@ from trainables.rsst.model.saved import load_pruned
 from trainables.rsst.model.vit import Architecture, build, built_with
 from trainables.rsst.pruning.compact import Units, narrowed, slice_weights, unit_masks, zeroed
 from trainables.rsst.training.setup import make_optimizer
-from trainables.rsst.trial import export_state
+from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
 SMALL = {"depth": 2, "embed_dim": 24, "num_heads": 3}
@@ -98,16 +99,15 @@ def test_a_trial_ends_and_removed_is_zeroed_exported_is_trained_counted_is_count
     arch: str, small: None, few: ImageData, tmp_path: Path
 ) -> None:
     """Every map-pooled ViT was accepted, trained, and broke in the MAC counter."""
-    *_, final = run(config_of(arch), few)
-    state = final.snapshot()
-    export_state(state, tmp_path)
-    exported = load_pruned(tmp_path)
+    with open_trial(config_of(arch), tmp_path, say=print, data=few) as trial:
+        *_, final = trial.events()
+    state, exported = final.snapshot(), load_pruned(trial.folder)
     full = Architecture.from_json(state.meta["full"])
     alive = Units.from_json(state.meta["alive"])
     pruned = narrowed(full, alive)
     trained = built_with(pruned, state.group("weights")).eval()
     images = torch.randn(4, 1, 8, 8)
-    assert torch.equal(exported(images), trained(images))
+    assert torch.equal(exported(images), trained(images)) and torch.equal(load(trial.folder)(images), trained(images))
     assert counted_on_cpu(exported, pruned) == pytest.approx(final.metrics["gmacs"], rel=1e-12)
     removed_is_zeroed(full, alive, images)
 
