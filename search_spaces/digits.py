@@ -6,11 +6,11 @@ from search_spaces.parts import Knobs, Suggest, epochs_of, fixed, learning_rate,
 
 
 def digits(trial: Suggest) -> Knobs:
-    """lr, warmup, rate and reg_granularity_prune on the embedded digits, 14 epochs a round.
+    """lr, warmup, prunings and reg_granularity_prune on the embedded digits, 14 epochs a round.
 
     Label smoothing is fixed at 0.1: validation accuracy at the target was higher with it in each of three seeds tried
     (docs/experiments.md).
-    `rate` from 0.215 to 0.54 means 5 to 2 prunings to a kept share of 0.3, after a dense round: 3 to 6 rounds.
+    Each pruning removes 0.215 to 0.54 of the units: 5 to 2 prunings to a kept share of 0.3, after a dense round.
 
     Command: tune-rsst sweep space=digits target_density=0.3
     """

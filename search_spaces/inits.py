@@ -1,4 +1,4 @@
-"""Spaces over the guide's knobs (lr, warmup, rate, reg_granularity_prune): scratch, pretrained, the two compared.
+"""Spaces over the guide's knobs (lr, warmup, prunings, reg_granularity_prune): scratch, pretrained, the two compared.
 
 arch, epochs and batch size are the guide's (trainables/rsst/config/presets.py): vit_small on cifar100 unless the
 sweep says otherwise (`arch=vit_base`, `dataset=digits`).
@@ -10,7 +10,7 @@ from search_spaces.parts import Knobs, Suggest, penalty_height, pruning_rate, tr
 
 
 def scratch(trial: Suggest) -> Knobs:
-    """lr, warmup, rate and reg_granularity_prune from random weights; around the guide's values, which are in range.
+    """lr, warmup, prunings and reg_granularity_prune from random weights, around the guide's values.
 
     Command: tune-rsst sweep space=scratch target_density=0.3
     To try it: tune-rsst sweep space=scratch dataset=digits
@@ -26,7 +26,7 @@ def scratch(trial: Suggest) -> Knobs:
 
 
 def pretrained(trial: Suggest) -> Knobs:
-    """lr, warmup, rate and reg_granularity_prune from ImageNet weights; around the guide's values, which are in range.
+    """lr, warmup, prunings and reg_granularity_prune from ImageNet weights, around the guide's values.
 
     Command: tune-rsst sweep space=pretrained target_density=0.3
     To try it: tune-rsst sweep space=pretrained dataset=digits weights=FILE (a digits model of your own)

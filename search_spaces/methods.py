@@ -24,7 +24,7 @@ def penalty(trial: Suggest) -> Knobs:
 
 
 def method(trial: Suggest) -> Knobs:
-    """Which units go and how: criteria, scope, granularity and struct, with lr, warmup and rate for each.
+    """Which units go and how: criteria, scope, granularity and struct, with lr, warmup and rate (prunings) for each.
 
     granularity = head or neuron leaves the other kind alone, so those trials end larger at the same kept share. A fair
     comparison is by size: objective=pareto pareto_against=gmacs, or objective=constrained max_gmacs=… .

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from trainables.rsst.config import KNOBS, presets
+from trainables.rsst.config import KNOBS, presets, prunings_to
 
 Value = bool | int | float | str | None
 Knobs = dict[str, Value]
@@ -94,24 +94,39 @@ def training(trial: Suggest, pretrained: bool, prefix: str = "") -> Knobs:
 
 
 def pruning_rate(trial: Suggest, low: float, high: float) -> Knobs:
-    """`rate`: share of the alive units that a round removes. With `target_density` it decides the number of rounds."""
-    return {"rate": trial.suggest_float("rate", low, high)}
+    """How fast units go: each round removes a share of the alive ones, from `low` to `high`.
+
+    With a `target_density` of the sweep only the number of rounds is free: `prunings`, those that such shares take.
+    Else `rate`, where each trial has a target of its own (objective = constrained or pareto) too: how many prunings a
+    rate means hangs on the target there.
+    """
+    target = fixed(trial).get("target_density")
+    if not isinstance(target, float):
+        return {"rate": trial.suggest_float("rate", low, high)}
+    if fixed(trial).keys() & {"rate", "pruning_times"}:
+        return {}
+    fewest, most = prunings_to(target, high), prunings_to(target, low)
+    return {"prunings": trial.suggest_int("prunings", fewest, most)}
 
 
 def penalty_height(trial: Suggest) -> Knobs:
-    """`reg_granularity_prune` (g), with a range for each penalty_form.
+    """`reg_granularity_prune` (g), with a range for each penalty_form; nothing where the user fixed struct = refill.
 
     normalized: over a round it scales doomed weights by exp(-30 g). 0.2 leaves 0.25 % of their norm and 2 leaves
     nothing that float32 can hold: all of the range presses to zero (docs/experiments.md: below 0.1 units
     are cut while they still work), what varies is how early in the round it does so. l2: its effect hangs on lr ×
     steps, so the range is wide.
     """
+    if fixed(trial).get("struct") == "refill":
+        return {}
     low, high = HEIGHTS["l2" if fixed(trial).get("penalty_form") == "l2" else "normalized"]
     return {"reg_granularity_prune": trial.suggest_float("reg_granularity_prune", low, high, log=True)}
 
 
 def ramp(trial: Suggest) -> Knobs:
-    """`RST_schedule`, and `exponents` for the one ramp that has them."""
+    """`RST_schedule`, and `exponents` for the one ramp that has them; nothing where the user fixed struct = refill."""
+    if fixed(trial).get("struct") == "refill":
+        return {}
     chosen = trial.suggest_categorical("RST_schedule", KNOBS["RST_schedule"].choices)
     if chosen != "exp_custom_exponents":
         return {"RST_schedule": chosen}

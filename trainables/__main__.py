@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 from trainables.console import Console
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.progress import watched
-from trainables.rsst.config import KNOBS, ConfigError, Knob, RSSTConfig
+from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, Knob, RSSTConfig, decisions, overlaid
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
-from trainables.rsst.trial import StoreBusy, TrialDiverged, open_trial
+from trainables.rsst.trial import StoreBusy, TrialDiverged, method_of, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
 from trainables.terminal import ready
 from trainables.text import go_on_command
@@ -72,12 +72,13 @@ def _main(arguments: Sequence[str] | None) -> int:
         given = vars(_parser().parse_args(arguments))
         edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
         knobs = _from_file(edge["config"]) if edge["config"] else {}
-        knobs |= {name: value for name, value in given.items() if value is not None}
+        flags = {name: value for name, value in given.items() if value is not None}
+        knobs = overlaid(knobs, flags)
         paths = [name for name, knob in KNOBS.items() if knob.path and not knob.single_run]
         for name in (name for name in paths if isinstance(knobs.get(name), str)):
             knobs[name] = str(Path(knobs[name]).expanduser().absolute())  # the run may go on from another folder
         if edge["resume"]:
-            knobs = _held(knobs) | knobs
+            knobs = overlaid(_held(knobs), knobs)
         if edge["strict"]:
             knobs["on_missing_weights"] = "error"
         config = RSSTConfig.from_knobs(knobs)
@@ -89,15 +90,16 @@ def _main(arguments: Sequence[str] | None) -> int:
         arch = architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
         if config.weights and not edge["resume"]:  # and a file that this ViT can't start from
             check_fit(config, build(arch, "meta"))
+        said = decisions(flags, [config])
         if edge["dry_run"]:
-            return _dry_run(config, resume=edge["resume"])
-        return _run(config, resume=edge["resume"])
+            return _dry_run(config, resume=edge["resume"], said=said)
+        return _run(config, resume=edge["resume"], said=said)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _run(config: RSSTConfig, *, resume: bool) -> int:
+def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
     folder, mine = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
     notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
@@ -105,6 +107,8 @@ def _run(config: RSSTConfig, *, resume: bool) -> int:
         try:
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
                 replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
+                for line in said:
+                    console.say(line)
                 console.go_on(trial.history)
                 with watched(console.work):
                     for event in islice(trial.events(), len(trial.history), None):
@@ -142,14 +146,14 @@ def _next(folder: Path) -> str:
     return f"go on with: {go_on_command(folder)}" if begun else "nothing was trained: start it again"
 
 
-def _dry_run(config: RSSTConfig, *, resume: bool) -> int:
+def _dry_run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
     """Print the plan; a run that would be refused is refused."""
     from trainables.dry_run import lines
 
     folder = _folder(config)
     _refuse_other_work(folder, config, resume=resume)
     try:
-        print("\n".join(lines(config, folder)))
+        print("\n".join([*said, *lines(config, folder)]))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -208,10 +212,14 @@ def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> Non
     if not resume:
         hint = "add --resume to go on with it, or use another folder"
         raise ConfigError("save_dir", folder, "a folder that holds no trial yet", hint)
-    now = config.knobs()
-    other = [n for n in now if (KNOBS[n].in_fingerprint or n == "weights") and before.get(n) != now[n]]
-    if other:
-        differing = ", ".join(f"{n} {before.get(n)} → {now[n]}" for n in other)
+    if methods := {method_of(store) for store in (folder / "state").glob("*")} - {METHOD_VERSION, None}:
+        hint = f"this one was trained by method {methods.pop()}; its report and model stay readable: use another folder"
+        raise ConfigError("save_dir", folder, f"the folder of a trial of method {METHOD_VERSION}", hint)
+    then, now = RSSTConfig.from_knobs(before), config
+    names = [n for n in KNOBS if then.identity.get(n) != now.identity.get(n)]
+    names += [] if (then.weights is None) == (now.weights is None) else ["weights"]
+    if names:
+        differing = ", ".join(f"{n} {getattr(then, n)} → {getattr(now, n)}" for n in names)
         raise ConfigError("save_dir", folder, "the folder of the same trial", f"these knobs differ: {differing}")
 
 

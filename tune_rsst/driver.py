@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.rsst.config import METHOD_VERSION
 from trainables.rsst.event import Event
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
@@ -265,5 +266,5 @@ def assemble(
     driver = Driver(ledger, settings, searcher, interruption, followers)
     if not driver.view.name:
         said = {"name": settings.name, "settings": without_secrets(settings.flat()), "space": settings.space}
-        driver.record("sweep_started", **said | dict(about or {}))
+        driver.record("sweep_started", **said | {"method": METHOD_VERSION} | dict(about or {}))
     return driver

@@ -29,16 +29,8 @@ def fixed_of(name: str, *overrides: str) -> dict[str, Any]:
 
 
 def effective(found: RSSTConfig) -> tuple[Any, ...]:
-    """What the trial computes: knobs that it does not use are left out, and rate, which only gives the rounds."""
-    knobs = found.knobs()
-    if found.target_density is not None:
-        knobs.pop("rate")
-    if found.struct == "refill":
-        for unused in ("reg_granularity_prune", "RST_schedule", "exponents", "penalty_form"):
-            knobs.pop(unused)
-    elif found.RST_schedule != "exp_custom_exponents":
-        knobs.pop("exponents")
-    return tuple(sorted((key, repr(value)) for key, value in knobs.items()))
+    """What the trial computes."""
+    return tuple(sorted((key, repr(value)) for key, value in found.identity.items()))
 
 
 @pytest.mark.parametrize("where", ["own data", "digits"])
@@ -101,7 +93,7 @@ def test_distributions_never_change_between_trials_and_a_bare_optuna_trial_will_
 def test_the_guides_values_are_in_range() -> None:
     for name, guide in (("scratch", {"lr": 1e-3, "warmup": 40}), ("pretrained", {"lr": 5e-4, "warmup": 20})):
         draw, _ = next(samples(find(name), fixed_of(name), 1))
-        guide |= {"rate": 0.15, "reg_granularity_prune": 0.3}
+        guide |= {"prunings": 8, "reg_granularity_prune": 0.3}
         for parameter, value in guide.items():
             assert draw.ranges[parameter].low <= value <= draw.ranges[parameter].high
 

@@ -301,7 +301,7 @@ def test_a_study_that_is_made_anew_goes_on_where_the_sampler_was(tmp_path: Path,
         assert asked["killed"] == asked["whole"]
     else:
         generations = [t.system_attrs[f"{SAMPLERS[sampler]}:generation"] for t in run.searcher.study.trials]
-        assert max(generations) == 2 and generations == sorted(generations)
+        assert max(generations) >= 2 and generations == sorted(generations)
 
 
 def test_a_study_address_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ METRICS: Mapping[str, Metric] = {
         label="hardening gap", column="gap", legend="accuracy lost by hardening (share)", leaves=2),
     "predictions_changed": Metric(
         "share", "validation images whose predicted class the removal changed", "", _BOTH, "lower"),
-    "compacted": Metric("", "whether the tensors shrank; granularity = element only sets entries to zero"),
+    "compacted": Metric("", "false where granularity = element has set entries to zero: the tensors did not shrink"),
     "heads_kept": Metric("heads", "heads kept, all layers", per=_BOTH),
     "neurons_kept": Metric("neurons", "MLP neurons kept, all layers", per=_BOTH),
     "heads_kept_per_layer": Metric("heads", "heads kept in each layer"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainables.rsst.config import KNOBS, METHOD_VERSION
 from trainables.rsst.config.models import few_tokens, grid_words
 from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.model.cost import gmacs, latency, parameters
@@ -73,7 +74,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "predictions_changed": removal.changed,
         "kept_share": trial.pruner.kept_share(trial.form, trial.config),
         "kept_share_asked": trial.config.kept_share_after(trial.round),
-        "compacted": trial.config.granularity != "element",
+        "compacted": not trial.form.dead,
         "density": density(trial.form, trial.model.state_dict()),
         "heads_kept": sum(arch.heads),
         "neurons_kept": sum(arch.neurons),
@@ -116,6 +117,8 @@ def report_of(config: RSSTConfig, history: Sequence[Event]) -> dict[str, Any]:
     return {
         "config": config.knobs(),
         "fingerprint": config.fingerprint,
+        "method": METHOD_VERSION,
+        "idle": [name for name, knob in KNOBS.items() if knob.in_fingerprint and not knob.acts(config)],
         "init_effective": start.get("init_effective"),
         "weights_digest": start.get("weights_digest"),
         "start": start,

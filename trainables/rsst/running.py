@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
 from trainables.rsst.model.accepted import architecture
-from trainables.rsst.model.pretrained import initial_weights
+from trainables.rsst.model.pretrained import initial_weights, resolve
 from trainables.rsst.model.vit import Architecture, build, built_with
 from trainables.rsst.pruning.compact import Units, Weights
 from trainables.rsst.pruning.penalty import Penalty
@@ -83,9 +83,7 @@ class Running:
     def resumed(cls, config: RSSTConfig, data: ImageData, state: TrialState) -> Running:
         """The trial that `state` was taken from."""
         meta = state.meta
-        if meta["data_digest"] != data.digest:
-            hint = "put the old images back, or use another save_dir"
-            raise ConfigError("data", data.digest, f"the images this trial began with ({meta['data_digest']})", hint)
+        refuse_other_images(config, data, state)
         images, full = _prepare(config, data)
         alive = Units.from_json(meta["alive"])
         form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
@@ -183,6 +181,7 @@ class Running:
         }
         meta = {
             "fingerprint": self.config.fingerprint,
+            "method": METHOD_VERSION,
             "round": self.round,
             "epoch": self.epoch,
             "full": self.form.full.to_json(),
@@ -196,6 +195,23 @@ class Running:
             "environment": environment(self.config, self.images.device),
         }
         return TrialState(meta, grouped(groups))
+
+
+def refuse_other_images(config: RSSTConfig, data: ImageData, state: TrialState) -> None:
+    """Refuse images that are not those that the trial began with."""
+    if data.digest != state.meta["data_digest"]:
+        valid = f"the images this trial began with (digest {state.meta['data_digest']}, not {data.digest})"
+        hint = "put the old images back, or use another save_dir"
+        raise ConfigError("data", config.data or config.dataset, valid, hint)
+
+
+def refuse_other_weights(config: RSSTConfig, state: TrialState) -> None:
+    """Refuse a weights file that is not the one that the trial began with."""
+    began_with = state.meta["init"]["weights_digest"]
+    if config.pretrained and config.weights and (digest := resolve(config).digest) != began_with:
+        was = f"digest {began_with}, not {digest}" if began_with else "none were found, it started from scratch"
+        hint = "put the old file back, or use another save_dir"
+        raise ConfigError("weights", config.weights, f"the weights this trial began with ({was})", hint)
 
 
 def _prepare(config: RSSTConfig, data: ImageData) -> tuple[TrialImages, Architecture]:

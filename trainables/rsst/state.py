@@ -19,7 +19,7 @@ class TrialState:
     """Where a trial stands after `epoch` epochs of round `round`, and every event it has reported so far.
 
     `meta` is JSON-able: round, epoch, full (architecture), alive, doomed, init, removal, doomed_norm_start, history,
-    data_digest, environment, fingerprint.
+    data_digest, environment, fingerprint, method.
     """
 
     meta: Mapping[str, Any]
@@ -40,6 +40,11 @@ class TrialState:
         """Whether nothing is left to do."""
         history = self.meta["history"]
         return bool(history) and history[-1]["kind"] == "final"
+
+    @property
+    def method(self) -> int:
+        """The METHOD_VERSION that it was trained by; the first one was not recorded."""
+        return int(self.meta.get("method", 1))
 
     def group(self, name: str) -> dict[str, Tensor]:
         """The tensors of one group, without its prefix."""

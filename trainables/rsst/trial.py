@@ -2,7 +2,7 @@
 
 In: a config and the folder of trial stores.
 Out: all events of the trial from its first epoch on; those that the store holds already are replayed, the rest is
-    computed.
+    computed. A state is looked at with the images and the weights file that are there now: others are refused.
 State is saved before a round's event is handed out, and so is the round's model.
 """
 
@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
 from trainables.rsst.reports import report_of
 from trainables.rsst.rounds import facts_of, keep_round
+from trainables.rsst.running import refuse_other_images, refuse_other_weights
 from trainables.rsst.state import TrialState
-from trainables.rsst.store.checkpoint import CheckpointStore
+from trainables.rsst.store.checkpoint import CheckpointStore, checkpoint_names
 from trainables.rsst.store.checkpoint import StoreBusy as StoreBusy
 from trainables.rsst.training.device import choose_device, environment
 from trainables.rsst.training.epoch import TrialDiverged as TrialDiverged
-from trainables.storage.files import replace_json
+from trainables.storage.files import read_json, replace_json
 
 
 class Trial:
@@ -44,6 +45,8 @@ class Trial:
         self.config, self.folder = config, store.folder
         self._store, self._say, self._every_s, self._data, self._lock = store, say, checkpoint_every_s, data, lock
         self._state = store.newest()
+        if self._state is not None:
+            self._data = self._looked_at(self._state)
 
     @property
     def history(self) -> list[Event]:
@@ -91,6 +94,19 @@ class Trial:
         assert self._state is not None, "a replayed event comes from a state"
         return self._state
 
+    def _looked_at(self, state: TrialState) -> ImageData:
+        """The images, once they and a weights file are known to be those that the numbers in `state` came from."""
+        try:
+            data = self._data or load(self.config)
+            refuse_other_images(self.config, data, state)
+            refuse_other_weights(self.config, state)
+        except ConfigError as error:
+            if not state.finished:
+                raise
+            hint = f"{error.hint}; the trial is finished, its numbers are in its report.json".lstrip("; ")
+            raise ConfigError(error.key, error.value, error.valid, hint) from None
+        return data
+
     def _write_results(self, state: TrialState) -> None:
         save_pruned(facts_of(state), state.group("weights"), self.folder)
         replace_json(self.folder / "report.json", report_of(self.config, self.history))
@@ -110,7 +126,7 @@ def open_trial(
     data: ImageData | None = None,
     wait_s: float = 0.0,
 ) -> Trial:
-    """Open the trial's store `root`/`config.fingerprint` and lock it.
+    """Open the trial's store `root`/`config.fingerprint` and lock it; other images or weights than it has are refused.
 
     `say` gets lines a user should read; `data` saves loading it again; `wait_s` is how long to wait for the lock.
 
@@ -123,3 +139,11 @@ def open_trial(
         lock.enter_context(store.locked(wait_s))
         return Trial(config, store, say, checkpoint_every_s, data, lock.pop_all())
     raise AssertionError("unreachable")
+
+
+def method_of(folder: Path) -> int | None:
+    """The METHOD_VERSION that the newest checkpoint of a trial's store was trained by; None where there is none."""
+    for name in checkpoint_names(entry.name for entry in folder.iterdir()):
+        with suppress(OSError, ValueError):
+            return int(read_json(folder / name / "state.json").get("method", 1))
+    return None

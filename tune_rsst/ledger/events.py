@@ -43,6 +43,7 @@ KINDS: Mapping[str, EventKind] = {
             "weights": "pretrained weights: source, digest, file",
             "starts": "what trials may start from: pretrained, scratch",
             "seed": "the sweep's seed",
+            "method": "METHOD_VERSION of its trials",
             "warm_start": "trials of earlier sweeps that guide the search: parameters and metrics",
             "warm_start_left_out": "earlier trials that do not fit, with the reason",
             "versions": "package → version",

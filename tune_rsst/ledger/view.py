@@ -30,6 +30,11 @@ def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(knobs.get(name) for name, knob in KNOBS.items() if knob.of_the_images and knob.in_fingerprint)
 
 
+def searched(params: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` for people: a suggested rate as the trial has it, the effective one."""
+    return {name: knobs.get(name, value) if name == "rate" else value for name, value in params.items()}
+
+
 @dataclass
 class TrialView:
     """One trial as far as the ledger knows it."""
@@ -61,6 +66,11 @@ class TrialView:
     def unfinished(self) -> bool:
         """Whether it has not ended: it runs, waits for a worker, or goes on when the sweep is resumed."""
         return self.state in (UNFINISHED, INTERRUPTED)
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """`params` for people."""
+        return searched(self.params, self.knobs)
 
     @property
     def data_digest(self) -> str | None:
@@ -136,6 +146,11 @@ class SweepView:
     def known(self, trial: str | None) -> TrialView | None:
         """A trial of this sweep, or an earlier one that its study began with."""
         return None if trial is None else self.trials.get(trial) or self.former.get(trial)
+
+    @property
+    def method(self) -> int:
+        """The METHOD_VERSION that its trials are trained by; the first one was not recorded."""
+        return int(self.start.get("method", 1))
 
     @property
     def unfinished(self) -> list[TrialView]:

@@ -53,7 +53,7 @@ def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Pla
     notes += _grids(plan.draws)
     notes += plan.weights.lines()
     warm = gather(plan.settings, plan.space, plan.weights)
-    notes += [warm.line] if warm.line else []
+    notes += [line for line in (plan.note, warm.line) if line]
     return replace(plan, warm=warm, note="\n".join(notes) or None)
 
 

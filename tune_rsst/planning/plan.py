@@ -14,7 +14,7 @@ from trainables.rsst.size import architecture_of
 from trainables.storage.filesystem import network_filesystem
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.planning.warm_start import WarmStart
-from tune_rsst.search import spaces, study
+from tune_rsst.search import space_rules, spaces, study
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
 from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_tracking_uri
@@ -72,12 +72,15 @@ def checked(
     """A plan with these settings; a ConfigError if its trials could not run."""
     if settings.system_metrics and (missing := missing_library()):
         raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
+    written = settings
     settings, space, sampled = spaces.settle(settings, count=spaces.VALIDATION_DRAWS)
     drawn, draws = zip(*sampled, strict=True)
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
     spaces.ranges(space, drawn)
+    said = space_rules.check(space, written, sampled)
+    note = note if sweep else "\n".join(said) or None
     if sweep is None:  # else the digest of the ranges tells
         spaces.check_same_again(space, settings.fixed_in_trials, drawn)
     for dataset, images in {(c.dataset, c.data) for c in draws}:

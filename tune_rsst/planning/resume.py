@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.ledger.view import SweepView, data_key
 from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
-from tune_rsst.search import spaces
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings import addresses
 from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings, resolve, settings_names
@@ -47,7 +46,7 @@ def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -
         sweep, more = _brought(sweep)
         lines = [*lines, *more]
     settings, finished = _settings_again(sweep, written), sweep.state == "finished"
-    if finished and not written.keys() - RUN_ONLY:
+    if finished and not written.keys() - (RUN_ONLY - {"data"}):
         return Finished(sweep, settings, "\n".join(lines) or None)
     plan = _planned_again(sweep, settings, written, lines)
     return Finished(sweep, plan.settings, plan.note) if finished else plan
@@ -115,12 +114,13 @@ def _settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
 def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, Any], lines: Sequence[str]) -> Plan:
     """The plan to run `sweep` with `settings`, of which only those of a run may differ from what it began with."""
     view, name = sweep.view, sweep.name
+    _refuse_other_method(name, view)
     bucket.check(settings.storage)
     weights = SweepWeights.recalled(view.start.get("weights", ()), sweep.folder.weights)
     plan = checked(settings, sweep.folder, weights=weights, sweep=sweep, note="\n".join(lines) or None)
     old, new = {**view.settings, "name": name}, plan.settings.flat()
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
-    if not _gives_the_same(plan, view):
+    if plan.space_digest != view.start["space_digest"]:
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")
     if changed:
         hint = "leave these out, or start a new sweep without --resume"
@@ -131,13 +131,11 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
     return plan
 
 
-def _gives_the_same(plan: Plan, view: SweepView) -> bool:
-    """Whether the space is the one that the sweep began with; by its trials where an old ledger has another digest."""
-    began_with = str(view.start["space_digest"])
-    if began_with.startswith(spaces.DIGEST_OF_RANGES):
-        return plan.space_digest == began_with
-    fixed = plan.settings.fixed_in_trials
-    return all(spaces.still_gives(plan.space, fixed, t.params, t.distributions) for t in view.trials.values())
+def _refuse_other_method(name: str, view: SweepView) -> None:
+    if view.method != METHOD_VERSION:
+        hint = f"its results stay readable (tune-rsst show, report, export {name}); start a new sweep to train"
+        valid = f"a sweep of method {METHOD_VERSION}, not {view.method}: their trials give other numbers"
+        raise ConfigError("name", name, valid, hint)
 
 
 def _refuse_other_data(view: SweepView, settings: SweepSettings, moved: bool) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
+from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView, data_key
@@ -26,6 +26,7 @@ from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
+OTHER = f"trained by another method (not {METHOD_VERSION}, this version's)"
 Images = dict[tuple[Any, ...], str | None]  # digests by `data_key`; None where this machine does not have the images
 
 
@@ -58,8 +59,9 @@ def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> Warm
         folder = SweepFolder(Path(name).expanduser().absolute())
         if "/" not in name or not folder.ledger.is_file():
             folder = home.find(name)
-        for trial in Sweep.of(folder).view.trials.values():
-            found = _taken_over(trial, settings, space, weights, images)
+        view = Sweep.of(folder).view
+        for trial in view.trials.values():
+            found = _taken_over(trial, settings, space, weights, images) if view.method == METHOD_VERSION else OTHER
             if isinstance(found, str):
                 left_out[found] += 1
             elif found["fingerprint"] in taken:
@@ -79,7 +81,6 @@ def _taken_over(
 ) -> dict[str, Any] | str:
     """The record of a compatible trial, or why it is not compatible."""
     from optuna.distributions import distribution_to_json
-    from optuna.trial import FixedTrial
 
     if trial.state != "finished":
         return trial.state
@@ -87,7 +88,8 @@ def _taken_over(
     metrics = trial.metrics
     if objective.values(metrics) is None or not objective.limits.keys() <= metrics.keys():
         return "without a number that the objective asks for"
-    point = FixedTrial({**trial.knobs, **trial.params})
+    there = RSSTConfig.from_knobs(trial.knobs)
+    point = _point({**there.knobs(), **trial.params})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # all that Optuna does about a value out of its range
@@ -95,12 +97,12 @@ def _taken_over(
         config = weights.complete(RSSTConfig.from_knobs(draw.knobs))
     except ConfigError:
         return "outside this space's ranges"
-    here, there = config.knobs(), RSSTConfig.from_knobs(trial.knobs).knobs()
-    for name, knob in KNOBS.items():  # weights_digest says which weights
-        if knob.in_fingerprint and name != "seed" and here[name] != there[name]:
-            return f"with another {name}"
+    follow = ["seed", "pruning_times", "prunings", "rate"]
+    names = [*(name for name in KNOBS if name not in follow), *follow[2:]]
+    if other := [name for name in names if there.identity.get(name) != config.identity.get(name)]:
+        return f"with another {other[0]}"
     if not _same_images(trial, config, images):
-        return "with other images"
+        return "with other images, or images that are not on this machine"
     used = {"val_top1", "test_top1", "params", "kept_share", "kept_share_asked", objective.against, *objective.limits}
     return {
         "params": dict(point.params),
@@ -108,6 +110,23 @@ def _taken_over(
         "fingerprint": trial.fingerprint,
         "metrics": {name: value for name, value in metrics.items() if name in used},
     }
+
+
+def _point(knobs: dict[str, Any]) -> Any:
+    """An Optuna trial that answers with `knobs`.
+
+    A rate was rounded to the least one with as many prunings: below a range it is the range's least, and the prunings
+    tell whether that is the same trial.
+    """
+    from optuna.trial import FixedTrial
+
+    class Point(FixedTrial):
+        def suggest_float(self, name: str, low: float, *rest: Any, **more: Any) -> float:
+            if name == "rate":
+                self._params[name] = max(self._params[name], low)
+            return super().suggest_float(name, low, *rest, **more)
+
+    return Point(knobs)
 
 
 def _same_images(trial: TrialView, config: RSSTConfig, images: Images) -> bool:
@@ -118,6 +137,6 @@ def _same_images(trial: TrialView, config: RSSTConfig, images: Images) -> bool:
     if place not in images:
         try:
             images[place] = load_images(RSSTConfig.from_knobs({**config.knobs(), "seed": trial.knobs["seed"]})).digest
-        except ConfigError:  # the driver of a cluster need not have them: the workers look
+        except ConfigError:
             images[place] = None
-    return images[place] in (None, trial.data_digest)
+    return images[place] == trial.data_digest

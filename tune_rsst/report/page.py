@@ -97,7 +97,7 @@ def _table(view: SweepView) -> Iterator[str]:
         cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
         cells.append("yes" if trial.trial in front else "")
         cells += [METRICS[name].text(m.get(name)) for name in metrics]
-        cells += [short(trial.params.get(name, "")) for name in names]
+        cells += [short(trial.searched.get(name, "")) for name in names]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"

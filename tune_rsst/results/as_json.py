@@ -23,7 +23,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
     return {
         "id": trial.trial,
         "state": trial.state,
-        "params": trial.params,
+        "params": trial.searched,
         "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if not is_words(k)}},
         "reason": trial.reason,
         "places": trial.places,

@@ -44,7 +44,7 @@ def cell(trial: TrialView, column: str) -> str:
     """The trial's value in a metric's or a searched parameter's column."""
     if column in METRIC_OF:
         return METRICS[METRIC_OF[column]].text(trial.metrics.get(METRIC_OF[column]))
-    return escape(short(trial.params.get(column.removeprefix(KNOB), "")))
+    return escape(short(trial.searched.get(column.removeprefix(KNOB), "")))
 
 
 def leaving(columns: Sequence[str]) -> list[str]:

@@ -149,7 +149,7 @@ class LiveTable:
 def _news(trial: TrialView, before: Told) -> Iterator[str]:
     """What happened to a trial since `before`, in order."""
     if columns_module.begun(trial) and not before.begun:
-        yield f"{trial.trial} started: {', '.join(f'{k} = {short(v)}' for k, v in trial.params.items())}"
+        yield f"{trial.trial} started: {', '.join(f'{k} = {short(v)}' for k, v in trial.searched.items())}"
     for m in trial.round_events[before.rounds :]:
         took = f", {duration(m['seconds'])}" if "seconds" in m else ""
         numbers = said(m, "kept_share", "val_top1", "top1_drop", "hardening_gap")

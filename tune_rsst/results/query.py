@@ -87,4 +87,4 @@ def print_csv(view: SweepView, keep: Condition) -> None:
         if keep(trial):
             row = [places.get(trial.trial), trial.trial, trial.state, trial.reason]
             row += [trial.metrics.get(name) for name in names]
-            writer.writerow(row + [trial.params.get(name.removeprefix("knob.")) for name in knobs])
+            writer.writerow(row + [trial.searched.get(name.removeprefix("knob.")) for name in knobs])

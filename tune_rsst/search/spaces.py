@@ -11,18 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 
 from search_spaces import SPACES
 from search_spaces.parts import Suggest, final_size
@@ -73,19 +67,6 @@ def digest(drawn: Iterable[Draw], fixed: Mapping[str, Any]) -> str:
     behaviour = {name: sorted(values) if len(values) <= MANY_VALUES else "many" for name, values in seen.items()}
     text = json.dumps(behaviour, sort_keys=True)
     return DIGEST_OF_RANGES + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def still_gives(
-    space: Space, fixed: Mapping[str, Any], params: Mapping[str, Any], distributions: Mapping[str, str]
-) -> bool:
-    """Whether the space, answered with the `params` of a recorded trial, asks for the same ranges as it did then."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's, about a value out of its range
-            draw = space.draw(optuna.trial.FixedTrial(dict(params)), fixed)
-    except ConfigError:  # it asks for a parameter that the trial does not have
-        return False
-    return draw.ranges == {name: json_to_distribution(text) for name, text in distributions.items()}
 
 
 def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tuple[Draw, RSSTConfig]]:

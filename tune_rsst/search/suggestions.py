@@ -18,7 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import SPACES
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
 from tune_rsst.search.space_files import function_at, in_one_line
 
 
@@ -29,6 +29,8 @@ class Draw:
     params: dict[str, Any]
     knobs: dict[str, Any]
     ranges: dict[str, BaseDistribution] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    """Knobs that the space gave or asked for itself, those that the sweep fixes included."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Suggestions:
     fixed: Mapping[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, BaseDistribution] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -68,6 +71,7 @@ class Suggestions:
 
     def _answer(self, name: str, describe: Callable[[], BaseDistribution], ask: Callable[[], Any]) -> Any:
         if name in self.fixed:
+            self.answered.add(name)
             return self.fixed[name]
         try:
             with warnings.catch_warnings(record=True) as said:
@@ -131,10 +135,11 @@ class Space:
             )
             hint = f"it returned {f'the key {odd}' if odd else type(given).__name__}{self._line()}"
             raise ConfigError("space", self.address, "a function that returns a dict of knobs by name", hint)
-        knobs = {**given, **fixed}
+        knobs = overlaid(given, fixed)
         if "pretrained" in suggestions.params and not given.get("pretrained"):
             knobs["weights"] = None  # the sweep's weights are for the trials that start from them
-        return Draw(dict(suggestions.params), knobs, dict(trial.distributions))
+        own = frozenset(given.keys() | suggestions.params.keys() | suggestions.answered)
+        return Draw(dict(suggestions.params), knobs, dict(trial.distributions), own)
 
     def configured(self, draw: Draw, fixed: Mapping[str, Any]) -> RSSTConfig:
         """The trial that `draw` is; a knob of the space's own that is not valid is the space's fault."""

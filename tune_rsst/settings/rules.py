@@ -1,19 +1,48 @@
-"""Which settings of an objective fit together.
+"""Which settings fit together.
 
 In: settings. Out: nothing, or a ConfigError.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger.objective import LIMITS
 
+ACTS_WITH: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "startup_trials": ("sampler = tpe or gp", lambda s: s.sampler in ("tpe", "gp")),
+    "reduction_factor": ("stopping = halving", lambda s: s.stopping == "halving"),
+    "rungs": ("stopping = halving", lambda s: s.stopping == "halving"),
+}
+"""Settings that act with some values of others only."""
+
+
+def idle(settings: Any) -> list[str]:
+    """A line for each setting that does nothing beside the others."""
+    found = {name: getattr(settings, name) for name in ACTS_WITH}
+    return [
+        f"{name} = {value} does nothing here: it acts with {ACTS_WITH[name][0]}"
+        for name, value in found.items()
+        if value != type(settings).model_fields[name].default and not ACTS_WITH[name][1](settings)
+    ]
+
 
 def check(settings: Any) -> None:
-    """Refuse settings that contradict the objective."""
+    """Refuse settings that contradict each other."""
+    device, gpus = settings.fixed.get("device"), settings.gpus_per_trial
+    if device == "cuda" and gpus == 0:
+        raise ConfigError(
+            "device", device, "auto or cpu with gpus_per_trial = 0", "or give gpus_per_trial=1, or a share"
+        )
+    if device == "cpu" and gpus not in (0, "auto"):
+        raise ConfigError("gpus_per_trial", gpus, "0 with device = cpu", "no trial would compute on it")
+    _check_objective(settings)
+
+
+def _check_objective(settings: Any) -> None:
     kind, limits = settings.objective, [key for key in LIMITS if getattr(settings, key) is not None]
     if kind == "val_top1" and limits:
         hint = "add objective=constrained, or leave it out"

@@ -62,7 +62,7 @@ class SweepSettings(BaseModel):
         1.0, description="CPUs that Ray sets aside for a trial; auto: as many as its threads and its memory need"
     )
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        0.0, description="GPUs (or a share of one) for a trial; auto: the share that a measured step needs"
+        0.0, description="share of a GPU for a trial, at most 1; auto: the share that a measured step needs"
     )
     mlflow_tracking_uri: str | None = Field(
         None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"
@@ -90,6 +90,8 @@ class SweepSettings(BaseModel):
         "or refuse",
     )
     fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    assumed: frozenset[str] = Field(frozenset(), exclude=True)
+    """Those of `fixed` that the user did not write."""
 
     @field_validator("name")
     @classmethod
@@ -100,9 +102,9 @@ class SweepSettings(BaseModel):
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _whole_gpus(cls, gpus: float | str) -> float | str:
-        if isinstance(gpus, float) and gpus > 1 and gpus % 1:
-            raise ValueError("a share of one GPU (at most 1), a whole number of them, or auto")
+    def _one_gpu(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1:
+            raise ValueError("at most 1, a share of one GPU, or auto: a trial computes on one GPU")
         return gpus
 
     @field_validator("warm_start", mode="before")
@@ -150,7 +152,7 @@ class SweepSettings(BaseModel):
 
 def settings_names() -> list[str]:
     """Names of the sweep's own settings, knobs not included."""
-    return [name for name in SweepSettings.model_fields if name != "fixed"]
+    return [name for name in SweepSettings.model_fields if name not in ("fixed", "assumed")]
 
 
 def resolve(written: Mapping[str, Any]) -> SweepSettings:
@@ -175,7 +177,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     except ValidationError as error:
         raise _one_line(error, written) from None
     fixed["seed"] = settings.seed
-    return settings.model_copy(update={"fixed": fixed})
+    return settings.model_copy(update={"fixed": fixed, "assumed": frozenset(fixed.keys() - written.keys())})
 
 
 def _from_any_folder(space: str) -> str:
@@ -191,6 +193,7 @@ def _from_any_folder(space: str) -> str:
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
     """`settings` with the fixed knobs as the core understood them (`spaces.samples`), and rules that need both."""
     of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
+    of_the_sweep |= {"rate"} if settings.searches_size else set()  # it is rounded to each trial's own target
     kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
     settings = settings.model_copy(update={"fixed": kept})
     if settings.stopping == "halving" and settings.target_density is None:

@@ -20,7 +20,7 @@ from typing import Any
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import METRICS, kept_per
 from trainables.storage.secrets import hide_password
-from tune_rsst.ledger.view import SweepView
+from tune_rsst.ledger.view import SweepView, searched
 from tune_rsst.results.ranking import at_target, pareto_front, ranking
 from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, sweep_note, trial_note
@@ -131,7 +131,7 @@ class RunWrites:
         tags = {"sweep": self.view.name, "sweep_uid": self.sweep_uid, "mlflow.source.name": "tune-rsst"}
         if run == PARENT:
             return self.view.name, self.births[PARENT], {**tags, "role": "sweep"}
-        return run_name(run, self.view.trials[run].params), self.births[run], {**tags, "role": "trial", "trial": run}
+        return run_name(run, self.view.trials[run].searched), self.births[run], {**tags, "role": "trial", "trial": run}
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take the next ledger event in. Kinds that a later version may add ask for nothing."""
@@ -200,7 +200,8 @@ class RunWrites:
         trial = event["trial"]
         self.births.setdefault(trial, ms)
         write = self._write(trial)
-        write.params |= {name: text(value) for name, value in {**event["knobs"], **event["params"]}.items()}
+        knobs = event["knobs"]
+        write.params |= {name: text(value) for name, value in {**knobs, **searched(event["params"], knobs)}.items()}
         write.tags["fingerprint"] = event["fingerprint"]
         self._trial_state(trial, ms)
 

@@ -15,7 +15,7 @@ import torch
 
 from tests.trainables import toy
 from trainables.rsst import experiment, reports, running, trial
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
@@ -83,16 +83,15 @@ def test_the_events_of_a_trial_come_in_order_and_their_numbers_have_names(finish
 def test_a_finished_trial_only_replays(
     finished: Path, tiny: ImageData, trained: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is trained, evaluated, scored or even loaded, and the events equal the first ones, times included."""
+    """Nothing is trained, evaluated or scored, and the events equal the first ones, times included."""
     first = json.loads((store_of(finished) / "report.json").read_text())
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a finished trial computes nothing")
 
     monkeypatch.setattr(trial, "run", forbidden)
-    monkeypatch.setattr(trial, "load", forbidden)
     monkeypatch.setattr(torch.nn.Module, "__call__", forbidden)
-    events = list(opened_events(finished, tiny, data=None))
+    events = list(opened_events(finished, tiny))
     assert [e.kind for e in events] == WHOLE and trained == []
     assert [e.metrics for e in events if e.kind == "round"] == first["rounds"]
     assert json.loads((store_of(finished) / "report.json").read_text()) == first
@@ -149,11 +148,35 @@ def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before_and_nothing_
     assert toy.told(events) == toy.told(opened_events(finished, tiny))
 
 
-def test_other_images_are_refused(tiny: ImageData, tmp_path: Path) -> None:
-    list(islice(opened_events(tmp_path, tiny), 3))
+@pytest.mark.parametrize("events", [1, 3, 4, len(WHOLE)], ids=["a start", "an epoch", "a round", "the end"])
+def test_other_images_are_refused_before_a_number_is_handed_out(tiny: ImageData, tmp_path: Path, events: int) -> None:
+    list(islice(opened_events(tmp_path, tiny), events))
     other = dataclasses.replace(tiny, about=dataclasses.replace(tiny.about, digest="other"))
-    with pytest.raises(ConfigError, match=r"^data = other: valid is the images this trial began with"):
-        list(opened_events(tmp_path, other))
+    with pytest.raises(ConfigError, match=rf"^data = digits: .* began with \(digest {tiny.digest}, not other\)"):
+        open_trial(RSSTConfig.from_knobs(CONFIG), tmp_path, say=pytest.fail, data=other)
+    list(opened_events(tmp_path, tiny))  # the old ones are taken again, and the store is free
+
+
+def test_a_finished_trial_whose_images_are_gone_says_where_its_numbers_are(
+    finished: Path, tiny: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: RSSTConfig) -> ImageData:
+        raise ConfigError("data", "x", "an existing folder", "give data=PATH")
+
+    monkeypatch.setattr(trial, "load", gone)
+    with pytest.raises(ConfigError, match=r"give data=PATH; the trial is finished, its numbers are in its report.json"):
+        list(opened_events(finished, tiny, data=None))
+    list(opened_events(finished, tiny))
+
+
+def test_the_store_says_by_which_method_it_was_trained(finished: Path, tiny: ImageData, tmp_path: Path) -> None:
+    assert trial.method_of(store_of(finished)) == METHOD_VERSION
+    assert json.loads((store_of(finished) / "report.json").read_text())["method"] == METHOD_VERSION
+    shutil.copytree(finished, tmp_path / "old")
+    for state in store_of(tmp_path / "old").glob("r*/state.json"):  # the first version did not write it down
+        state.write_text(json.dumps({k: v for k, v in json.loads(state.read_text()).items() if k != "method"}))
+    assert trial.method_of(store_of(tmp_path / "old")) == 1
+    assert trial.method_of(tmp_path) is None
 
 
 def test_another_environment_is_said(tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from tests.tune_rsst.fake_sweep import FakeSweep, events, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.conduct import _assemble
@@ -17,6 +18,7 @@ from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
 from tune_rsst.planning.plan import Finished
+from tune_rsst.results.as_json import as_json
 from tune_rsst.search.spaces import Space, find
 from tune_rsst.settings import written
 from tune_rsst.storage import home
@@ -173,6 +175,62 @@ def test_a_resume_takes_data_from_another_folder_but_no_other_data(
         planned(f"data={other}", flag=True)
 
 
+def test_a_finished_sweep_is_not_shown_as_the_result_of_other_images(folder: SweepFolder, tmp_path: Path) -> None:
+    mine, other = images(tmp_path / "mine", 10), images(tmp_path / "other", 90)
+    words = ["dataset=folder", "img_size=8", "patch_size=4", "arch=vit_digits"]
+    made = planned("trials=2", *words, f"data={mine}", name="fake")
+    knobs = {"dataset": "folder", "data": str(mine), "img_size": 8, "patch_size": 4, "arch": "vit_digits"}
+    digest = load_images(RSSTConfig.from_knobs(knobs)).digest
+    sweep = FakeSweep(folder.path, made.space, made.settings, space_digest=made.space_digest)
+    for trial in (sweep.driver.next_trial(), sweep.driver.next_trial()):
+        assert trial is not None
+        first = {**start_event(digest), "init_effective": "scratch"}
+        reports = [first, *events(RSSTConfig.from_knobs(trial.knobs))]
+        sweep.driver.take({"trial_key": trial.trial, "events": reports})
+    sweep.driver.record("sweep_ended")
+    sweep.ledger.close()
+    assert isinstance(planned(flag=True, name="fake"), Finished)
+    assert isinstance(planned(f"data={mine}", flag=True, name="fake"), Finished)
+    for again in ([f"data={other}"], [*words, f"data={other}"]):
+        with pytest.raises(ConfigError, match=rf"^data = {other}: valid is the images that the sweep began with"):
+            planned(*again, flag=True, name="fake")
+    images(mine / "more", 200)  # the same folder with other content
+    (mine / "more" / "cat").rename(mine / "bird")
+    with pytest.raises(ConfigError, match=rf"^data = {mine}: valid is"):
+        planned(f"data={mine}", flag=True, name="fake")
+
+
+@pytest.mark.parametrize("recorded", [{"method": 1}, {}], ids=["recorded", "as the first version wrote it"])
+@pytest.mark.parametrize("reports", [None, 9], ids=["finished", "interrupted"])
+def test_a_sweep_of_another_method_is_read_and_not_trained(
+    folder: SweepFolder, reports: int | None, recorded: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_rsst.driver.METHOD_VERSION", 1)
+    begun(folder, reports=reports)
+    if not recorded:
+        lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
+        folder.ledger.unlink()
+        ledger = Ledger(folder.ledger)
+        for line in lines:
+            fields = {k: v for k, v in line.items() if k not in ("time", "crc", "method")}
+            ledger.append(fields.pop("event"), **fields)
+        ledger.close()
+    for again in (
+        lambda: resume.extension("fake", 3),
+        lambda: planned("resume=must", "lr=0.1", name="fake"),
+        lambda: planned(flag=True, name="fake") if reports else resume.extension("fake", 1),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            again()
+        line = str(refused.value)
+        assert line.startswith("name = fake: valid is a sweep of method 2, not 1: their trials give other numbers; its")
+        assert "tune-rsst show, report, export fake" in line and "\n" not in line
+    if reports is None:
+        assert isinstance(planned(flag=True, name="fake"), Finished)
+    sweep = Sweep.of(folder)
+    assert len(as_json(sweep, None)["trials"]) == len(sweep.view.trials) > 0
+
+
 def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepFolder) -> None:
     begun(folder)
     assert isinstance(planned("resume=must", name="fake"), Finished)
@@ -184,9 +242,8 @@ def test_settings_that_differ_are_refused_on_a_finished_sweep_too(folder: SweepF
     assert isinstance(planned("resume=must", "trials=4", name="fake"), Finished)
 
 
-@pytest.mark.parametrize("digest", [None, "0123456789abcdef"], ids=["of ranges", "of draws, as old ledgers have it"])
 def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
-    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str | None
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # else a text of the same length and second is not read again
     mine = tmp_path / "mine.py"
@@ -198,7 +255,7 @@ def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
     return {**knobs, "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
 """
     mine.write_text(text)
-    sweep = begun(folder, f"space={mine}:space", "seed=2", reports=9, space_digest=digest)
+    sweep = begun(folder, f"space={mine}:space", "seed=2", reports=9)
     assert any("momentum" in trial.params for trial in sweep.view.trials.values())
     mine.write_text(f"# the same\n{text}")
     assert planned(flag=True).resumes

@@ -28,12 +28,18 @@ USED = "stopping=none"
 
 
 def narrow(trial: Any) -> dict[str, Any]:
-    return {**tiny(trial), "rate": trial.suggest_float("rate", 0.35, 0.4)}
+    return {**fixed_rate(trial), "rate": trial.suggest_float("rate", 0.35, 0.4)}
 
 
 def fixed_rate(trial: Any) -> dict[str, Any]:
     lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
     return {"dataset": "digits", "epochs": 2, "warmup": 0, "rate": 0.4, "lr": lr}
+
+
+def by_count(trial: Any) -> dict[str, Any]:
+    lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    prunings = trial.suggest_int("prunings", 1, 6)
+    return {"dataset": "digits", "epochs": 2, "warmup": 0, "prunings": prunings, "lr": lr}
 
 
 def from_weights(trial: Any) -> dict[str, Any]:
@@ -123,7 +129,34 @@ def test_what_this_sweep_could_not_have_given_is_left_out(space: Space, words: t
 def test_a_knob_that_one_sweep_fixes_and_the_other_searches_is_taken_from_the_trial() -> None:
     former("old", Space("fixed", fixed_rate), USED)
     _, found = warm("old", TINY, USED)
-    assert {t["params"]["rate"] for t in found.trials} == {0.4} and len(found.trials) == 10
+    assert {t["params"]["rate"] for t in found.trials} == {0.35} and len(found.trials) == 10, "as many prunings"
+
+
+def test_trials_that_searched_rate_guide_a_space_that_searches_prunings() -> None:
+    former("old", TINY, USED)
+    settings, found = warm("old", Space("by count", by_count), USED)
+    assert len(found.trials) == 10 and {t["params"]["prunings"] for t in found.trials} == {2, 3}
+    assert settings.target_density == 0.3
+
+
+def test_trials_of_another_method_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rsst.driver.METHOD_VERSION", 1)
+    former("old", TINY, USED)
+    with pytest.raises(ConfigError, match="left out: 10 trained by another method"):
+        warm("old", TINY, USED)
+
+
+def test_images_that_cannot_be_looked_at_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: RSSTConfig) -> None:
+        raise ConfigError("data", "x", "there")
+
+    sweep = former("old", TINY, USED, "trials=3")
+    sweep.ledger = Ledger(home.home() / "old" / "ledger.jsonl")
+    start = {"round": 0, "epoch": 0, "data_digest": "unknown"}
+    sweep.ledger.append("reported", trial="t0000", seq=999, kind="start", metrics=start)
+    monkeypatch.setattr("tune_rsst.planning.warm_start.load_images", gone)
+    _, found = warm("old", TINY, USED)
+    assert [reason for reason, _ in found.left_out] == ["with other images, or images that are not on this machine"]
 
 
 def test_a_configuration_of_a_former_trial_is_answered_not_trained(tmp_path: Path) -> None:
@@ -147,7 +180,10 @@ def test_other_images_are_left_out() -> None:
         "reported", trial=trial.trial, seq=999, kind="start", metrics={"round": 0, "epoch": 0, "data_digest": "other"}
     )
     _, found = warm("old", TINY, USED)
-    assert dict(found.left_out) == {"with other images": 1} and len(found.trials) == 2
+    assert (
+        dict(found.left_out) == {"with other images, or images that are not on this machine": 1}
+        and len(found.trials) == 2
+    )
 
 
 @pytest.mark.parametrize(("names", "says"), [("nosuch", "sweep = nosuch"), ("old", "left out: 10 with another epochs")])

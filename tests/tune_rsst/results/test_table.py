@@ -188,7 +188,7 @@ def test_a_file_gets_every_column_of_a_space() -> None:
     out = io.StringIO()
     spaces.print_space(Console(file=out, width=40), "digits", 3, {})
     head, *lines = out.getvalue().split("drawn at random\n")[1].splitlines()
-    own = ["lr", "rate", "g", "warmup", "rounds", "epochs", "params", "gmacs", "arch", "dataset"]
+    own = ["lr", "n", "g", "warmup", "rounds", "epochs", "params", "gmacs", "arch", "dataset"]
     assert head.split() == own and len(lines) == 4 and all(len(line.split()) == len(own) for line in lines[:3])
     assert "gmacs = 1e9 MACs of an image" in lines[3] and "g = reg_granularity_prune" in lines[3]
 

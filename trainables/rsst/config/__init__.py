@@ -1,7 +1,22 @@
 """The knobs of a trial: names, types, defaults, checks. `RSSTConfig` is a checked, frozen set of them."""
 
 from trainables.errors import ConfigError
-from trainables.rsst.config.config import KNOBS, RSSTConfig
+from trainables.rsst.config.acting import ABSENT
+from trainables.rsst.config.config import KNOBS, METHOD_VERSION, RSSTConfig
+from trainables.rsst.config.decisions import decisions
 from trainables.rsst.config.knobs import Knob, check_range, converted
+from trainables.rsst.config.schedule import overlaid, prunings_to
 
-__all__ = ["KNOBS", "ConfigError", "Knob", "RSSTConfig", "check_range", "converted"]
+__all__ = [
+    "ABSENT",
+    "KNOBS",
+    "METHOD_VERSION",
+    "ConfigError",
+    "Knob",
+    "RSSTConfig",
+    "check_range",
+    "converted",
+    "decisions",
+    "overlaid",
+    "prunings_to",
+]

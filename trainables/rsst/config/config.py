@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import ConfigError as ConfigError
-from trainables.rsst.config import presets
+from trainables.rsst.config import acting, presets
 from trainables.rsst.config.knobs import Check, Knob, check_range, converted
+from trainables.rsst.config.pairs import check_pairs
+from trainables.rsst.config.schedule import MAX_ROUNDS, schedule
 
-MAX_ROUNDS = 1000
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
 
 _POSITIVE: Check = ("a number > 0", lambda v: v > 0)
@@ -32,11 +32,15 @@ _OPEN_UNIT: Check = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 _SHARE: Check = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
 _COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
-_REWIND: Check = ("init, none or epoch:K with K ≥ 1", lambda v: v in ("init", "none") or _rewind_epoch(v) is not None)
+_REWIND: Check = (
+    "init, none or epoch:K with K ≥ 1",
+    lambda v: v in ("init", "none") or acting.rewind_epoch(v) is not None,
+)
 _SIDE: Check = ("1 to 4096", lambda v: 1 <= v <= 4096)
 _THREADS: Check = ("1 to 1024", lambda v: 1 <= v <= 1024)
 _HEIGHT: Check = ("0 to 100", lambda v: 0 <= v <= 100)
 _ROUNDS: Check = (f"1 to {MAX_ROUNDS}", lambda v: 1 <= v <= MAX_ROUNDS)
+_PRUNINGS: Check = (f"0 to {MAX_ROUNDS - 1}", lambda v: 0 <= v < MAX_ROUNDS)
 _NAME: Check = ("a name that is not empty", lambda v: bool(v))
 
 
@@ -59,12 +63,17 @@ class RSSTConfig:
     weights: str | None = _knob(
         "local weights file (.safetensors, .pth, .ckpt, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
-    weights_digest: str | None = _knob("refuse pretrained weights whose digest is another one", None)
-    patch_embed: str = _knob("how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"))
+    weights_digest: str | None = _knob(
+        "refuse pretrained weights whose digest is another one", None, acts_when=acting.ASKS
+    )
+    patch_embed: str = _knob(
+        "how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"), acts_when=acting.FITS
+    )
     on_missing_weights: str = _knob(
         "when the hub has no pretrained weights to give: start from scratch with a warning, or stop",
         "scratch",
         choices=("scratch", "error"),
+        acts_when=acting.ASKS,
         in_fingerprint=False,
         in_rerun=False,
     )
@@ -75,6 +84,7 @@ class RSSTConfig:
     data: str | None = _knob(
         "folder that holds (or will hold) the data set",
         None,
+        acts_when=acting.FILES,
         in_fingerprint=False,
         path=True,
         of_the_run=True,
@@ -95,42 +105,74 @@ class RSSTConfig:
     optimizer: str = _knob("optimizer", "adamw", choices=("adamw", "sgd"))
     momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=_SHARE, unit="share")
     weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=_NOT_NEGATIVE, short="wd")
-    lr_schedule: str = _knob("learning rate after warm-up", "cosine", choices=("cosine", "multistep"))
+    lr_schedule: str = _knob(
+        "learning rate after warm-up", "cosine", choices=("cosine", "multistep"), acts_when=acting.DECAYS
+    )
     amp: bool = _knob("train in bfloat16 autocast", False)
     # pruning
     struct: str = _knob(
         "rsst presses the doomed units, then removes them; refill removes first, then trains",
         "rsst",
         choices=("rsst", "refill"),
+        acts_when=acting.PRUNES,
     )
-    criteria: str = _knob("score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"))
+    criteria: str = _knob(
+        "score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"), acts_when=acting.PRUNES
+    )
     calibration_images: int = _knob(
-        "training images that l1, l2 and saliency look at", 256, check=_AT_LEAST_1, unit="images"
+        "training images that l1, l2 and saliency look at",
+        256,
+        check=_AT_LEAST_1,
+        unit="images",
+        acts_when=acting.LOOKS,
     )
     pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_ROUNDS, unit="rounds")
-    rate: float = _knob("share of the alive units that each round removes", 0.15, check=_OPEN_UNIT, unit="share")
+    prunings: int = _knob("the same number without the dense round: pruning_times - 1", check=_PRUNINGS, short="n")
+    rate: float = _knob(
+        "share of the alive units that each round removes; with target_density only the number of prunings acts",
+        0.15,
+        check=_OPEN_UNIT,
+        unit="share",
+        acts_when=acting.PRUNES,
+    )
     target_density: float | None = _knob(
-        "kept share of units at the end; pruning_times then follows from rate",
+        "kept share of units at the end; pruning_times then follows from prunings or rate, and rate from both",
         None,
         check=_OPEN_UNIT,
         unit="share",
         short="density",
     )
     granularity: str = _knob(
-        "what is removed", "both", choices=("head", "neuron", "both", "element"), decides_presets=True
+        "what is removed",
+        "both",
+        choices=("head", "neuron", "both", "element"),
+        acts_when=acting.PRUNES,
+        decides_presets=True,
     )
-    scope: str = _knob("rank units inside each layer, or all together", choices=("layer", "global"))
+    scope: str = _knob(
+        "rank units inside each layer, or all together", choices=("layer", "global"), acts_when=acting.PRUNES
+    )
     rewind: str = _knob(
-        "weights that each later round starts from: init, none, epoch:K of round 0", "init", check=_REWIND
+        "weights that each later round starts from: init, none, epoch:K of round 0",
+        "init",
+        check=_REWIND,
+        acts_when=acting.PRUNES,
+        same_as=acting.rewinds_to,
     )
-    penalty_form: str = _knob("how the penalty acts", "normalized", choices=("normalized", "l2"))
+    penalty_form: str = _knob(
+        "how the penalty acts", "normalized", choices=("normalized", "l2"), acts_when=acting.RAMPS
+    )
     RST_schedule: str = _knob(
         "shape of the penalty's ramp over a round",
         "exp_custom_exponents",
         choices=("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents"),
+        acts_when=acting.RAMPS,
+        same_as=acting.ramp_shape,
     )
-    exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE)
-    reg_granularity_prune: float = _knob("g, the height of the penalty's ramp", check=_HEIGHT, short="g")
+    exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE, acts_when=acting.BENDS)
+    reg_granularity_prune: float = _knob(
+        "g, the height of the penalty's ramp", check=_HEIGHT, short="g", acts_when=acting.PRESSES
+    )
     # running
     seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT, of_the_images=True)
     num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
@@ -167,36 +209,33 @@ class RSSTConfig:
             given |= {"dataset": "folder", "data": _image_folder(folder)}
         for key, value in given.items():
             check_range(KNOBS[key], value)
-        config = cls(**(presets.defaults(given) | given))
-        _check_pairs(config)
-        if config.target_density is None:
-            return config
-        follows = 1 + _prunings(config.target_density, config.rate)
-        if given.get("pruning_times", follows) != follows:
-            hint = "leave pruning_times out when target_density is given"
-            raise ConfigError("pruning_times", given["pruning_times"], f"{follows}, which follows from rate", hint)
-        if follows > MAX_ROUNDS:
-            raise ConfigError(
-                "rate", config.rate, f"such that target_density takes at most {MAX_ROUNDS} rounds", "raise it"
-            )
-        return dataclasses.replace(config, pruning_times=follows)
+        complete = {name: knob.default for name, knob in KNOBS.items()} | presets.defaults(given) | given
+        config = cls(**(complete | schedule(given, complete)))
+        check_pairs(config)
+        return config
 
     def knobs(self) -> dict[str, Any]:
         """Every knob by name, JSON-able; `from_knobs` of it gives an equal config."""
         return dataclasses.asdict(self)
 
     @property
-    def fingerprint(self) -> str:
-        """16 hex digits over everything that determines the trial's numbers.
+    def identity(self) -> dict[str, Any]:
+        """What determines the trial's numbers: the knobs that act here, each with one value for equal numbers."""
+        return {
+            name: knob.same_as(self) if knob.same_as else getattr(self, name)
+            for name, knob in KNOBS.items()
+            if knob.in_fingerprint and knob.acts(self)
+        }
 
-        Fields at their class default are left out, so a knob added later does not change old fingerprints.
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over `identity` and METHOD_VERSION: equal ones mean equal numbers, from equal images.
+
+        Knobs at their class default are left out, so a knob added later does not change old fingerprints.
         """
         named: dict[str, Any] = {"method": METHOD_VERSION}
-        named |= {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if KNOBS[f.name].in_fingerprint and (f.default is MISSING or getattr(self, f.name) != f.default)
-        }
+        usual = {f.name: f.default for f in dataclasses.fields(self)}  # MISSING where presets.py has it
+        named |= {name: value for name, value in self.identity.items() if value != usual[name]}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -212,22 +251,13 @@ class RSSTConfig:
     @property
     def rewind_epoch(self) -> int | None:
         """K of rewind = epoch:K, else None."""
-        return _rewind_epoch(self.rewind)
+        return acting.rewind_epoch(self.rewind)
 
     def kept_share_after(self, prunings: int) -> float:
         """Share of the units that is asked to be alive after `prunings` prunings (docs/method.md, "How many stay")."""
         if self.target_density is not None:
             return float(self.target_density ** (prunings / max(self.rounds - 1, 1)))
         return float((1.0 - self.rate) ** prunings)
-
-
-def _prunings(target_density: float, rate: float) -> int:
-    return math.ceil(math.log(target_density) / math.log1p(-rate) - 1e-9)
-
-
-def _rewind_epoch(rewind: str) -> int | None:
-    word, _, number = rewind.partition(":")
-    return int(number) if word == "epoch" and number.isdecimal() and int(number) >= 1 else None
 
 
 def _knob_table() -> dict[str, Knob]:
@@ -259,26 +289,3 @@ def _image_folder(dataset: str) -> str:
     close = get_close_matches(dataset, presets.DATASETS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there is no folder {dataset}"
     raise ConfigError("dataset", dataset, f"{' or '.join(presets.DATASETS)}, or an existing folder of images", hint)
-
-
-def _check_pairs(c: RSSTConfig) -> None:
-    """Refuse knobs that contradict each other."""
-    if c.warmup > c.epochs:
-        raise ConfigError("warmup", c.warmup, f"0 to epochs ({c.epochs})", "give warmup, or more epochs")
-    if c.img_size % c.patch_size:
-        least = c.img_size - c.img_size % c.patch_size
-        sides = " or ".join(str(side) for side in (least, least + c.patch_size) if side)
-        hint = f"give img_size {sides}, or another patch_size"
-        raise ConfigError("img_size", c.img_size, f"a multiple of patch_size ({c.patch_size})", hint)
-    if c.dataset == "folder" and not c.data:
-        raise ConfigError("data", c.data, "the image folder's path when dataset = folder", "give data")
-    if c.granularity == "element" and c.criteria != "magnitude":
-        raise ConfigError("criteria", c.criteria, "magnitude with granularity = element", "leave criteria out")
-    if c.granularity == "element" and c.scope != "global":
-        raise ConfigError("scope", c.scope, "global with granularity = element", "leave scope out")
-    if c.rewind_epoch is not None and c.rewind_epoch > c.epochs:
-        raise ConfigError("rewind", c.rewind, f"epoch:1 to epoch:{c.epochs} (epochs of round 0)")
-    if c.weights and not c.pretrained:
-        raise ConfigError(
-            "weights", c.weights, "given together with pretrained", "add pretrained, or leave weights out"
-        )

@@ -16,6 +16,8 @@ from typing import Any
 from trainables.errors import ConfigError
 
 Check = tuple[str, Callable[[Any], bool]]
+Condition = tuple[str, Callable[[Any], bool]]
+"""When a knob acts, in words that follow "acts with", and whether it does so in an `RSSTConfig`."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Knob:
 
     default         None where it depends on arch, dataset or pretrained (see presets.py)
     in_fingerprint  whether it changes the trial's numbers
+    acts_when       it acts in such configurations alone; None: in all
+    same_as         the value that gives the same numbers in a given `RSSTConfig`; None: its own
     unit            of a number; "" where it has none
     short           a shorter name for heads of tables and names of runs; "": its own
     path            a path on this machine
@@ -42,6 +46,8 @@ class Knob:
     choices: tuple[str, ...] = ()
     check: Check | None = None
     in_fingerprint: bool = True
+    acts_when: Condition | None = None
+    same_as: Callable[[Any], Any] | None = None
     unit: str = ""
     short: str = ""
     path: bool = False
@@ -50,6 +56,10 @@ class Knob:
     single_run: bool = False
     in_rerun: bool = True
     decides_presets: bool = False
+
+    def acts(self, config: Any) -> bool:
+        """Whether it does anything in this configuration."""
+        return self.acts_when is None or self.acts_when[1](config)
 
     @property
     def heading(self) -> str:
@@ -79,7 +89,7 @@ def converted(knob: Knob, value: Any) -> Any:
             number = float(value)
             if not math.isfinite(number):
                 raise ValueError
-            return number
+            return number + 0.0  # -0.0 is 0.0
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(knob.name, value, _type_name(knob)) from None
     if not isinstance(value, str | int | float) or isinstance(value, bool):

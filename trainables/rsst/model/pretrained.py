@@ -25,13 +25,11 @@ from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
 
-from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.config import ABSENT, ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED
 from trainables.rsst.model.hub import fetch
 from trainables.rsst.model.transfer import PATCH_EMBED, Fit, fitted
 from trainables.rsst.model.weight_files import Weights, digest_of, read_weights, write_weights
-
-ABSENT = "absent"  # the weights_digest of a trial whose weights were looked for and not found
 
 
 @dataclass(frozen=True)
