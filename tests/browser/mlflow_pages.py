@@ -110,14 +110,12 @@ def expand(page: Any, children: list[Any], picture: Path) -> str:
 def one_curve(page: Any, metric: str, picture: Path) -> int:
     """Ask the metrics page for one curve; its number of points, once it is drawn."""
     page.get_by_placeholder("Search metric charts").fill(metric)
-    points = """() => {
-        const [curve, ...others] = document.querySelectorAll('.scatterlayer .trace');  // others: not filtered yet
-        const line = others.length ? null : curve?.querySelector('path.js-line');
-        return line?.getAttribute('d').split(/[LHVC]/).length ?? 0;
-    }"""
-    page.wait_for_function(f"() => ({points})() > 1", timeout=PATIENCE_MS)
+    page.wait_for_function("() => !document.body.innerText.includes('doomed_norm_left')", timeout=PATIENCE_MS)
+    drawn = "() => Math.max(0, ...[...document.querySelectorAll('.scatterlayer .trace')].map(t => %s))"
+    line = drawn % "t.querySelector('path.js-line')?.getAttribute('d').split(/[LHVC]/).length ?? 0"
+    page.wait_for_function(f"() => ({line})() > 1", timeout=PATIENCE_MS)
     page.screenshot(path=str(picture))
-    return int(page.evaluate(points))
+    return int(page.evaluate(line))
 
 
 def look(address: str, sweep: str, folder: Path, printed: str) -> tuple[dict[str, str], list[str]]:

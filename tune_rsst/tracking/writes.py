@@ -34,7 +34,7 @@ STATUS = {
     "failed": "FAILED",
 }
 SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
-START_PARAMS = tuple(name for name in kept_per("start") if METRICS[name].tag)
+START_PARAMS = tuple(name for name in kept_per("start") if not METRICS[name].words)
 PARETO_COLOR = "#c2410c"
 MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
 
@@ -74,7 +74,12 @@ def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int,
 
 
 def points_of(event: Event, ms: int) -> list[Point]:
-    """What a trial's event adds to its curves. The end adds what rounds do not report: the rest ends with its curve."""
+    """What a trial's event adds to its curves. The end adds what rounds do not report: the rest ends with its curve.
+
+    What is known at the start is no curve but a parameter.
+    """
+    if event.kind == "start":
+        return []
     step = event.metrics.get("epochs_trained" if event.kind == "epoch" else "round", 0)
     of_rounds = kept_per("round") if event.kind == "final" else ()
     return points((n for n in kept_per(event.kind) if n not in of_rounds), event.metrics, ms, int(step))

@@ -186,6 +186,13 @@ def test_parameters_are_every_knob_and_where_the_weights_came_from() -> None:
     assert params["init_effective"] == "scratch"
 
 
+def test_what_is_known_at_the_start_is_a_parameter_and_no_chart() -> None:
+    start = {**EVENTS[0], "event": "reported", "trial": "t0000", "seq": 0, "kind": "start"}
+    start["metrics"] = {"round": 0, "epoch": 0, "class_ratio": 3.5}
+    write = planned([*EVENTS[:2], {**start, "time": 1002.0}], 5)["t0000"]
+    assert write.points == [] and write.params["class_ratio"] == "3.5"
+
+
 def test_the_sweep_says_what_its_trials_really_began_from() -> None:
     parent = planned(EVENTS, 5)[PARENT]
     assert parent.params["init_effective"] == parent.tags["init_effective"] == "scratch"
