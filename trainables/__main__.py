@@ -103,16 +103,15 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
     folder, mine = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
     notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
-    with Console(config, folder / "run.log") as console:
+    with Console(config, folder / "run.log") as console, watched(console.work):
         try:
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
                 replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
                 for line in said:
                     console.say(line)
                 console.go_on(trial.history)
-                with watched(console.work):
-                    for event in islice(trial.events(), len(trial.history), None):
-                        console.show(event)
+                for event in islice(trial.events(), len(trial.history), None):
+                    console.show(event)
                 for name in (REPORT, MODEL, ARCHITECTURE, PREPROCESSING):
                     _copy(trial.folder / name, folder / name)
             drawn = _draw(folder)

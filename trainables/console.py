@@ -27,6 +27,7 @@ _PLAIN_EVERY_S = 15.0  # epochs, where there is no live line
 _WORK_AFTER_S = 2.0  # work that is over sooner is not shown
 _WORK_EVERY_S = 30.0  # without any other line, in the log and where there is no live line
 _REDRAW_S = 0.2
+_LEAST = 5  # classes that are named
 
 
 class Console:
@@ -38,7 +39,8 @@ class Console:
         self._live = sys.stdout.isatty()
         self._shown_at = self._noted_at = self._drawn_at = time.monotonic()
         self._line_open = False
-        self._init, self._uneven = "scratch", False
+        self._init = "scratch"
+        self._uneven: list[str] = []  # names of the classes, where they are uneven
         self._last: Event | None = None
         self._epoch_s: float | None = None
 
@@ -99,7 +101,7 @@ class Console:
             return
         last, c = history[-1], self._config
         self._last = last
-        self._init, self._uneven = history[0].metrics["init_effective"], uneven(history[0].metrics)
+        self._begun(history[0].metrics)
         if last.kind == "final":
             self.say("nothing is left to do: this run has finished before")
             self._final(last.metrics)
@@ -121,13 +123,17 @@ class Console:
         for warning in (m["warning"], m["grid_warning"]):
             if warning:
                 self._shout(warning)
-        self._init, self._uneven = m["init_effective"], uneven(m)
+        self._begun(m)
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
             f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
             f"{c.struct}, {c.criteria}{element} · {counted(c.rounds, 'round')} of {counted(c.epochs, 'epoch')} ·"
             f" {m['device']} ({m['device_name']})"
         )
+
+    def _begun(self, m: dict[str, Any]) -> None:
+        self._init = m["init_effective"]
+        self._uneven = list(m["images"]["classes"]) if uneven(m) else []
 
     def _epoch(self, m: dict[str, Any]) -> None:
         if m["epochs_trained"] == 1:
@@ -161,6 +167,12 @@ class Console:
             f"finished · test_top1 {m['test_top1']:.2%} · {val} · density {m['density']:.1%} · "
             f"hardening_gap {m['hardening_gap']:.4f} · {m['init_effective']}"
         )
+
+        if self._uneven:
+            each = zip(m["test_class_accuracy"], self._uneven, strict=True)
+            known = sorted((share, name) for share, name in each if share is not None)
+            least = ", ".join(f"{name} {share:.2%}" for share, name in known[:_LEAST])
+            self.say(f"classes are uneven; test accuracy of the least accurate ones: {least}")
 
     def _compared(self, m: dict[str, Any]) -> list[str]:
         """What stands beside a val_top1: the dense round's and the drop against it; balanced where classes differ."""

@@ -160,7 +160,10 @@ def test_a_finished_run_is_not_written_over_and_resume_only_replays(
     assert single.main([*SHORT, "--save_dir", str(done), "--resume"]) == 0
     assert (done / "report.json").read_bytes() == before
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "nothing is left to do: this run has finished before" and len(said) == 3, said
+    assert said[0] == "nothing is left to do: this run has finished before" and len(said) == 4, said
+    final = json.loads(before)["final"]
+    least = min(share for share in final["test_class_accuracy"] if share is not None)
+    assert re.search(rf"least accurate ones: \d {least:.2%},", said[2]), "the toy's few images are uneven"
 
 
 def test_resume_refuses_another_trial_and_names_the_knobs(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
