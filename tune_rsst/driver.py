@@ -21,7 +21,8 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import TrialView, data_key, trial_key
 from tune_rsst.search.halving import Rungs, replay
-from tune_rsst.search.study import MAX_ASKS, StudySearcher, outcome
+from tune_rsst.search.limits import KnownSizes
+from tune_rsst.search.study import MAX_ASKS, MAX_ASKS_UNDER_LIMITS, StudySearcher, infeasible, outcome
 from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import HERE, SweepSettings
@@ -62,6 +63,7 @@ class Driver:
         self.halving, self.rungs = self._compared.halving, self._compared.reached
         self.view = replay(ledger.events, self._compared)
         self.exhausted = False
+        self._sizes = KnownSizes(searcher.objective)
         self._worker_errors: dict[str, str] = {}
         self._data_digests: dict[tuple[Any, ...], str] = {}
         for trial in self.view.trials.values():
@@ -135,7 +137,7 @@ class Driver:
 
     def _new_trial(self) -> TrialView | None:
         known = self._known
-        for _ in range(MAX_ASKS):
+        for _ in range(MAX_ASKS_UNDER_LIMITS if self._sizes.limits else MAX_ASKS):
             asked = self.searcher.ask(known)
             self._refuse_other_number(asked.number)
             said = asked.record()
@@ -145,8 +147,12 @@ class Driver:
                 if repeated is not None:
                     self._tell(asked.number, repeated)
                 continue
-            trial = trial_key(asked.number)
-            config = asked.config
+            trial, config = trial_key(asked.number), asked.config
+            sizes = self._sizes.of(config)
+            if reason := self._sizes.broken(sizes):
+                self._write("infeasible", **said, fingerprint=config.fingerprint, metrics=sizes, reason=reason)
+                self.searcher.tell(asked.number, infeasible(sizes, self.searcher.objective))
+                continue
             about = {"knobs": config.knobs(), "fingerprint": config.fingerprint, "rounds": config.rounds}
             self._write("suggested", trial=trial, **said, **about)
             self._known[config.fingerprint] = trial
@@ -155,7 +161,8 @@ class Driver:
         return None
 
     def _refuse_other_number(self, number: int) -> None:
-        expected = len(self.view.former) + len(self.view.trials) + len(self.view.repeats)
+        expected = len(self.view.former) + len(self.view.trials)
+        expected += len(self.view.repeats) + len(self.view.infeasible)
         if number != expected:
             numbers = f"it numbers the next trial {number}, and the ledger {expected}"
             raise RuntimeError(f"Optuna's study was changed by another program: {numbers}; end that program and resume")

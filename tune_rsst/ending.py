@@ -52,7 +52,10 @@ def _shortfall(plan: Plan, driver: Driver) -> str | None:
     there, asked = len(driver.view.trials), plan.settings.trials
     if not driver.exhausted or there >= asked:
         return None
-    return f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid"
+    over = "" if not driver.view.infeasible else ", or known to break a limit"
+    return (
+        f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid{over}"
+    )
 
 
 def _not_stored(sweep: Sweep, problem: str) -> str:

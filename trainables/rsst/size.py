@@ -51,12 +51,12 @@ def architecture_of(config: RSSTConfig) -> Architecture:
     return architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
 
 
-def final_architecture(config: RSSTConfig) -> Architecture:
+def final_architecture(config: RSSTConfig, full: Architecture | None = None) -> Architecture:
     """The model after the last round; with scope = global the units of all layers are spread evenly.
 
     Only the kinds of unit that `granularity` prunes get fewer; granularity = element shrinks nothing.
     """
-    full = architecture_of(config)
+    full = full or architecture_of(config)
     share = config.kept_share_after(config.rounds - 1)
     heads, neurons = full.heads, full.neurons
     if config.granularity in ("head", "both"):

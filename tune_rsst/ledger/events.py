@@ -72,6 +72,18 @@ KINDS: Mapping[str, EventKind] = {
         _ASKED | {"of": "the trial that it repeats, or null", "reason": "why it is not valid, or null"},
         _SAMPLER,
     ),
+    "infeasible": EventKind(
+        "A suggestion whose last model is known to break a limit: it is no trial, and is not trained.",
+        "driver.next_trial",
+        "view, search (study), tracking, results",
+        _ASKED
+        | {
+            "fingerprint": "hash of the knobs that decide its numbers",
+            "metrics": "params and gmacs of its last model, as far as they are limited",
+            "reason": "which limits it breaks, one line",
+        },
+        _SAMPLER,
+    ),
     "placed": EventKind(
         "A worker opened the trial.",
         "driver.take",

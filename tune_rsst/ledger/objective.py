@@ -6,6 +6,7 @@
 
 constrained and pareto search the final size as well: `target_density` is then the smallest, `largest_density` the
 largest, in steps of whole units (fixed where both are equal, or where the space gives `target_density` itself).
+Parameters and MACs follow from a trial's knobs: what breaks such a limit is not trained (tune_rsst/search/limits.py).
 In: settings as the ledger has them, and metrics. Out: values and constraints for Optuna, ranking, front.
 Each trial measures latency on its own machine (trainables/rsst/model/cost.py). Compare it only between trials that
 had the same machine to themselves.
@@ -57,6 +58,10 @@ class Objective:
     def constraints(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """Metric → share by which it is over its limit: ≤ 0 is feasible (and the same scale for all)."""
         return {name: metrics.get(name, math.inf) / most - 1.0 for name, most in self.limits.items()}
+
+    def known_constraints(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """`constraints` of a trial that was not run: those of the metrics that are known."""
+        return {name: over for name, over in self.constraints(metrics).items() if name in metrics}
 
     def within_limits(self, metrics: Mapping[str, Any]) -> bool:
         """Whether no constraint is broken."""

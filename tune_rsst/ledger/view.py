@@ -122,6 +122,8 @@ class SweepView:
     repeats: list[dict[str, Any]] = field(default_factory=list)
     repeats_of: dict[str | None, list[int]] = field(default_factory=dict)
     """Trial → Optuna's numbers of the suggestions that repeated it."""
+    infeasible: list[dict[str, Any]] = field(default_factory=list)
+    """Suggestions that were not trained, because their last model is known to break a limit."""
     former: dict[str, TrialView] = field(default_factory=dict)
     ended: bool = False
     driven: bool = True
@@ -201,6 +203,10 @@ def _repeated(view: SweepView, event: Mapping[str, Any]) -> None:
     view.repeats_of.setdefault(event["of"], []).append(event["number"])
 
 
+def _infeasible(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.infeasible.append(dict(event))
+
+
 def _placed(view: SweepView, event: Mapping[str, Any]) -> None:
     view.trials[event["trial"]].places.append({n: event[n] for n in ("host", "node", "epochs_there")})
 
@@ -246,6 +252,7 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "sweep_started": _sweep_started,
     "suggested": _suggested,
     "repeated": _repeated,
+    "infeasible": _infeasible,
     "placed": _placed,
     "reported": _reported,
     "retried": _retried,

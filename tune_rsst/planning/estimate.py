@@ -44,7 +44,7 @@ class Estimate:
 
 def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
     """Estimate `plan`; takes some seconds, because it trains. `measure(config, n)` times n copies side by side."""
-    settings, sized_draws = plan.settings, list(zip(plan.draws, dense_sizes(plan.draws), strict=True))
+    settings, sized_draws = plan.settings, list(zip(plan.to_train, dense_sizes(plan.to_train), strict=True))
     largest, largest_size = max(sized_draws, key=_step_macs)
     nodes = nodes_of(settings) if address(settings) else [_this_machine()]
     found, cpus, gpus, at_once = _measured(settings, largest, nodes, measure)
@@ -77,7 +77,7 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resour
 
 def largest_trial(plan: Plan) -> RSSTConfig:
     """The drawn trial whose step takes most."""
-    return max(zip(plan.draws, dense_sizes(plan.draws), strict=True), key=_step_macs)[0]
+    return max(zip(plan.to_train, dense_sizes(plan.to_train), strict=True), key=_step_macs)[0]
 
 
 def _step_macs(drawn: tuple[RSSTConfig, Size]) -> float:
@@ -151,7 +151,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     return [
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
         f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each "
-        f"(as in {len(plan.draws)} random draws)",
+        f"(as in {len(plan.to_train)} random draws)",
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
         f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "
@@ -162,5 +162,6 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.trials)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
+        *([f"  limits          {plan.reach.line}"] if plan.reach.line else []),
         *([f"  {plan.warm.line}"] if plan.warm.line else []),
     ]

@@ -13,8 +13,10 @@ from trainables.rsst.data.sources import describe
 from trainables.rsst.size import architecture_of
 from trainables.storage.filesystem import network_filesystem
 from trainables.worker.system_metrics import INSTALL, missing_library
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.planning.warm_start import WarmStart
-from tune_rsst.search import space_rules, spaces, study
+from tune_rsst.search import limits, space_rules, spaces, study
+from tune_rsst.search.limits import Reach
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
 from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_tracking_uri
@@ -29,6 +31,7 @@ class Plan:
 
     `draws`: trials drawn at random, all that is known of the space before the study is asked. `starts`: what trials
     begin from, pretrained, scratch or both. `sweep`: what a resume continues. `again`: failed trials to run again.
+    `reach`: which draws keep the limits that are known before training; the others would not be trained.
     `note`: for the user, before it runs.
     """
 
@@ -45,6 +48,12 @@ class Plan:
     draws: tuple[RSSTConfig, ...] = ()
     starts: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    reach: Reach = field(default_factory=Reach)
+
+    @property
+    def to_train(self) -> tuple[RSSTConfig, ...]:
+        """The draws that would be trained; all, where a sweep that goes on has limits that none keeps."""
+        return self.reach.within or self.draws
 
     @property
     def resumes(self) -> bool:
@@ -93,7 +102,10 @@ def checked(
     starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in draws}))
     study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
     digest = spaces.digest(drawn, settings.fixed)
-    return Plan(settings, space, digest, conditional, folder, weights, sweep, note, draws=draws, starts=starts)
+    kept = limits.reach(Objective.of(settings.flat()), draws, refuse=sweep is None)
+    return Plan(
+        settings, space, digest, conditional, folder, weights, sweep, note, draws=draws, starts=starts, reach=kept
+    )
 
 
 def with_addresses(settings: SweepSettings, folder: SweepFolder) -> SweepSettings:

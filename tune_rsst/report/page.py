@@ -19,7 +19,7 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import sweep_figures
 from tune_rsst.report.optuna_figures import with_unit
-from tune_rsst.results.columns import KNOB, counts, not_valid, reasons, searched, state_words
+from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -101,7 +101,8 @@ def _table(view: SweepView) -> Iterator[str]:
         mark = ' class="best"' if best and best.trial == trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
-    for line in [*reasons(trial for trial in view.trials.values() if trial.reason), *not_valid(view)]:
+    why = reasons(trial for trial in view.trials.values() if trial.reason)
+    for line in [*why, *over_limits(view), *not_valid(view)]:
         yield f'<p class="note">{escape(line)}</p>'
 
 

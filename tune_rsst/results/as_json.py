@@ -51,6 +51,7 @@ def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
         "pareto": pareto_front(view),
         "warm_start": sorted(view.former),
         "not_valid": [r["reason"] for r in view.repeats if r.get("reason")],
+        "infeasible": [{n: r[n] for n in ("number", "params", "metrics", "reason")} for r in view.infeasible],
         "standing": standing(view),
         "trials": [trial_json(t) for t in view.trials.values()],
     }

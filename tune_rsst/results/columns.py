@@ -88,6 +88,7 @@ def counts(view: SweepView) -> str:
     waiting = sum(state_words(trial) == "waiting" for trial in view.unfinished)
     found = {state: view.count(state) for state in ("finished", "stopped", "failed", INTERRUPTED, UNFINISHED)}
     found |= {UNFINISHED: found[UNFINISHED] - waiting, "waiting": waiting}
+    found["over a limit, not trained"] = len(view.infeasible)
     return ", ".join(f"{n} {state}" for state, n in found.items() if n)
 
 
@@ -98,6 +99,16 @@ def reasons(trials: Iterable[TrialView]) -> list[str]:
         groups.setdefault((trial.state, trial.reason or "no reason known"), []).append(trial.trial)
     who = {key: names[0] if len(names) == 1 else f"{len(names)} trials" for key, names in groups.items()}
     return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
+
+
+def over_limits(view: SweepView) -> list[str]:
+    """How many suggestions were not trained because of a limit that their last model is known to break."""
+    if not view.infeasible:
+        return []
+    limited = view.infeasible[0]["metrics"]
+    least = ", ".join(f"{name} {min(r['metrics'][name] for r in view.infeasible):,.9g}" for name in limited)
+    told = f"{counted(len(view.infeasible), 'suggestion')} known to break a limit, not trained"
+    return [f"{told}: {view.infeasible[-1]['reason']} and the like (least {least})"]
 
 
 def not_valid(view: SweepView) -> list[str]:

@@ -28,6 +28,7 @@ from tune_rsst.results.columns import (
     legend,
     metric_columns,
     not_valid,
+    over_limits,
     reasons,
     searched,
     state_words,
@@ -112,7 +113,11 @@ def print_table(
         hidden = sum(not keep(trial) for trial in view.trials.values())
         if hidden:
             say(console, f"{hidden} of {len(view.trials)} trials do not meet the conditions")
-    for line in [*reasons(t for t in view.trials.values() if t.state == "failed"), *not_valid(view)]:
+    for line in [
+        *reasons(t for t in view.trials.values() if t.state == "failed"),
+        *over_limits(view),
+        *not_valid(view),
+    ]:
         say(console, line)
     for line in _summary(sweep, best):
         say(console, line)

@@ -3,6 +3,8 @@
 In: a space, fixed knobs, the ledger's view. Out: suggestions.
 - finished → COMPLETE (with constraints), stopped early → PRUNED (one objective: with the value of every rung it
   reached), failed → FAIL.
+- A configuration that is known to break a limit is not trained: PRUNED without a value, with its constraints
+  (`infeasible`).
 - A known configuration is not trained again: its Optuna trial mirrors the first one's outcome (`repeated`).
 - Each sampler is seeded with (seed, number), so that a resumed sweep does not repeat its random draws. What nsga2,
   nsga3 and qmc keep in the study is in the ledger too (`Suggestion.sampler`), so that a rebuilt study has it.
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tune_rsst.search.pretrained import SweepWeights
 
 MAX_ASKS = 100
+MAX_ASKS_UNDER_LIMITS = 400  # suggestions that are known to break a limit cost nothing but the asking
 UID = "sweep_uid"
 GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
 STATES = {
@@ -153,9 +156,12 @@ class StudySearcher:
             self._storage.set_study_system_attr(self.study._study_id, name, value)
 
     def _frozen(self, record: Mapping[str, Any], view: SweepView, rungs: Mapping[str, dict[int, float]]) -> FrozenTrial:
-        original = view.known(record["of"])
-        failed = Outcome(TrialState.FAIL, None, {})
-        seen = outcome(original, rungs.get(record["of"], {}), self.objective) if original else failed
+        original = view.known(record.get("of"))
+        seen = Outcome(TrialState.FAIL, None, {})
+        if original:
+            seen = outcome(original, rungs.get(record["of"], {}), self.objective)
+        elif "metrics" in record:
+            seen = infeasible(record["metrics"], self.objective)
         return create_trial(
             state=seen.state,
             values=seen.values,
@@ -209,11 +215,11 @@ class StudySearcher:
 
     def tell(self, number: int, seen: Outcome) -> None:
         """Tell the study how its trial `number` ended; a second time changes nothing."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if not frozen.state.is_finished():
+            for name, over in seen.constraints.items():
+                optuna.trial.Trial(self.study, frozen._trial_id).set_constraint(name, over)
         if seen.state == TrialState.COMPLETE:
-            frozen = self.study.get_trials(deepcopy=False)[number]
-            if not frozen.state.is_finished():
-                for name, over in seen.constraints.items():
-                    optuna.trial.Trial(self.study, frozen._trial_id).set_constraint(name, over)
             self.study.tell(number, seen.values, skip_if_finished=True)
         elif seen.state.is_finished():
             for rung, value in seen.rungs.items():
@@ -238,13 +244,18 @@ def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) 
     return Outcome(state, last, at_rungs)
 
 
+def infeasible(metrics: Mapping[str, Any], objective: Objective) -> Outcome:
+    """How a suggestion stands that was not trained, because its last model breaks a limit."""
+    return Outcome(TrialState.PRUNED, None, {}, objective.known_constraints(metrics))
+
+
 def _records(view: SweepView) -> list[dict[str, Any]]:
     """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
     trials = [
         {"number": t.number, "params": t.params, "distributions": t.distributions, "sampler": t.sampler, "of": t.trial}
         for t in (*view.former.values(), *view.trials.values())
     ]
-    return sorted([*trials, *view.repeats], key=lambda record: int(record["number"]))
+    return sorted([*trials, *view.repeats, *view.infeasible], key=lambda record: int(record["number"]))
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:

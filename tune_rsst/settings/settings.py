@@ -40,8 +40,14 @@ class SweepSettings(BaseModel):
         "val_top1",
         description="val_top1 at target_density; constrained: under the limits max_…; pareto: front against a size",
     )
-    max_gmacs: float | None = Field(None, gt=0, description="constrained, pareto: most 1e9 MACs of an image")
-    max_params: int | None = Field(None, ge=1, description="constrained, pareto: most parameters")
+    max_gmacs: float | None = Field(
+        None,
+        gt=0,
+        description="constrained, pareto: most 1e9 MACs of an image; what is known to exceed it is not trained",
+    )
+    max_params: int | None = Field(
+        None, ge=1, description="constrained, pareto: most parameters; what is known to exceed it is not trained"
+    )
     max_latency_ms: float | None = Field(None, gt=0, description="constrained, pareto: most ms for one image, measured")
     pareto_against: Literal["density", "gmacs", "params", "latency_ms"] | None = Field(
         None, description="pareto: what is minimised beside val_top1; default: density"

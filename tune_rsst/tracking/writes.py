@@ -5,8 +5,8 @@ Out: `RunWrites.take()`, one `Write` per run: what is to be in it. runs.py puts 
 Points carry the ledger's own timestamps, so that writing them twice gives the same points once.
 
 Steps: per-epoch curves have step = epochs_trained, per-round curves step = round, the parent's best/val_top1
-step = epochs trained by the whole sweep, its trials/… counts step = number of trials that have ended, system/… of a
-trial step = number of its samples.
+step = epochs trained by the whole sweep, its trials/… counts step = number of trials that have ended
+(infeasible: of such suggestions), system/… of a trial step = number of its samples.
 """
 
 from __future__ import annotations
@@ -149,6 +149,10 @@ class RunWrites:
                 self._sweep_started(event, ms)
             case "suggested":
                 self._suggested(event, ms)
+            case "infeasible":
+                n = len(self.view.infeasible)
+                self._write(PARENT).points.append(("trials/infeasible", float(n), ms, n))
+                self._touched.add(PARENT)
             case "reported" if report is not None and not known:
                 self._reported(event["trial"], report, ms)
             case "ended":
