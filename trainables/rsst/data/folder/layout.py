@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -71,7 +70,7 @@ def listing(data: str | None) -> Listing:
     found: list[_File] = []
     for part, folders in parts.items():
         found += _files_of(root, part, folders, classes, remarks)
-    kept = _each_once(found, root, remarks)
+    kept = _each_once(found, remarks)
     files = {part: [(file.path, file.label) for file in kept if file.part == part] for part in parts}
     firsts = {label: path for path, label in reversed(files[first])}
     for label, name in enumerate(classes):
@@ -154,10 +153,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 @dataclass(frozen=True)
 class _File:
-    """An image file: where it was found and where it really lies."""
+    """An image file: where it was found, where it really lies, whether a link is between the two."""
 
     path: Path
     real: str
+    linked: bool
     part: str
     label: int
 
@@ -175,8 +175,8 @@ def _files_of(
             raise ConfigError("data", shown(folder), f"a class of train/ ({', '.join(classes[:5])} …)", hint)
     for label, name in enumerate(classes):
         walk = _Walk(os.path.realpath(root), remarks)
-        images = list(walk.files(by_name[name])) if name in by_name else []
-        yield from (_File(path, real, part, label) for path, real in images)
+        images = list(walk.files(by_name[name], os.path.relpath(by_name[name], root))) if name in by_name else []
+        yield from (_File(path, real, linked, part, label) for path, real, linked in images)
         if not images and part in ("val", "test"):
             remarks.add(f"classes missing in {part}/", name)
 
@@ -189,28 +189,32 @@ class _Walk:
     remarks: Remarks
     visited: set[str] = field(default_factory=set)
 
-    def files(self, folder: Path) -> Iterator[tuple[Path, str]]:
-        """(path, real path) of the image files below `folder`: those right in it first, all sorted by name."""
-        yield from self._below(folder, os.path.realpath(folder), 0)
+    def files(self, folder: Path, inside: str) -> Iterator[tuple[Path, str, bool]]:
+        """The image files below `folder`, which is `inside` the root: those right in it first, all sorted by name.
 
-    def _below(self, folder: Path, real: str, depth: int) -> Iterator[tuple[Path, str]]:
+        Yields path, real path, and whether a link is on the way.
+        """
+        real = os.path.realpath(folder)
+        yield from self._below(folder, real, real != os.path.join(self.root, inside), 0)
+
+    def _below(self, folder: Path, real: str, linked: bool, depth: int) -> Iterator[tuple[Path, str, bool]]:
         if not self._may_enter(folder, real, depth):
             return
         inner = []
         for entry in _entries(folder):
-            path = folder / entry.name
-            real_path = os.path.realpath(path) if entry.is_symlink() else os.path.join(real, entry.name)
-            if entry.is_symlink() and not path.exists():
+            path, link = folder / entry.name, entry.is_symlink()
+            found = path, os.path.realpath(path) if link else os.path.join(real, entry.name), linked or link
+            if link and not path.exists():
                 self.remarks.add(LEADS_NOWHERE, path)
-            elif path.is_dir() if entry.is_symlink() else entry.is_dir():
-                inner.append((path, real_path))
-            elif self._is_image(path):
+            elif entry.is_dir():
+                inner.append(found)
+            elif self._is_image(path, entry):
                 if depth:
                     self.remarks.add("images in folders below a class folder, taken with the class", path)
-                yield path, real_path
-        for path, real_path in inner:
+                yield found
+        for path, real_path, by_link in inner:
             if not path.name.startswith("__"):
-                yield from self._below(path, real_path, depth + 1)
+                yield from self._below(path, real_path, by_link, depth + 1)
 
     def _may_enter(self, folder: Path, real: str, depth: int) -> bool:
         if self.root == real or self.root.startswith(os.path.join(real, "")):
@@ -225,7 +229,7 @@ class _Walk:
             raise ConfigError("data", shown(folder), valid, "does a link lead to a place that is not meant?")
         return True
 
-    def _is_image(self, path: Path) -> bool:
+    def _is_image(self, path: Path, entry: os.DirEntry[str]) -> bool:
         suffix = path.suffix.lower()
         if suffix in unreadable_suffixes():
             hint = "convert it to PNG or JPEG, or take it out of the folder"
@@ -233,25 +237,23 @@ class _Walk:
         if suffix not in suffixes():
             self.remarks.add("files that are no images by their names, left out", path)
             return False
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not entry.is_file():
             self.remarks.add("named like images but no files (pipes, sockets, devices), left out", path)
             return False
         return True
 
 
-def _each_once(found: list[_File], root: Path, remarks: Remarks) -> list[_File]:
+def _each_once(found: list[_File], remarks: Remarks) -> list[_File]:
     """`found` without the files that a link reaches although they lie in a class folder of its part, or again.
 
     What two parts share stays: repeats.py decides about it.
     """
-    base = os.path.realpath(root)
-    at_home = {file.path for file in found if os.path.join(base, os.path.relpath(file.path, root)) == file.real}
-    owners = {(file.real, file.part) for file in found if file.path in at_home}
+    owners = {(file.real, file.part) for file in found if not file.linked}
     seen: set[tuple[str, str, int]] = set()
     kept = []
     for file in found:
         here = (file.real, file.part, file.label)
-        if here in seen or ((file.real, file.part) in owners and file.path not in at_home):
+        if here in seen or (file.linked and here[:2] in owners):
             remarks.add(TWICE_BY_LINK, file.path)
             continue
         seen.add(here)
