@@ -258,6 +258,10 @@ def _from_file(path: str) -> dict[str, Any]:
         raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error).splitlines()[0]) from error
     if not isinstance(read, dict):
         raise ConfigError("config", path, "a YAML or JSON file of knobs", "it holds no key: value pairs")
+    weights = Path(str(read.get("weights")))
+    beside = Path(path).absolute().parent / "weights" / weights.name
+    if read.get("weights") and not weights.exists() and beside.is_file():  # a sweep's best.yaml, moved with its home
+        read["weights"] = str(beside)
     return read
 
 

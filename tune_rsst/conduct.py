@@ -97,7 +97,6 @@ def _assemble(
     uploader = Uploader.of(folder, settings.flat(), files=models)
     about = {
         "space_digest": plan.space_digest,
-        "home": str(folder.path.parent),
         "weights": plan.weights.record(),
         "starts": list(plan.starts),
         "seed": settings.seed,
@@ -121,7 +120,7 @@ def _assemble(
         if plan.more_trials:
             driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
-        driver.record("resumed", versions=provenance.versions(), settings=own)
+        driver.record("resumed", versions=provenance.versions(), settings=own, home=str(folder.path.parent))
     uploader.start()
     return driver, uploader
 

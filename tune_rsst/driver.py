@@ -61,7 +61,7 @@ class Driver:
         self._lock = threading.RLock()
         self._compared = Rungs.of(settings)
         self.halving, self.rungs = self._compared.halving, self._compared.reached
-        self.view = replay(ledger.events, self._compared)
+        self.view = replay(ledger.events, self._compared, str(ledger.path.parent.parent))
         self.exhausted = False
         self._sizes = KnownSizes(searcher.objective)
         self._worker_errors: dict[str, str] = {}
@@ -272,6 +272,11 @@ def assemble(
     searcher = StudySearcher(settings, space, weights, storage=study, own_file=own, conditional=conditional)
     driver = Driver(ledger, settings, searcher, interruption, followers)
     if not driver.view.name:
-        said = {"name": settings.name, "settings": without_secrets(settings.flat()), "space": settings.space}
-        driver.record("sweep_started", **said | {"method": METHOD_VERSION} | dict(about or {}))
+        said: dict[str, Any] = {
+            "name": settings.name,
+            "settings": without_secrets(settings.flat()),
+            "space": settings.space,
+        }
+        said |= {"method": METHOD_VERSION, "home": str(ledger.path.parent.parent)}
+        driver.record("sweep_started", **said | dict(about or {}))
     return driver

@@ -139,7 +139,10 @@ KINDS: Mapping[str, EventKind] = {
         "conduct",
         "view, tracking",
         {"versions": "package → version"},
-        {"settings": "settings of the run that may change from one resume to the next"},
+        {
+            "settings": "settings of the run that may change from one resume to the next",
+            "home": "TUNE_RSST_HOME now",
+        },
     ),
     "extended": EventKind(
         "The sweep gets more trials.", "conduct", "view", {"trials": "how many in all", "by": "how many more"}

@@ -14,9 +14,11 @@ from typing import Any
 from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
+from tune_rsst.ledger.places import moved
 
 UNFINISHED, INTERRUPTED = "running", "interrupted"
 """States of a trial that has not ended: a driver is at the sweep, or nobody is."""
+WITH_PLACES = ("sweep_started", "suggested", "resumed")  # events that hold addresses
 ORIGIN = kept_per("start")  # what a trial started from, known before its first round
 
 
@@ -130,11 +132,14 @@ class SweepView:
     """Whether a driver is at it, as far as the ledger tells; a killed driver does not write that it has gone."""
     started_at: float = 0.0
     updated_at: float = 0.0
+    home: str = field(default="", compare=False)
+    """The home that the ledger lies in now: addresses below the one it was written in are read as below this one."""
+    written_in: str = field(default="", compare=False)
 
     @classmethod
-    def of(cls, events: Iterable[dict[str, Any]]) -> SweepView:
-        """The view of all `events`."""
-        view = cls()
+    def of(cls, events: Iterable[dict[str, Any]], home: str = "") -> SweepView:
+        """The view of all `events`, of a ledger in `home`."""
+        view = cls(home=home)
         for event in events:
             view.apply(event)
         return view
@@ -142,6 +147,9 @@ class SweepView:
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take one ledger event in. Kinds that a later version may add are passed over."""
         self.updated_at = float(event["time"])
+        self.written_in = event.get("home", self.written_in)
+        if event["event"] in WITH_PLACES and self.home and self.written_in not in ("", self.home):
+            event = moved(event, self.written_in, self.home)
         if change := APPLY.get(event["event"]):
             change(self, event)
 

@@ -162,7 +162,7 @@ def _news(trial: TrialView, before: Told) -> Iterator[str]:
 
 def watch(console: Console, folder: SweepFolder) -> None:
     """The live table of a sweep that some other process runs, until that process ends or Ctrl-C."""
-    tail, view = LedgerTail(folder.ledger), SweepView()
+    tail, view = LedgerTail(folder.ledger), SweepView(home=str(folder.path.parent))
     _read_on(tail, view)
     if not is_running(folder.path):
         return

@@ -114,9 +114,9 @@ class Rungs:
         return decision
 
 
-def replay(events: Iterable[Mapping[str, Any]], rungs: Rungs) -> SweepView:
-    """The view of a ledger's `events`; the same pass fills `rungs`."""
-    view = SweepView()
+def replay(events: Iterable[Mapping[str, Any]], rungs: Rungs, home: str = "") -> SweepView:
+    """The view of a ledger's `events`, in `home`; the same pass fills `rungs`."""
+    view = SweepView(home=home)
     for event in events:
         view.apply(event)
         if event["event"] == "reported" and event["kind"] == "round":

@@ -97,7 +97,7 @@ class Sweep:
         """
         running = is_running(folder.path)
         lines = read_on(folder.ledger, known or Lines())
-        view = SweepView.of(lines.events)
+        view = SweepView.of(lines.events, str(folder.path.parent))
         if elsewhere and not running and not view.ended:
             running = is_driven(folder, view.settings.get("storage"))
         state = view.state(running)

@@ -12,10 +12,13 @@ TUNE_RSST_HOME/            default: .tune_rsst in the current folder
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 import unicodedata
+from contextlib import closing, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import unquote
 
 from trainables.rsst.config import ConfigError
 from trainables.terminal import is_text, why_no_text
@@ -25,6 +28,13 @@ from tune_rsst.storage.folder import SweepFolder
 OWN = {"cache", "mlartifacts", "mlflow.db", "mlruns"}  # in the home, beside the sweeps
 BEGINNING = {"driver.lock", "settings.yaml", "weights"}  # what a sweep writes before its ledger
 LONGEST = 380  # bytes: sqlite opens paths of 512 at most, and a sweep's name has up to 100
+ARTIFACTS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
@@ -105,6 +115,31 @@ def sweeps() -> list[SweepFolder]:
     return [folder for _, _, folder in begun]
 
 
+def artifacts_follow() -> None:
+    """Make this home's MLflow look for its files here, where the home was moved or copied since they were written.
+
+    MLflow keeps absolute paths. Artifacts that lie elsewhere, or that both paths lead to, stay as they are.
+    """
+    database, files = home() / "mlflow.db", home() / "mlartifacts"
+    if not database.is_file() or not files.is_dir():
+        return
+    with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as found:
+        for (place,) in found.execute("select distinct artifact_location from experiments").fetchall():
+            old, mark, rest = str(place).rpartition("/mlartifacts/")
+            new = home().as_uri() if old.startswith("file:") else str(home())
+            if not mark or old == new or not (files / unquote(rest)).is_dir() or _same(old, files):
+                continue
+            for table, column in ARTIFACTS:
+                here = f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?"
+                with suppress(sqlite3.OperationalError), found:  # an older MLflow has not this table
+                    found.execute(here, (new, len(old) + 1, len(old + mark), old + mark))
+
+
+def _same(old: str, files: Path) -> bool:
+    before = Path(unquote(old.removeprefix("file://"))) / files.name
+    return before.exists() and before.samefile(files)
+
+
 def _started_at(folder: SweepFolder) -> float:
     """When the sweep began; 0 while its first line is not written."""
     with folder.ledger.open("rb") as file:
@@ -114,6 +149,7 @@ def _started_at(folder: SweepFolder) -> float:
 
 def find(name: str | None) -> SweepFolder:
     """The sweep of that name, or the newest."""
+    artifacts_follow()
     known = sweeps()
     found = known[-1:] if name is None else [folder for folder in known if folder.name == name]
     if found:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
+from tune_rsst.storage import home
 from tune_rsst.tracking.writes import PARENT, Images, Write
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _client(tracking_uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with held(database.with_name(f".{database.name}.lock")):
+        home.artifacts_follow()
         return MlflowClient(tracking_uri)
 
 

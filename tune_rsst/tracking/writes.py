@@ -101,7 +101,7 @@ class RunWrites:
 
     def __init__(self, sweep_uid: str, folder: SweepFolder) -> None:
         self.sweep_uid, self._folder = sweep_uid, folder
-        self.view = SweepView()
+        self.view = SweepView(home=str(folder.path.parent))
         self.births: dict[str, int] = {}
         self._writes: dict[str, Write] = {}
         self._touched: set[str] = set()
