@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,21 @@ def test_resume_refuses_another_trial_and_names_the_knobs(done: Path, capsys: py
     assert single.main([*SHORT, "--lr", "0.5", "--seed", "3", "--save_dir", str(done), "--resume"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and re.search(r"lr 0\.001 → 0\.5", said) and "seed 0 → 3" in said
+
+
+def test_a_run_of_another_method_is_refused_by_name(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Path(shutil.copytree(done, tmp_path / "old"))
+    (store,) = (old / "state").iterdir()
+    for state in store.glob("r*/state.json"):  # the first version did not write its method down
+        state.write_text(json.dumps({k: v for k, v in json.loads(state.read_text()).items() if k != "method"}))
+    store.rename(store.with_name("0123456789abcdef"))
+    assert single.main([*SHORT, "--save_dir", str(old), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.count("\n") == 1 and "valid is the folder of a trial of method 2; this one was trained by method 1" in said
+    )
 
 
 def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(

@@ -86,6 +86,8 @@ def read(save_dir: Path, place: Mapping[str, str] | None = None) -> SingleRun:
         reason = getattr(error, "strerror", None) or "its config.json can't be read"
         raise ConfigError("save_dir", save_dir, "the folder of a python -m trainables run", reason) from None
     report, store = folder / "report.json", folder / "state" / config.fingerprint
+    if not store.exists():  # an earlier method had other fingerprints
+        store = next((folder / "state").glob("*/"), store)
     alive = is_held(store / "lock")  # first: a run that ends meanwhile has left its report
     done = report.exists()
     events = _of_report(json.loads(report.read_text(encoding="utf-8"))) if done else _of_checkpoint(store)
