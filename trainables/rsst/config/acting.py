@@ -45,6 +45,7 @@ def _ramps(c: RSSTConfig) -> bool:
 
 
 FILES: Condition = ("dataset = cifar10, cifar100 or folder", lambda c: c.dataset not in ("digits", "synthetic"))
+FOLDER: Condition = ("dataset = folder", lambda c: c.dataset == "folder")
 ASKS: Condition = ("pretrained", lambda c: c.pretrained)
 FITS: Condition = ("pretrained weights", lambda c: c.pretrained and c.weights_digest != ABSENT)
 DECAYS: Condition = ("warmup below epochs", lambda c: c.warmup < c.epochs)

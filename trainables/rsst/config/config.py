@@ -93,6 +93,7 @@ class RSSTConfig:
     allow_duplicates: bool = _knob(
         "take images that lie in two parts, or twice in a class, of an image folder as they are",
         False,
+        acts_when=acting.FOLDER,
         of_the_images=True,
     )
     augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))

@@ -77,6 +77,7 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "one round: ramp": (ONE, {"RST_schedule": "x"}, {"RST_schedule": "exp"}),
     "one round: exponents": (ONE, {"exponents": 2}, {"exponents": 3}),
     "one round: penalty_form": (ONE, {"penalty_form": "normalized"}, {"penalty_form": "l2"}),
+    "allow_duplicates of the digits": ({}, {"allow_duplicates": False}, {"allow_duplicates": True}),
     "where it runs": ({}, {"device": "cpu"}, {"device": "auto", "save_dir": "x", "data": "y"}),
     "0 as text and as number": ({}, {"weight_decay": "0"}, {"weight_decay": 0.0}),
 }
