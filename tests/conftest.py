@@ -12,6 +12,14 @@ from tests.s3_server import S3Server, s3_server
 from tune_rsst.storage.folder import SweepFolder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of an earlier run of the tests, or of this machine's user, is taken over: images, dense rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_RSST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """The checkout that the tests run in."""

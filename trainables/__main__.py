@@ -29,7 +29,7 @@ from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
-from trainables.rsst.trial import StoreBusy, TrialDiverged, method_of, open_trial
+from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
 from trainables.storage.files import read_json, replace_json, replaced
 from trainables.terminal import ready
 from trainables.text import go_on_command
@@ -105,7 +105,8 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
     notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
     with Console(config, folder / "run.log") as console, watched(console.work):
         try:
-            with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S) as trial:
+            dense = dense_folder(config)
+            with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S, dense=dense) as trial:
                 replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
                 for line in said:
                     console.say(line)

@@ -65,6 +65,7 @@ def replaced(arguments: str, **by: Any) -> list[str]:
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs start in an empty folder and see the tiny images."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNE_RSST_CACHE", str(tmp_path / "cache"))  # no dense round of another test
     monkeypatch.setattr(trial, "load", toy.images)
 
 

@@ -18,7 +18,7 @@ from trainables.rsst.data import load
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
-from trainables.rsst.metrics import TIMES
+from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.model.cost import Latency
 from trainables.rsst.state import TrialState
 
@@ -56,7 +56,7 @@ def images(of: RSSTConfig | None = None) -> ImageData:
 
 def timeless(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics without those that differ between identical runs."""
-    return {name: value for name, value in metrics.items() if name not in TIMES}
+    return {name: value for name, value in metrics.items() if name not in CIRCUMSTANCES}
 
 
 def told(events: Iterable[Event]) -> list[tuple[str, dict[str, Any]]]:

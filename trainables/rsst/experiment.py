@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData
+from trainables.rsst.dense import DenseRounds
 from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.reports import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
@@ -25,8 +26,12 @@ from trainables.rsst.state import TrialState
 from trainables.rsst.training.epoch import TrialDiverged, train_epoch
 
 
-def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) -> Iterator[Event]:
+def run(
+    config: RSSTConfig, data: ImageData, state: TrialState | None = None, dense: DenseRounds | None = None
+) -> Generator[Event]:
     """Run a trial from `state` (None: from the start) to its end, yielding every event that is not in `state` yet.
+
+    `dense`: where round 0 may come from, and goes to.
 
     Raises:
         TrialDiverged: a loss was not finite.
@@ -37,11 +42,28 @@ def run(config: RSSTConfig, data: ImageData, state: TrialState | None = None) ->
     while trial.round < config.rounds:
         if trial.epoch == 0:
             begin_round(trial)
-        while trial.epoch < config.epochs:
-            yield _event(trial, "epoch", train_one_epoch(trial))
+        yield from _epochs(trial) if trial.round or dense is None else _dense_epochs(trial, dense)
         yield _event(trial, "round", end_round(trial))
     if not trial.finished:
         yield _event(trial, "final", final_metrics(trial))
+
+
+def _epochs(trial: Running) -> Iterator[Event]:
+    """Train what is left of the present round."""
+    while trial.epoch < trial.config.epochs:
+        yield _event(trial, "epoch", train_one_epoch(trial))
+
+
+def _dense_epochs(trial: Running, dense: DenseRounds) -> Iterator[Event]:
+    """Round 0, taken over from another trial or trained for all that come later."""
+    if trial.epoch == trial.config.epochs:
+        return
+    with dense.turn(trial.dense_key, begun=trial.epoch > 0) as turn:
+        if turn.state is None:
+            yield from _epochs(trial)
+            turn.keep(trial.dense_state())
+        else:
+            yield from trial.adopt(turn.state)
 
 
 def begin_round(trial: Running) -> None:

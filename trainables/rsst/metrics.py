@@ -142,6 +142,9 @@ METRICS: Mapping[str, Metric] = {
     "neurons_kept_per_layer": Metric("neurons", "MLP neurons kept in each layer"),
     "epochs_trained": Metric(
         "epochs", "epochs of all rounds that are done", per=_BOTH, label="epochs", column="epochs", leaves=6),
+    "epochs_adopted": Metric(
+        "epochs", "those of them that another trial with the same dense round had trained", per=("final",)),
+    "adopted_from": Metric("", "fingerprint of the trial that had trained the dense round", tag=True),
     "init_effective": Metric(
         "", "what the weights really started from", per=("start",), tag=True,
         label="started from", column="init_effective", leaves=1),
@@ -151,7 +154,7 @@ METRICS: Mapping[str, Metric] = {
 UNEVEN = 1.5
 """Classes are uneven from this `class_ratio` on."""
 
-TIMES = frozenset(name for name, metric in METRICS.items() if metric.unit in ("s", "ms"))
+CIRCUMSTANCES = frozenset(name for name, m in METRICS.items() if m.unit in ("s", "ms") or "adopted" in name)
 """Metrics that differ between identical runs."""
 
 

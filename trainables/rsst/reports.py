@@ -63,6 +63,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "round": trial.round,
         "epoch": trial.epoch,
         "epochs_trained": trial.epochs_trained,
+        "epochs_adopted": sum("adopted_from" in metrics for metrics in of_kind(trial.history, "epoch")),
         "val_top1_before_hardening": top1 if removal.before is None else removal.before,
         "val_top1": top1,
         "dense_top1": dense,

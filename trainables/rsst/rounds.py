@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.rsst.metrics import TIMES
+from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.model.saved import Facts, write_model
 from trainables.rsst.model.vit import Architecture
 from trainables.rsst.pruning.compact import Units
@@ -29,7 +29,7 @@ def facts_of(state: TrialState) -> Facts:
     alive, full = Units.from_json(state.meta["alive"]), Architecture.from_json(state.meta["full"])
     reports: dict[str, dict[str, Any]] = {event["kind"]: event for event in state.meta["history"]}
     start, last = reports.get("start", {}), reports.get("round", {})
-    trial = {name: value for name, value in last.items() if name not in TIMES and name != "kind"}
+    trial = {name: value for name, value in last.items() if name not in CIRCUMSTANCES and name != "kind"}
     trial |= {"fingerprint": state.meta["fingerprint"], "init_effective": start.get("init_effective")}
     arch = full.with_counts(alive.counts("head"), alive.counts("neuron"))
     return Facts(arch, start.get("images", {}), trial)

@@ -5,7 +5,10 @@ In: config and images, or a saved state. Out: itself changed in place; `snapshot
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -109,6 +112,41 @@ class Running:
     def finished(self) -> bool:
         """Whether the final event has been reported."""
         return bool(self.history) and self.history[-1].kind == "final"
+
+    @property
+    def dense_key(self) -> str:
+        """16 hex digits over everything that decides the numbers of round 0, epoch by epoch."""
+        decides = {
+            "config": self.config.of_round_0.fingerprint,
+            "rewind_epoch": self.config.rewind_epoch,
+            "micro_batch_size": self.config.micro_batch_size,
+            "weights": self.init["weights_digest"],
+            "images": self.about.digest,
+            "environment": environment(self.config, self.images.device),
+            "versions": {name: version(name) for name in ("timm", "torchvision", "numpy")},
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+    def dense_state(self) -> TrialState:
+        """What another trial needs of this one's round 0, which has just been trained."""
+        epochs = [event.to_json() for event in self.history if event.kind == "epoch"]
+        meta = {"fingerprint": self.dense_key, "round": 0, "epoch": self.epoch, "history": epochs}
+        rewind = self.rewind if self.config.rewind_epoch is not None else None
+        meta["trained_by"] = self.config.fingerprint
+        return TrialState(meta, grouped({"weights": self.model.state_dict(), "rewind": rewind or {}}))
+
+    def adopt(self, dense: TrialState) -> list[Event]:
+        """Stand at the end of the round 0 that another trial has trained; the epochs that were left, without time."""
+        weights = {name: tensor.to(self.images.device) for name, tensor in dense.group("weights").items()}
+        self.model.load_state_dict(weights)
+        if self.config.rewind_epoch is not None:
+            self.rewind = {name: tensor.to(self.images.device) for name, tensor in dense.group("rewind").items()}
+        done, self.epoch, self._validated = self.epoch, self.config.epochs, None
+        mark = {"seconds": 0.0, "adopted_from": dense.meta["trained_by"]}
+        told = [Event.from_json(event) for event in dense.meta["history"]][done:]
+        adopted = [Event(event.kind, {**event.metrics, **mark}, self.snapshot) for event in told]
+        self.history += adopted
+        return adopted
 
     def choose_doomed(self) -> None:
         """Score what round − 1 trained and choose what this round removes."""

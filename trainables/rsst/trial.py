@@ -9,13 +9,15 @@ State is saved before a round's event is handed out, and so is the round's model
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
+from trainables.rsst.data.node_cache import cache_folder
+from trainables.rsst.dense import DenseRounds
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
@@ -30,6 +32,11 @@ from trainables.rsst.training.epoch import TrialDiverged as TrialDiverged
 from trainables.storage.files import read_json, replace_json
 
 
+def dense_folder(config: RSSTConfig) -> Path | None:
+    """Where this node's trials share their dense rounds; None where `config` does not want it."""
+    return cache_folder() / "dense" if config.share_dense else None
+
+
 class Trial:
     """A trial that is open in this process; use it as a context manager, or call `close`."""
 
@@ -40,10 +47,12 @@ class Trial:
         say: Callable[[str], None],
         checkpoint_every_s: float,
         data: ImageData | None,
-        lock: ExitStack,
+        dense: DenseRounds | None,
     ) -> None:
         self.config, self.folder = config, store.folder
-        self._store, self._say, self._every_s, self._data, self._lock = store, say, checkpoint_every_s, data, lock
+        self._store, self._say, self._every_s, self._data, self._dense = store, say, checkpoint_every_s, data, dense
+        self._lock = ExitStack()
+        self._live: Generator[Event] | None = None
         self._state = store.newest()
         if self._state is not None:
             self._data = self._looked_at(self._state)
@@ -69,7 +78,8 @@ class Trial:
         if state is not None:
             self._warn_of_other_environment(state)
         saved_at = time.monotonic()
-        for event in run(self.config, self._data or load(self.config), state):
+        self._live = run(self.config, self._data or load(self.config), state, self._dense)
+        for event in self._live:
             if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
                 self._state = event.snapshot()
                 if event.kind == "round":
@@ -81,7 +91,9 @@ class Trial:
             yield event
 
     def close(self) -> None:
-        """Release the trial's store for other processes."""
+        """Release the trial's store, and the dense round that it trains, for other processes."""
+        if self._live is not None:
+            self._live.close()
         self._lock.close()
 
     def __enter__(self) -> Trial:
@@ -125,10 +137,12 @@ def open_trial(
     checkpoint_every_s: float = 30.0,
     data: ImageData | None = None,
     wait_s: float = 0.0,
+    dense: Path | None = None,
 ) -> Trial:
     """Open the trial's store `root`/`config.fingerprint` and lock it; other images or weights than it has are refused.
 
     `say` gets lines a user should read; `data` saves loading it again; `wait_s` is how long to wait for the lock.
+    `dense`: the folder of dense rounds that this trial shares with others (`dense_folder`); None: it trains its own.
 
     Raises:
         StoreBusy: another process has the trial open.
@@ -137,8 +151,9 @@ def open_trial(
     store = CheckpointStore(root, config.fingerprint, say)
     with ExitStack() as lock:
         lock.enter_context(store.locked(wait_s))
-        return Trial(config, store, say, checkpoint_every_s, data, lock.pop_all())
-    raise AssertionError("unreachable")
+        trial = Trial(config, store, say, checkpoint_every_s, data, DenseRounds(dense, say) if dense else None)
+        trial._lock = lock.pop_all()
+    return trial
 
 
 def method_of(folder: Path) -> int | None:

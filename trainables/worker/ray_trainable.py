@@ -29,7 +29,7 @@ from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.event import Event
 from trainables.rsst.training.device import free_memory, is_out_of_memory
-from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, open_trial
+from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, dense_folder, open_trial
 from trainables.storage.bucket import Bucket, StorageError
 from trainables.worker.system_metrics import INSTALL, SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
@@ -146,7 +146,8 @@ class RSSTTrainable(tune.Trainable):
             root = Path(self._assignment["store"])
             self._fetch(config, root)
             data = self._load(config)
-            self._trial = open_trial(config, root, say=self._say, data=data, wait_s=LOCK_PATIENCE_S)
+            more: dict[str, Any] = {"data": data, "wait_s": LOCK_PATIENCE_S, "dense": dense_folder(config)}
+            self._trial = open_trial(config, root, say=self._say, **more)
             for line in data.about.lines() if not self._trial.history else ():
                 self._say(line)
             self._events = self._trial.events()

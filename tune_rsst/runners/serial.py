@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.trial import TrialDiverged, open_trial
+from trainables.rsst.trial import TrialDiverged, dense_folder, open_trial
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.runners import replay
 from tune_rsst.runners.replay import Json, TrialFailed
@@ -35,7 +35,7 @@ def run(driver: Driver, tick: Callable[[], object], folder: SweepFolder) -> None
 def _trained(folder: SweepFolder, trial: TrialView, config: RSSTConfig) -> Iterator[Json]:
     config = RSSTConfig.from_knobs(folder.with_own_weights(config.knobs()))
     try:
-        with open_trial(config, folder.trials, say=lambda line: None) as running:
+        with open_trial(config, folder.trials, say=lambda line: None, dense=dense_folder(config)) as running:
             for event in running.events():
                 yield event.to_json()
     except (TrialDiverged, ConfigError) as error:

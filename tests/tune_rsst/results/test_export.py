@@ -18,7 +18,7 @@ from tests.ray_nodes import free_port
 from trainables.export import files
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load
-from trainables.rsst.metrics import TIMES
+from trainables.rsst.metrics import CIRCUMSTANCES
 from tune_rsst.cli import results as cli_results
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results import export, ranking
@@ -219,4 +219,4 @@ def test_best_yaml_reruns_to_the_same_metrics(chosen: export.Chosen, tmp_path: P
 
 
 def without_times(events: list[Any]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in event.items() if name not in TIMES} for event in events]
+    return [{name: value for name, value in event.items() if name not in CIRCUMSTANCES} for event in events]

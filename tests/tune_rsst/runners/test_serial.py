@@ -13,6 +13,7 @@ import pytest
 
 from tests.tune_rsst.real_sweep import SPACE
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.trial import open_trial
 from tune_rsst.driver import Driver, assemble
 from tune_rsst.ledger.file import Ledger, read
@@ -33,8 +34,8 @@ def begin(folder: SweepFolder, *words: str) -> Driver:
 
 
 def exact(metrics: dict[str, Any] | None) -> dict[str, Any]:
-    """Without what a clock measured."""
-    return {n: value for n, value in (metrics or {}).items() if n != "seconds" and not n.startswith("latency")}
+    """Without what differs between identical runs."""
+    return {n: value for n, value in (metrics or {}).items() if n not in CIRCUMSTANCES}
 
 
 def end_state(driver: Driver, folder: SweepFolder) -> dict[str, Any]:
@@ -103,6 +104,38 @@ def test_a_loss_that_is_not_finite_fails_its_trial_and_the_sweep_continues(tmp_p
     serial.run(driver, lambda: None, folder)
     (found,) = driver.view.trials.values()
     assert driver.complete and found.state == "failed" and "round 0, epoch" in str(found.reason)
+
+
+MEETING = """
+def meeting(suggest):
+    lr = suggest.suggest_categorical("lr", [1e-3, 2e-3])
+    g = suggest.suggest_float("reg_granularity_prune", 0.1, 1.0)
+    return {"dataset": "digits", "epochs": 2, "warmup": 0, "lr": lr, "reg_granularity_prune": g}
+"""
+
+
+def test_trials_with_the_same_dense_round_train_it_once_and_nothing_else_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_RSST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "meeting.py").write_text(MEETING, encoding="utf-8")
+    ends = {}
+    for shared in ("true", "false"):
+        folder = SweepFolder(tmp_path / shared)
+        folder.path.mkdir()
+        words = ("trials=5", "sampler=random", "target_density=0.5", f"share_dense={shared}", "rungs=[0.5]")
+        settings, space = settled([f"space={tmp_path / 'meeting.py'}:meeting", "name=serial", *words])
+        driver = assemble(Ledger(folder.ledger), settings, space)
+        if shared == "true":  # killed on the way
+            list(islice(serial.reports(driver, folder), 7))
+            driver = assemble(Ledger(folder.ledger), settings, space)
+        serial.run(driver, lambda: None, folder)
+        trials = list(driver.view.trials.values())
+        distinct = len({trial.knobs["lr"] for trial in trials})
+        adopted = sum(trial.metrics["epochs_adopted"] for trial in trials)
+        assert distinct == 2 and adopted == (2 * (5 - distinct) if shared == "true" else 0)
+        ends[shared] = end_state(driver, folder)
+    assert ends["true"] == ends["false"]
 
 
 def test_it_imports_no_ray() -> None:

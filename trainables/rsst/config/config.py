@@ -197,6 +197,7 @@ class RSSTConfig:
         unit="models",
         of_the_run=True,
     )
+    share_dense: bool = _knob("train equal dense rounds once a node", True, in_fingerprint=False, of_the_run=True)
     save_dir: str | None = _knob(
         "folder that a single run writes to", None, in_fingerprint=False, path=True, single_run=True, in_rerun=False
     )
@@ -243,6 +244,11 @@ class RSSTConfig:
     def rounds(self) -> int:
         """Number of rounds R; R − 1 of them end (refill: begin) with a removal."""
         return self.pruning_times
+
+    @property
+    def of_round_0(self) -> RSSTConfig:
+        """The trial that would end after its dense round: equal ones have equal dense rounds."""
+        return dataclasses.replace(self, target_density=None, pruning_times=1, prunings=0)
 
     @property
     def removes_first(self) -> bool:

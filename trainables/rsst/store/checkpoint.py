@@ -54,11 +54,11 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+    def locked(self, wait_s: float | None = 0.0) -> Iterator[None]:
         """Hold the trial's lock; it goes with the process, however that ends.
 
         Raises:
-            StoreBusy: another process still holds it after `wait_s` seconds.
+            StoreBusy: another process still holds it after `wait_s` seconds (None: never, it waits).
         """
         try:
             fd = take(self.folder / "lock", wait_s)

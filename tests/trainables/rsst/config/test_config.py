@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 
-LOCATION = {"save_dir", "data", "device", "weights", "on_missing_weights", "micro_batch_size", "keep_rounds"}
+LOCATION = {
+    "save_dir",
+    "data",
+    "device",
+    "weights",
+    "on_missing_weights",
+    "micro_batch_size",
+    "keep_rounds",
+    "share_dense",
+}
 
 PINNED = [
     ({}, "c718b34038e05d5f"),
