@@ -21,7 +21,8 @@ from trainables.text import amount, duration
 
 Part = TypeVar("Part")
 KEPT = "progress.json"
-KEEP_EVERY_S, FRESH_S = 2.0, 60.0  # an older file was left behind by a process that is gone
+KEEP_EVERY_S = 2.0
+FRESH_S = 300.0  # longer than any step; an older file was left behind by a process that is gone
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ def _mean_rounds(view: SweepView) -> float:
 
 
 def round_of(trial: TrialView) -> str:
-    """ "2/15"; "–/15" before the first epoch is reported."""
+    """ "2/15"; "–/15" before it begins to train."""
     if not trial.last_epoch:
-        return f"–/{trial.rounds}"
+        return f"{'1' if trial.origin else '–'}/{trial.rounds}"
     on_to_the_next = not trial.ended_at and _hardened(trial)
     return f"{min(trial.last_epoch['round'] + 1 + on_to_the_next, trial.rounds)}/{trial.rounds}"
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
+from trainables.rsst.config.presets import DATASETS
 
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
@@ -171,6 +172,9 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
         check_range(KNOBS["target_density"], fixed["target_density"])
     fixed.setdefault("on_missing_weights", "error")
+    images = str(fixed.get("dataset", ""))
+    if images and images not in DATASETS and Path(images).expanduser().is_dir():  # as a trial takes it
+        fixed |= {"dataset": "folder", "data": images}
     if isinstance(own.get("space"), str):
         own["space"] = _from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):

@@ -158,8 +158,8 @@ def running_one(tmp_path: Path, epochs: int, *works: Work) -> tuple[SweepView, S
     """A sweep whose t0000 has trained `epochs` epochs (2 a round), and left `works` behind."""
     folder, view = SweepFolder(tmp_path / "sweep"), SweepView()
     mine = [e for e in events(trials=1) if e["event"] == "reported" and e["kind"] in ("epoch", "round")]
-    first = list(events(trials=1))[:2]
-    for event in (*first, {"time": 0.0, **PLACED}, *mine[: epochs + epochs // 2]):
+    began, suggested, start, *_ = events(trials=1)
+    for event in (began, suggested, {"time": 0.0, **PLACED}, start, *mine[: epochs + epochs // 2]):
         view.apply(event)
     for work in works:
         keeper(folder.store(view.trials["t0000"].fingerprint))(work)
@@ -192,7 +192,7 @@ def test_a_running_trial_says_where_in_its_round_it_is(
     out = io.StringIO()
     table = LiveTable(view, 4, Console(file=out, width=80), folder)
     table.tick(force=True)
-    assert out.getvalue() == (f"  t0000 round {epochs // 2 + 1 if epochs else '–'}/3: {words}\n" if words else "")
+    assert out.getvalue() == (f"  t0000 round {epochs // 2 + 1}/3: {words}\n" if words else "")
 
 
 def test_a_log_says_where_the_trials_are_only_when_it_was_quiet(tmp_path: Path) -> None:

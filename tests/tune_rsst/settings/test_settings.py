@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trainables.rsst.config import ConfigError
 from trainables.storage import secrets
@@ -29,6 +30,19 @@ def test_the_default_sweep_is_the_embedded_digits() -> None:
     assert made.settings.optuna_storage == f"sqlite:///{made.folder.path}/optuna.db"
     assert made.settings.mlflow_tracking_uri == f"sqlite:///{home.home()}/mlflow.db"
     assert not home.home().exists(), "a plan writes nothing"
+
+
+def test_a_folder_of_images_is_a_data_set_wherever_its_trials_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(9):
+            Image.new("L", (8, 8), 20 * number + (name == "cat")).save(tmp_path / "pets" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    made = plan("dataset=pets", "arch=vit_digits", "img_size=8", "patch_size=2")
+    assert {(c.dataset, c.data) for c in made.draws} == {("folder", str(tmp_path / "pets"))}
+    assert made.settings.flat()["dataset"] == "folder" and made.settings.flat()["data"] == str(tmp_path / "pets")
 
 
 @pytest.mark.parametrize(
