@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainables.export import load_model
 from trainables.export.formats import save_onnx, save_program
 from trainables.rsst.config import ConfigError
+from trainables.rsst.metrics import said
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT, SavedModel, show_facts
 from trainables.rsst.rounds import is_intact, models_of_rounds
 from trainables.storage.files import replace_json, replaced
@@ -77,6 +78,7 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
+        say(_told(saved.facts.trial))
         model, written = saved.load(), show_facts(saved.facts, target)
         for wanted in formats:
             path = target / f"model.{wanted}"
@@ -95,6 +97,16 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
     if not saved.facts.images:
         say(f"{target / PREPROCESSING}: not written, the model does not hold {MISSING}")
     return written
+
+
+def _told(trial: Mapping[str, Any]) -> str:
+    """Which model it is; lines on the screen count rounds from 1."""
+    at = (
+        f"round {trial['round']} (0 is dense; round {trial['round'] + 1} on the screen)"
+        if "round" in trial
+        else "model"
+    )
+    return f"{at}: {said(trial, 'val_top1', 'kept_share', 'params')}"
 
 
 def _write(saved: SavedModel, model: nn.Module, wanted: str, path: Path) -> Callable[[Tensor], Any]:

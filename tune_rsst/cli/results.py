@@ -13,7 +13,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainables.rsst.config import ConfigError
-from trainables.rsst.metrics import said
 
 app = typer.Typer()
 SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
@@ -148,8 +147,7 @@ def export(
     registry.check_names("model" if register is None else register, alias)
     chosen = choose(what, trial, number)
     folder = to or chosen.folder.path / "exports" / files.name_of(number, chosen.trial.trial)
-    m = chosen.metrics
-    print(f"{chosen.folder.name}/{chosen.trial.trial}: {said(m, 'val_top1', 'test_top1', 'kept_share', 'params')}")
+    print(f"{chosen.folder.name}/{chosen.trial.trial}, {chosen.trial.state}")
     try:
         files.export(chosen.model, folder.absolute(), wanted, print)
         if register is not None:

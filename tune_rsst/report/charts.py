@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from trainables.rsst.metrics import METRICS
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import UNFINISHED, SweepView
-from tune_rsst.results.ranking import at_target, best_of, pareto_front, standing
+from tune_rsst.results.ranking import at_target, best_of, pareto_front, rounds_front, standing
 
 VALUE = METRICS["val_top1"].heading
 KINDS = {"feasible": "#15803d", "infeasible": "#94a3b8", "stopped": "#d97706", "failed": "#dc2626"}
@@ -25,6 +25,7 @@ MARKERS = {
     UNFINISHED: (".", "circle-open"),
     "best": ("*", "star"),
 }
+FRONT = "#111827"
 CURVES = {**KINDS, UNFINISHED: "#0891b2", "best": "#1d4ed8"}
 
 
@@ -122,10 +123,11 @@ def pruning_curves(view: SweepView) -> Chart | str:
         rounds = [m for m in trial.round_events if {against, "val_top1"} <= m.keys()]
         if rounds:
             kind = places[trial.trial] if trial.ended_at else UNFINISHED
-            named = [(float(m[against]), float(m["val_top1"]), f"{trial.trial} round {m['round'] + 1}") for m in rounds]
+            named = [(float(m[against]), float(m["val_top1"]), f"{trial.trial} --round {m['round']}") for m in rounds]
             lines.setdefault("best" if trial is best else kind, []).extend([*named, GAP])
     if not lines:
         return "no trial has hardened a round yet"
     series = [Series(kind, lines[kind][:-1], color, "solid") for kind, color in CURVES.items() if kind in lines]
+    series.append(Series("front", [(o.size, o.val_top1, o.name) for o in rounds_front(view)], FRONT, "dot"))
     x, hover = METRICS[against].heading, "%{text}: val_top1 %{y:.4f}, size %{x:.4g}"
     return Chart("Accuracy against size over the rounds", x, VALUE, hover, series, marker=5)

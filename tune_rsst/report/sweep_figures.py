@@ -21,7 +21,7 @@ CAPTIONS = {
     "front": "Accuracy against size: each trial's last model, feasible (finished, at the target, within the limits), "
     "infeasible (finished, but not so), stopped early or failed; the line joins the finished ones that no other beats",
     "pruning_curves": "Accuracy against size over the rounds: one line a trial, one point a hardened round, the dense "
-    "model at the right",
+    "model at the right; the dots join the models that no other beats, of any round (tune-rsst export --trial --round)",
     "progress": "The best so far against the epochs that the ended trials took",
     "parallel_coordinates": "Parallel coordinates: one line per finished trial",
     "importances": "How much each parameter decides (PED-ANOVA over the finished trials)",

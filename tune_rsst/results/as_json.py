@@ -5,12 +5,13 @@ In: a sweep. Out: JSON-able objects.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from trainables.rsst.metrics import METRICS, is_words, kept_per
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import mlflow_page
-from tune_rsst.results.ranking import best_of, pareto_front, standing
+from tune_rsst.results.ranking import best_of, pareto_front, rounds_front, standing
 from tune_rsst.storage.folder import Sweep
 
 # What a person compares, from the first round on, and how far the trial is.
@@ -49,6 +50,7 @@ def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
         "folder": str(sweep.folder.path),
         "best": trial_json(best) if best else None,
         "pareto": pareto_front(view),
+        "rounds_front": [asdict(one) for one in rounds_front(view)],
         "warm_start": sorted(view.former),
         "not_valid": [r["reason"] for r in view.repeats if r.get("reason")],
         "infeasible": [{n: r[n] for n in ("number", "params", "metrics", "reason")} for r in view.infeasible],

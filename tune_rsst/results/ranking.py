@@ -6,6 +6,7 @@ In: the view of a ledger. Out: trials in order.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 from tune_rsst.ledger.objective import Objective
@@ -45,6 +46,41 @@ def ranking(view: SweepView) -> list[TrialView]:
 def best_of(view: SweepView) -> TrialView | None:
     """The first of the ranking (pareto: the most accurate of the front); None while there is none."""
     return next(iter(ranking(view)), None)
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """The model that a trial had after a round; `size` is what the objective goes against."""
+
+    trial: str
+    round: int
+    size: float
+    val_top1: float
+
+    @property
+    def name(self) -> str:
+        """As `tune-rsst export` names its folder: the round as files count, 0 is dense."""
+        return f"{self.trial}-r{self.round:03d}"
+
+
+def rounds_front(view: SweepView) -> list[Hardened]:
+    """The models of all rounds and trials that no other beats in val_top1 and size both, smallest first.
+
+    Whatever became of the trial: a stopped one has hardened its rounds too. Only models within the limits.
+    """
+    objective = Objective.of(view.settings)
+    against = objective.against
+    reports = [(t.trial, m) for t in view.trials.values() for m in t.round_events if {against, "val_top1"} <= m.keys()]
+    found = [
+        Hardened(trial, m["round"], float(m[against]), float(m["val_top1"]))
+        for trial, m in reports
+        if objective.within_limits(m)
+    ]
+    front: list[Hardened] = []
+    for one in sorted(found, key=lambda h: (h.size, -h.val_top1, h.trial, h.round)):
+        if not front or one.val_top1 > front[-1].val_top1:
+            front.append(one)
+    return front
 
 
 def pareto_front(view: SweepView) -> list[str]:

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from trainables.rsst.metrics import said
+from trainables.rsst.metrics import METRICS, said
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
@@ -34,10 +34,11 @@ from tune_rsst.results.columns import (
     state_words,
 )
 from tune_rsst.results.commands import mlflow_page, next_commands
-from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
+from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, rounds_front, standing
 from tune_rsst.storage.folder import Sweep
 
 LOG_WIDTH = 220
+MOST_ROUNDS = 8
 BETWEEN = 2
 TOLD_OF_THE_BEST = ("val_top1", "test_top1", "kept_share", "top1_drop")
 TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
@@ -148,6 +149,16 @@ def _front(view: SweepView) -> list[str]:
     return pareto_front(view) if view.settings.get("objective") == "pareto" else []
 
 
+def _rounds(view: SweepView) -> str:
+    """The front over the rounds of all trials, where their models were kept."""
+    front = rounds_front(view)
+    if not front or not any(trial.knobs.get("keep_rounds") for trial in view.trials.values()):
+        return ""
+    shown = ", ".join(f"{one.name} {METRICS['val_top1'].text(one.val_top1)}" for one in front[:MOST_ROUNDS])
+    more = f" and {len(front) - MOST_ROUNDS} more (--json)" if len(front) > MOST_ROUNDS else ""
+    return f"\nFront over all rounds, smallest first: {shown}{more}; take one: tune-rsst export --trial TRIAL --round N"
+
+
 def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     folder, view = sweep.folder, sweep.view
     after = Objective.of(view.settings).words
@@ -157,6 +168,7 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
         told = f"\nBest: {best.trial}, {said(best.metrics, *TOLD_OF_THE_BEST)} (objective: {after})"
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
+    told += _rounds(view)
     former = sorted({name.rpartition("/")[0] for name in view.former})
     guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
     uri = str(view.settings.get("mlflow_tracking_uri"))

@@ -15,7 +15,7 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.results import table
-from tune_rsst.results.ranking import best_of, pareto_front, ranking, standing
+from tune_rsst.results.ranking import best_of, pareto_front, ranking, rounds_front, standing
 from tune_rsst.search import spaces
 from tune_rsst.search.spaces import Space, settled
 from tune_rsst.settings import rules
@@ -58,6 +58,43 @@ def test_the_front_holds_finished_trials_that_none_beats_in_both() -> None:
     assert pareto_front(view_of(*TRIALS, objective="pareto", pareto_against="gmacs")) == ["t0000", "t0001", "t0005"]
     limited = view_of(*TRIALS, objective="pareto", pareto_against="gmacs", max_gmacs=0.65)
     assert pareto_front(limited) == ["t0000", "t0001"]
+
+
+def rounds(number: int, *models: tuple[float, float], state: str = "finished") -> TrialView:
+    """A trial whose rounds left models of (val_top1, gmacs)."""
+    found = trial(number, *models[-1], state)
+    found.round_events = [
+        {"round": at, "val_top1": top1, "gmacs": gmacs, "density": gmacs, "params": int(gmacs * 100)}
+        for at, (top1, gmacs) in enumerate(models)
+    ]
+    return found
+
+
+ROUNDS = (
+    rounds(0, (0.97, 1.0), (0.46, 0.447), (0.33, 0.295)),
+    rounds(1, (0.96, 1.0), (0.80, 0.5), (0.40, 0.25), state="stopped"),
+    rounds(2, (0.97, 1.0), (0.80, 0.6), state="failed"),
+)
+FRONTS = [  # settings → the front over the rounds
+    ({"pareto_against": "gmacs"}, ["t0001-r002", "t0000-r001", "t0001-r001", "t0000-r000"]),
+    ({"pareto_against": "params"}, ["t0001-r002", "t0000-r001", "t0001-r001", "t0000-r000"]),
+    ({}, ["t0001-r002", "t0000-r001", "t0001-r001", "t0000-r000"]),
+    ({"max_gmacs": 0.5}, ["t0001-r002", "t0000-r001", "t0001-r001"]),
+    ({"max_params": 30}, ["t0001-r002"]),
+    ({"max_gmacs": 0.1}, []),
+    ({"pareto_against": "latency_ms"}, []),  # these reports have none
+]
+
+
+@pytest.mark.parametrize(("settings", "front"), FRONTS)
+def test_the_front_over_the_rounds_is_of_every_hardened_model(settings: dict[str, Any], front: list[str]) -> None:
+    found = rounds_front(view_of(*ROUNDS, objective="pareto", **settings))
+    assert [one.name for one in found] == front
+
+
+def test_equal_models_of_rounds_are_named_once_and_the_first_trial_wins() -> None:
+    view = view_of(rounds(1, (0.9, 0.5)), rounds(0, (0.9, 0.5)))
+    assert [one.name for one in rounds_front(view)] == ["t0000-r000"]
 
 
 def test_stopped_failed_and_infeasible_trials_stand_apart() -> None:

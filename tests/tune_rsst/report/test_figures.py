@@ -82,24 +82,26 @@ def test_the_curves_have_every_hardened_round_of_every_trial(view: SweepView) ->
     chart = charts.pruning_curves(view)
     best = ranking.best_of(view)
     points = {series.name: [p for p in series.points if p is not charts.GAP] for series in chart.series}
-    assert list(points) == ["feasible", "stopped", "failed", "best"]
-    rounds = {(t.trial, m["round"] + 1): (m["density"], m["val_top1"]) for t in view.trials.values()
+    assert list(points) == ["feasible", "stopped", "failed", "best", "front"]
+    front = {tuple(text.split("-r")): (x, y) for x, y, text in points.pop("front")}
+    rounds = {(t.trial, m["round"]): (m["density"], m["val_top1"]) for t in view.trials.values()
               for m in t.round_events}  # fmt: skip
     drawn = {(text.split()[0], int(text.split()[-1])): (x, y) for mine in points.values() for x, y, text in mine}
+    assert front and {(trial, f"{number:03d}"): at for (trial, number), at in rounds.items()}.items() >= front.items()
     assert drawn == rounds and {text.split()[0] for *_, text in points["best"]} == {best.trial}
     feasible = next(series for series in chart.series if series.name == "feasible")
     lines = 1 + sum(point is charts.GAP for point in feasible.points)
     assert lines == len({text.split()[0] for *_, text in points["feasible"]}), "a line for each trial"
     [axes] = renderers.in_matplotlib(chart).axes
-    assert [line.get_label() for line in axes.lines] == list(points)
-    shown = renderers.in_plotly(chart)
-    assert all("lines" in trace.mode and "markers" in trace.mode for trace in shown.data)
+    assert [line.get_label() for line in axes.lines] == [*points, "front"]
+    *shown, dots = renderers.in_plotly(chart).data
+    assert all("lines" in trace.mode and "markers" in trace.mode for trace in shown) and dots.mode == "lines"
 
 
 def test_a_running_sweep_has_curves_of_its_running_trials() -> None:
     events = [e for e in sweep_events(trials=2) if e["event"] not in ("ended", "sweep_ended")]
     view = SweepView.of([{**event, "time": 1.0} for event in events])
-    assert [series.name for series in charts.pruning_curves(view).series] == ["running"]
+    assert [series.name for series in charts.pruning_curves(view).series] == ["running", "front"]
     assert "no trial" in charts.pruning_curves(SweepView.of([{**event, "time": 1.0} for event in events[:2]]))
 
 

@@ -207,3 +207,18 @@ def test_the_knobs_heading_says_what_the_default_space_fixes() -> None:
     heading = "\n".join(spaces.setting_lines()).split("\nKnobs of a trial")[1].split("\n  arch:")[0]
     assert "the default space, digits, fixes dataset=digits" in heading
     assert "reg_granularity_prune" in heading and "lr" in heading
+
+
+def test_the_front_over_the_rounds_stands_below_where_models_of_rounds_were_kept() -> None:
+    def below(view: SweepView) -> list[str]:
+        out = io.StringIO()
+        table.print_table(Console(file=out, width=200), Sweep(SweepFolder(Path("/nowhere/demo")), view, "finished"))
+        return [line for line in out.getvalue().splitlines() if line.startswith("Front over all rounds")]
+
+    view = view_of()
+    assert below(view) == [], "a sweep of an older version kept none"
+    for trial in view.trials.values():
+        trial.knobs["keep_rounds"] = 20
+    [line] = below(view)
+    names = re.findall(r"t\d{4}-r\d{3}", line)
+    assert names == [one.name for one in ranking.rounds_front(view)][: table.MOST_ROUNDS] and "--round N" in line
