@@ -59,6 +59,7 @@ def choose(what: str | None, trial: str | None = None, number: int | None = None
     if found is None or (number is None and found.state != "finished"):
         finished = [trial.trial for trial in ranking.rank(view) if trial.state == "finished"]
         hint = f"finished ones: {', '.join(finished[:8]) or 'none yet'}"
+        hint += f"; --round N takes what {found.trial} had after a round" if found else ""
         raise ConfigError(
             "trial", name or what, f"a finished trial of {folder.name}, or a sweep that has a best one", hint
         )
