@@ -9,7 +9,7 @@ from tune_rsst.driver import assemble
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.results import best
 from tune_rsst.runners import serial
-from tune_rsst.search.spaces import settled
+from tune_rsst.search.spaces import VALIDATION_DRAWS, digest, samples, settled
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -38,7 +38,9 @@ def real_sweep(home: Path, name: str = "small", overrides: tuple[str, ...] = ())
     words = [f"space={file}:small", f"name={name}", f"mlflow_tracking_uri={sqlite_uri(home)}", *OVERRIDES, *overrides]
     settings, space = settled(words)
     ledger = Ledger(folder.ledger)
-    driver = assemble(ledger, settings, space, about=origin())
+    drawn = [draw for draw, _ in samples(space, settings.fixed_in_trials, VALIDATION_DRAWS)]
+    about = {**origin(), "space_digest": digest(drawn, settings.fixed)}
+    driver = assemble(ledger, settings, space, about=about)
     for _ in serial.reports(driver, folder):
         pass
     best.write_best(Sweep(folder, driver.view, "running"))

@@ -87,7 +87,10 @@ def refuse_taken(name: str) -> None:
 
 def _begun(path: Path, name: str) -> bool:
     """Whether `path` is what a sweep `name` left that was killed before its first line, or an empty folder."""
-    return path.name == name and path.is_dir() and {file.name for file in path.iterdir()} <= BEGINNING
+    if path.name != name or not path.is_dir():
+        return False
+    files = {file.name for file in path.iterdir() if not file.name.startswith(".")}
+    return LEDGER_NAME in files or files <= BEGINNING
 
 
 def default_tracking_uri() -> str:

@@ -150,6 +150,8 @@ def test_a_sweeps_name_that_something_else_has_is_refused(
     for folder in ("notes/mine", "first", "killed/weights"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "file.txt").touch()
+    for left in ("ledger.jsonl", "optuna.db", ".settings.yaml.7-ab.tmp"):  # by a driver that was killed
+        (tmp_path / "killed" / left).touch()
     ledger = Ledger(tmp_path / "first" / "ledger.jsonl")
     ledger.append("sweep_started", name="first", settings={})
     ledger.close()
