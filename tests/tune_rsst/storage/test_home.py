@@ -80,6 +80,7 @@ REFUSED = [
 def test_a_home_of_this_name_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases, printed commands and the cache all mean this folder, and nothing is made outside it."""
     monkeypatch.setenv("TUNE_RSST_HOME", f"{tmp_path}/{name}/")
+    monkeypatch.delenv("TUNE_RSST_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
     found = tmp_path / name
     home.check_writable()
