@@ -347,7 +347,8 @@ def test_what_mlflow_refuses_costs_nothing_else_and_is_said(home: Home) -> None:
 def test_a_failed_trial_that_is_tried_again_goes_on_in_its_run(home: Home) -> None:
     events = list(sweep_events())
     home.write(*events, {"event": "reopened", "trial": "t0003"}, {"event": "resumed"})
-    assert home.uploader().sync_once(60) == 0
+    with DriverLock(home.ledger.parent):
+        assert home.uploader().sync_once(60) == 0
     before = home.check()["t0003"]
     assert before.info.status == "RUNNING" and before.data.tags["reason"] == ""
     final = {"round": 1, "epoch": EPOCHS, "epochs_trained": 4, "val_top1": 0.5, "kept_share": 0.3, "density": 0.3}
