@@ -65,7 +65,7 @@ METRICS: Mapping[str, Metric] = {
     "images": Metric("", "what is known of the images", per=("start",), words=True),
     "class_ratio": Metric(
         "", "images of the largest class against the smallest, in validation or test, whichever is more uneven",
-        per=("start",)),
+        per=("start",), tag=True),
     "weights_digest": Metric("", "digest of the pretrained weights", per=("start",), tag=True),
     "source": Metric("", "where the weights came from", words=True),
     "lines": Metric("", "what was done to the weights", words=True),
