@@ -19,6 +19,7 @@ from trainables.rsst.model.saved import MODEL, SavedModel
 from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
+KNOBS: dict[str, Any] = {"epochs": 1, "pruning_times": 4}
 # val_top1 of the rounds, how many may stay → the rounds whose model stays
 KEPT = [
     ([], 3, set()),
@@ -44,7 +45,7 @@ def test_which_models_stay(top1: list[float], most: int, stay: set[int]) -> None
 
 def trained(root: Path, on: ImageData, stop_after: int | None = None, **knobs: Any) -> Path:
     """The store of a trial that ended, or was left after so many events."""
-    config = toy.config(epochs=1, pruning_times=4, **knobs)
+    config = toy.config(**{**KNOBS, **knobs})
     with open_trial(config, root, say=pytest.fail, data=on, checkpoint_every_s=0.0) as trial:
         for _ in islice(trial.events(), stop_after):
             pass
@@ -106,6 +107,17 @@ def test_how_many_are_kept_changes_no_number(whole: Path, tiny: ImageData, tmp_p
     assert store.name == whole.name, "the same trial"
     assert (store / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert contents(store).items() <= contents(whole).items()
+
+
+def test_an_adopted_dense_round_leaves_the_model_that_a_trained_one_leaves(
+    whole: Path, tiny: ImageData, tmp_path: Path
+) -> None:
+    for place in ("trains", "adopts"):
+        with open_trial(
+            toy.config(**KNOBS), tmp_path / place, say=pytest.fail, data=tiny, dense=tmp_path / "dense"
+        ) as trial:
+            list(trial.events())
+        assert contents(tmp_path / place / whole.name) == contents(whole)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.s3_server import BUCKET, S3Server
 from trainables.rsst.config import ConfigError
+from trainables.rsst.rounds import models_of_rounds
 from trainables.storage.bucket import Bucket
 from tune_rsst.storage import bucket as storage
 from tune_rsst.storage.folder import SweepFolder
@@ -79,3 +81,16 @@ def test_a_link_in_the_sweeps_folder_is_not_followed(bucket: Bucket, tmp_path: P
 def test_a_fingerprint_that_leads_out_of_the_sweep_is_refused(bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"refused: \.\./\.\./x"):
         storage.fetch_model(SweepFolder(tmp_path / "home" / "S"), GROUP, "../../x")
+
+
+def test_the_models_of_rounds_come_where_one_is_asked_for(bucket: Bucket, tmp_path: Path) -> None:
+    """Also of a trial whose results are here already."""
+    name = f"r001-{hashlib.sha256(b'numbers').hexdigest()[:16]}.safetensors"
+    bucket.write(f"S/trials/f00/models/{name}", b"numbers")
+    folder = SweepFolder(tmp_path / "home" / "S")
+    folder.store("f00").mkdir(parents=True)
+    (folder.store("f00") / "report.json").write_text("{}")
+    storage.fetch_model(folder, GROUP, "f00")
+    assert models_of_rounds(folder.store("f00")) == {}
+    storage.fetch_model(folder, GROUP, "f00", rounds=True)
+    assert models_of_rounds(folder.store("f00"))[1].read_bytes() == b"numbers"
