@@ -42,7 +42,7 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
         f"Plan of the run {folder}{whole} (nothing has been written)",
         f"  model     {config.arch} on {config.dataset}, {config.img_size} pixels; starts from {start}",
         f"  dense     {_words(dense)}",
-        f"  at last   {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}",
+        f"  final     {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}",
         f"  images    about {train:,} in training, {val:,} in validation",
         f"  epochs    {end.epochs_at_most:,}: {counted(end.rounds, 'round')} of {counted(config.epochs, 'epoch')}",
         f"  time      about {duration(sum(course.seconds))}, {duration(course.seconds[0])} of it in the dense round",

@@ -156,13 +156,13 @@ def test_a_dry_run_says_sizes_epochs_hours_memory_and_disk_and_writes_nothing(
     assert single.main([*SHORT, "--save_dir", "run", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "(nothing has been written)" in said and str(tmp_path / "run") in said
-    found = dict(re.findall(r"^  (\w+(?: last)?) {2,}(.*)$", said, re.MULTILINE))
+    found = dict(re.findall(r"^  (\w+) {2,}(.*)$", said, re.MULTILINE))
     config = RSSTConfig.from_knobs({name[2:]: value for name, value in zip(SHORT[::2], SHORT[1::2], strict=True)})
     assert found["epochs"] == "6: 3 rounds of 2 epochs"
     course = course_of(config, STEP, 1.0, 1)
     assert found["time"] == f"about {text.duration(sum(course.seconds))}, 5 s of it in the dense round"
     assert course.seconds[0] == pytest.approx(2 * (1259 * 2e-3 + 269 * 1e-4))
-    assert re.match(r"5,\d{3} parameters, [\d.e-]+ GMACs$", found["dense"]) and "0.490" in found["at last"]
+    assert re.match(r"5,\d{3} parameters, [\d.e-]+ GMACs$", found["dense"]) and "0.490" in found["final"]
     assert found["memory"].startswith("400 MiB") and found["disk"].endswith("MiB at most")
     assert list(tmp_path.iterdir()) == []
 
@@ -183,7 +183,7 @@ def test_a_dry_run_is_refused_where_the_run_is(
     monkeypatch.setattr(dry_run.lines, "__defaults__", (lambda config: STEP,))
     for flags, words in (
         (["--arch", "vit_smal"], "arch = vit_smal"),
-        (["--dataset", "folder", "--data", "nowhere"], "data = nowhere"),
+        (["--dataset", "folder", "--data", "nowhere"], "nowhere: valid is an existing folder"),
         ([*SHORT, "--save_dir", str(held)], "a folder that holds no trial yet"),
         (["--save_dir", str(held), "--resume", "--lr", "0.5"], "lr 0.004 → 0.5"),
         (["--save_dir", "nothing", "--resume"], "a folder that holds a trial to go on with"),
