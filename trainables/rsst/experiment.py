@@ -55,8 +55,14 @@ def _epochs(trial: Running) -> Iterator[Event]:
 
 
 def _dense_epochs(trial: Running, dense: DenseRounds) -> Iterator[Event]:
-    """Round 0, taken over from another trial or trained for all that come later."""
+    """Round 0, taken over from another trial or trained for all that come later.
+
+    One that was begun in another environment, or with another micro_batch_size, is this trial's alone.
+    """
     if trial.epoch == trial.config.epochs:
+        return
+    if trial.epoch and not trial.uniform:
+        yield from _epochs(trial)
         return
     with dense.turn(trial.dense_key, begun=trial.epoch > 0) as turn:
         if turn.state is None:

@@ -46,6 +46,7 @@ class Running:
     """The live parts of one trial. `epoch` counts the epochs of the present round that are done.
 
     `penalty` and `training` always belong to the present model, round and doomed: `_set_up` makes them.
+    `uniform`: every epoch so far was trained under the present `dense_key`; a resume may change what is in it.
     """
 
     config: RSSTConfig
@@ -61,6 +62,7 @@ class Running:
     removal: Removal = field(default_factory=Removal)
     doomed_norm_start: float = 0.0
     history: list[Event] = field(default_factory=list)
+    uniform: bool = True
     _validated: Accuracy | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class Running:
         trial.doomed = Doomed(units, state.group("doomed"))
         trial.removal = Removal(**meta["removal"])
         trial.history = [Event.from_json(event) for event in meta["history"]]
+        trial.uniform = meta.get("dense_key") == trial.dense_key
         trial._set_up()
         trial.doomed_norm_start = meta["doomed_norm_start"]
         load_optimizer_tensors(trial.training.optimizer, model, state.group("optimizer"))
@@ -231,6 +234,7 @@ class Running:
             "history": [event.to_json() for event in self.history],
             "data_digest": self.about.digest,
             "environment": environment(self.config, self.images.device),
+            "dense_key": self.dense_key if self.uniform else None,
         }
         return TrialState(meta, grouped(groups))
 

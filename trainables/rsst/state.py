@@ -19,7 +19,7 @@ class TrialState:
     """Where a trial stands after `epoch` epochs of round `round`, and every event it has reported so far.
 
     `meta` is JSON-able: round, epoch, full (architecture), alive, doomed, init, removal, doomed_norm_start, history,
-    data_digest, environment, fingerprint, method.
+    data_digest, environment, dense_key, fingerprint, method.
     """
 
     meta: Mapping[str, Any]

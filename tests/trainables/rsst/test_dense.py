@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.trainables import toy
-from trainables.rsst import dense, experiment
+from trainables.rsst import dense, experiment, running
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.dense import DenseRounds
@@ -163,6 +164,40 @@ def test_a_trial_that_goes_on_does_not_wait_for_one_that_has_just_begun(tiny: Im
     rest = list(experiment.run(config, tiny, state, DenseRounds(tmp_path, pytest.fail)))
     assert rest[-1].metrics["epochs_adopted"] == 0
     first.close()
+
+
+GONE_ON_OTHERWISE: dict[str, Callable[[pytest.MonkeyPatch], RSSTConfig]] = {
+    "micro_batch_size": lambda _: toy.config(micro_batch_size=7),
+    "num_threads": lambda patch: _another(patch, "num_threads"),
+    "torch": lambda patch: _another(patch, "torch_version"),
+}
+
+
+def _another(patch: pytest.MonkeyPatch, name: str) -> RSSTConfig:
+    real = running.environment
+    patch.setattr(running, "environment", lambda *of: real(*of) | {name: "another"})
+    return toy.config()
+
+
+@pytest.mark.parametrize("other_again", [False, True])
+@pytest.mark.parametrize("case", GONE_ON_OTHERWISE)
+def test_a_round_that_was_begun_otherwise_is_neither_given_nor_taken(
+    case: str, other_again: bool, tiny: ImageData, tmp_path: Path
+) -> None:
+    """Out of memory, and on with a smaller micro_batch_size: its bits are those of no trial that trains in one go."""
+    state = next(islice(experiment.run(toy.config(epochs=3), tiny), 1, None)).snapshot()
+    with pytest.MonkeyPatch.context() as patch:
+        config = RSSTConfig.from_knobs(GONE_ON_OTHERWISE[case](patch).knobs() | {"epochs": 3})
+        if not other_again:
+            shared(toy.config(epochs=3, rate=0.5, micro_batch_size=config.micro_batch_size), tiny, tmp_path / "given")
+        gone_on = experiment.run(config, tiny, state, DenseRounds(tmp_path / "given", pytest.fail))
+        events = list(islice(gone_on, 1 if other_again else None))
+        state = events[-1].snapshot()
+        gone_on.close()
+    if other_again:  # and back to what it began with
+        events = list(experiment.run(toy.config(epochs=3), tiny, state, DenseRounds(tmp_path / "given", pytest.fail)))
+    assert events[-1].metrics["epochs_adopted"] == 0
+    assert len(list((tmp_path / "given").glob("*/r*"))) == (0 if other_again else 1)
 
 
 def test_a_damaged_one_is_said_and_trained_again(tiny: ImageData, tmp_path: Path) -> None:
