@@ -136,12 +136,12 @@ class Console:
         self._uneven = list(m["images"]["classes"]) if uneven(m) else []
 
     def _epoch(self, m: dict[str, Any]) -> None:
+        if m["epochs_trained"] == 1:
+            self._check_first_epoch(m["val_top1_before_hardening"])
         if "adopted_from" in m:
             if m["epoch"] == self._config.epochs:
                 self.say(f"round 1/{self._config.rounds} · the dense round of trial {m['adopted_from']} taken over")
             return
-        if m["epochs_trained"] == 1:
-            self._check_first_epoch(m["val_top1_before_hardening"])
         left, self._epoch_s = self._config.rounds * self._config.epochs - m["epochs_trained"], m["seconds"]
         pressed = f" · doomed norm {m['doomed_norm_left']:.1e}" if "doomed_norm_left" in m else ""
         line = (

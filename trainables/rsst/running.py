@@ -126,6 +126,7 @@ class Running:
             "weights": self.init["weights_digest"],
             "images": self.about.digest,
             "environment": environment(self.config, self.images.device),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "versions": {name: version(name) for name in ("timm", "torchvision", "numpy")},
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

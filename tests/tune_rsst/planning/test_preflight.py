@@ -66,7 +66,8 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once_and_has_the_images_it
         checked("ray_address=127.0.0.1:1")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        checked(f"ray_address={address}", "space=scratch", "dataset=cifar10", "data=/nonexistent", "device=cuda")
+        words = ("space=scratch", "dataset=cifar10", "data=/nonexistent", "device=cuda", "gpus_per_trial=1")
+        checked(f"ray_address={address}", *words)
 
 
 def test_what_a_worker_lacks_comes_back_as_the_drivers_own_error() -> None:
