@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import said
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT, SavedModel, show_facts
 from trainables.rsst.rounds import is_intact, models_of_rounds
-from trainables.storage.files import replace_json, replaced
+from trainables.storage.files import read_json, replace_json, replaced
 
+LOADER = Path(load_model.__file__)
 FORMATS = ("safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4
 MISSING = "mean, std, class names and the resize rule (it was trained by a version that did not keep them)"
@@ -76,10 +77,13 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
     Raises:
         RuntimeError: what a file computes is not what the model computes.
     """
+    report = _report(saved)
+    _refuse_another(report, target)
     try:
         target.mkdir(parents=True, exist_ok=True)
+        replace_json(target / REPORT, report)
         say(_told(saved.facts.trial))
-        model, written = saved.load(), show_facts(saved.facts, target)
+        model, written = saved.load(), [target / REPORT, *show_facts(saved.facts, target)]
         for wanted in formats:
             path = target / f"model.{wanted}"
             worst = difference(model, _write(saved, model, wanted, path), saved.facts.architecture.input_shape())
@@ -88,7 +92,7 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
                 raise RuntimeError(f"{path}: a logit differs by {worst:.2e} from the model's (allowed {TOLERANCE:.0e})")
             written.append(path)
             if wanted == "safetensors":
-                written += _beside(saved, target)
+                written.append(_copy(LOADER, target / LOADER.name))
     except OSError as error:
         raise ConfigError("to", target, "a folder that can be made and written", error.strerror or str(error)) from None
     for path in written:
@@ -132,23 +136,36 @@ def _write(saved: SavedModel, model: nn.Module, wanted: str, path: Path) -> Call
     return load_model.load(path.parent)
 
 
-def _beside(saved: SavedModel, target: Path) -> Iterator[Path]:
-    """What goes with the weights: how to load them, and what the trial reported."""
-    loader = Path(load_model.__file__)
-    _copy(loader, target / loader.name)
-    yield target / loader.name
-    report = saved.path.with_name(REPORT)
-    if report.exists():
-        _copy(report, target / REPORT)
-    else:
-        replace_json(target / REPORT, dict(saved.facts.trial))
-    yield target / REPORT
+def _report(saved: SavedModel) -> dict[str, Any]:
+    """What the trial reported: of a round's model, of this round."""
+    return _json_of(saved.path.with_name(REPORT)) or dict(saved.facts.trial)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _json_of(report: Path) -> dict[str, Any]:
+    """What the file holds; empty where it is none of ours."""
+    try:
+        found = read_json(report)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse_another(report: Mapping[str, Any], target: Path) -> None:
+    """Files of two models must not lie in one folder: of those that are not written again nobody could tell."""
+    if not (target / REPORT).exists():
+        return
+    there = _json_of(target / REPORT)
+    if any(there.get(name) != report.get(name) for name in ("fingerprint", "round")):
+        at = f", round {there['round']}" if "round" in there else ""
+        hint = f"{target / REPORT} is of trial {there.get('fingerprint')}{at}: give another folder"
+        raise ConfigError("to", target, "a folder without files of another model", hint)
+
+
+def _copy(source: Path, target: Path) -> Path:
     """A copy with the rights that a new file has here, not those of the source."""
     with replaced(target) as new:
         shutil.copyfile(source, new)
+    return target
 
 
 @torch.no_grad()

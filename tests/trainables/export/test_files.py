@@ -161,6 +161,7 @@ REFUSED = [
     (["--to", "/proc/none"], "to = /proc/none", "a folder that can be made"),
     (["MISSING"], "folder = ", "there is no such folder"),
     (["EMPTY"], "folder = ", "rounds that --round can take: none"),
+    (["STRANGE-REPORT", "--to", "."], "to = ", "a folder without files of another model"),
     (["EMPTY", "--round", "0"], "round = 0", "there is none"),
     (["UNFINISHED"], "folder = ", "rounds that --round can take: 0, 1, 2"),
     (["DAMAGED"], "folder = ", "can be read"),
@@ -172,12 +173,16 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "key", "hint"), REFUSED)
 def test_what_can_not_be_taken_is_one_line(
     trained: tuple[Path, Path, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    words: list[str], key: str, hint: str,
+    monkeypatch: pytest.MonkeyPatch, words: list[str], key: str, hint: str,
 ) -> None:  # fmt: skip
     case = words[0] if words[0].isupper() else ""
     folder = tmp_path / "MISSING" if case == "MISSING" else tmp_path
     if case not in ("MISSING", "EMPTY"):
         shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    if case == "STRANGE-REPORT":
+        monkeypatch.chdir(tmp_path)
+        folder = shutil.copytree(trained[0], tmp_path / "run")
+        (tmp_path / "report.json").write_text("no JSON")
     if case == "UNFINISHED":
         (tmp_path / "model.safetensors").unlink()
     if case == "DAMAGED":
@@ -219,6 +224,20 @@ def test_a_difference_is_seen(trained: tuple[Path, Path, torch.Tensor], tmp_path
     assert files.difference(model, lambda images: model(images) + 1e-3, (3, 8, 8)) == pytest.approx(1e-3, rel=1e-2)
     monkeypatch.setattr(load_model, "load", lambda folder: lambda images: model(images) + 1e-3)
     assert main([str(trained[0]), "--to", str(tmp_path), "--formats", "safetensors"]) == 1
+
+
+def test_files_of_two_models_never_lie_in_one_folder(
+    trained: tuple[Path, Path, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(trained[0]), "--to", str(tmp_path), "--formats", "safetensors"]
+    assert main([*words, "--round", "0"]) == 0 and main([*words, "--round", "0"]) == 0
+    before = bytes_of(tmp_path)
+    for other in (["--round", "1"], []):
+        capsys.readouterr()
+        assert main([*words, *other]) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("error: to = ") and "round 0: give another folder" in said.err
+        assert said.out == "" and said.err.count("\n") == 1 and bytes_of(tmp_path) == before
 
 
 def test_an_export_can_be_exported_again(trained: tuple[Path, Path, torch.Tensor], tmp_path: Path) -> None:
