@@ -106,9 +106,10 @@ def test_job_stop_leaves_a_sweep_that_the_next_job_finishes_with_nothing_left_in
     assert shown(nodes, "second")["state"] == "interrupted" and not before.ended and before.unfinished
     assert any(event["event"] == "interrupted" for event in read(nodes.home / "second" / "ledger.jsonl"))
     assert mlflow_runs(nodes, "second")[""] == "KILLED"
-    running = {trial.trial for trial in before.unfinished}
-    assert {t for t, state in mlflow_runs(nodes, "second").items() if state == "RUNNING"} == running
-    assert optuna_states(nodes, "second").count("RUNNING") == len(running)
+    unfinished = {trial.trial for trial in before.unfinished}
+    runs = mlflow_runs(nodes, "second")
+    assert {runs[trial] for trial in unfinished} == {"KILLED"} and "RUNNING" not in runs.values()
+    assert optuna_states(nodes, "second").count("RUNNING") == len(unfinished)
     submit(nodes, "again", "name=second", "trials=2", "epochs=4")
     finished(nodes, "again")
     after = view(nodes, "second")
@@ -119,7 +120,7 @@ def test_job_stop_leaves_a_sweep_that_the_next_job_finishes_with_nothing_left_in
     left = [p.name for p in nodes.temp.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/**/*")]
     assert left == ["sweep.yaml"]
     assert (nodes.home / "second" / "best.yaml").exists() and shown(nodes, "second")["best"]["id"] in after.trials
-    for trial in running:
+    for trial in unfinished:
         hardened = [r["epochs_trained"] for r in before.trials[trial].round_events]
         assert after.trials[trial].places[-1]["epochs_there"] >= max(hardened, default=0), "no round was trained again"
 

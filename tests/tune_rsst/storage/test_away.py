@@ -18,6 +18,7 @@ import pytest
 from tests.postgres import Postgres
 from tests.s3_server import BUCKET, S3Server
 from tests.tune_rsst.test_conduct import lines_until, output, start
+from trainables.export import files
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import Bucket
 from tune_rsst.ledger.file import read
@@ -147,7 +148,7 @@ def test_another_machine_fetches_it_and_looks(away: dict[str, Any], elsewhere: P
     view, state = away_now.view, away_now.state
     assert state == "finished" and list(view.trials) == list(away["view"].trials)
     chosen = export.choose("away/t0001")
-    [(model, _), *_] = export.export(chosen, elsewhere / "model", ["safetensors"])
+    [model, *_] = files.export(chosen.model, elsewhere / "model", ["safetensors"], lambda line: None)
     there = away["home"] / "away" / "trials" / chosen.trial.fingerprint
     assert (elsewhere / "away" / "trials" / chosen.trial.fingerprint / "report.json").exists() and model.exists()
     assert (chosen.store / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
