@@ -113,7 +113,7 @@ def _answer_of(address: str, child: subprocess.Popen[str]) -> list[Answer]:
     if child.returncode:
         last = (errors.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
         raise _refusal(address, f"in another process, without the environment variables of this one: {last}")
-    return list(json.loads(out.splitlines()[-1]))
+    return list(json.loads(out))
 
 
 def _compare(address: str, first: list[Answer], again: list[Answer], when: str) -> None:
@@ -137,14 +137,17 @@ def _refusal(address: str, found: str) -> ConfigError:
 
 
 def main() -> None:
-    """Answer the parent's order from stdin, as the last line of stdout."""
+    """Answer the parent's order from stdin; what the space prints, at exit too, goes to stderr."""
     order = json.load(sys.stdin)
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     try:
         found = answers(function_at(order["address"]), order["fixed"], order["trials"])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"\n{json.dumps(found)}")
+    answer.write(json.dumps(found))
+    answer.close()
 
 
 if __name__ == "__main__":

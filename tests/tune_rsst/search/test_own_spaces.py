@@ -78,6 +78,10 @@ LAID_OUT = {
                                                 f"def g(trial):\n    return M({{{KNOBS}}})\n"}),
     "its own random numbers with a seed": ("mine.py:g", {"mine.py": "import random\ndef g(trial):\n"
                                            f"    r = random.Random(3)\n    return {{{KNOBS}, 'rate': r.random()}}\n"}),
+    "one that prints, at exit and below Python too": (
+        "mine.py:f",
+        {"mine.py": "import atexit, os\natexit.register(print, 'bye')\nos.write(1, b'loaded')\nprint('{}')\n"},
+    ),
     "a set that is sorted": ("mine.py:g", {"mine.py": f"def g(trial):\n    return {{{KNOBS}, 'optimizer': "
                                            "trial.suggest_categorical('optimizer', sorted({'sgd', 'adamw'}))}\n"}),
 }  # fmt: skip

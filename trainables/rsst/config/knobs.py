@@ -81,10 +81,11 @@ def converted(knob: Knob, value: Any) -> Any:
         if isinstance(value, bool):
             raise ValueError
         if knob.type is int:
-            number = float(value)
-            if not number.is_integer():
+            if isinstance(value, int) or (isinstance(value, str) and value.lstrip("+-").isdecimal()):
+                return int(value)  # not by way of a float, which has 53 bits
+            if not float(value).is_integer():
                 raise ValueError
-            return int(value) if isinstance(value, str) and value.lstrip("+-").isdecimal() else int(number)
+            return int(float(value))
         if knob.type is float:
             number = float(value)
             if not math.isfinite(number):

@@ -172,6 +172,14 @@ def test_bad_input_is_one_line_that_names_the_key_and_what_is_valid(knobs: dict[
     assert "\n" not in text
 
 
+BIG = 2**53 + 1  # a float would make 2**53 of it
+
+
+@pytest.mark.parametrize(("given", "seed"), [(BIG, BIG), (str(BIG), BIG), ("+7", 7), (7.0, 7), ("1e3", 1000)])
+def test_a_whole_number_is_taken_digit_by_digit(given: Any, seed: int) -> None:
+    assert RSSTConfig.from_knobs({"seed": given}).seed == seed
+
+
 def test_a_misspelt_key_is_answered_with_the_right_one() -> None:
     with pytest.raises(ConfigError, match="did you mean RST_schedule"):
         RSSTConfig.from_knobs({"RST_shedule": "x"})
