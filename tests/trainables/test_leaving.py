@@ -100,6 +100,7 @@ def test_a_standard_error_that_is_gone_too_ends_nothing(
         leave()
         print("unread", flush=True)
         print("unread", file=sys.stderr, flush=True)
+    assert sys.stdout is stream and sys.stderr is stream
 
 
 def test_a_full_disk_is_no_reader_that_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,14 +29,14 @@ Tensors = dict[str, torch.Tensor]
 BLOCK = "blocks.1.mlp.fc1.weight"
 
 
-def refused(path: Path, reason: str, model: VisionTransformer | None = None, **knobs: Any) -> str:
-    """The one line; the model is as it was."""
+def refusal(path: Path, model: VisionTransformer | None = None, **knobs: Any) -> str:
+    """The one line that says why, which names the file; the model is as it was."""
     model = vit() if model is None else model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
         started(path, model, **knobs)
     line = str(caught.value)
-    assert caught.value.key == "weights" and "\n" not in line and re.search(reason, line), line
+    assert caught.value.key == "weights" and "\n" not in line, line
     assert path.name in line and len(line) < 500
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     return line
@@ -98,15 +98,16 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def test_weights_of_another_model(tmp_path: Path, case: str, how: str) -> None:
     theirs, ours, reason = OTHERS[case]
     save_file(dict(vit(**theirs).state_dict()), tmp_path / "w.safetensors")
-    line = refused(tmp_path / "w.safetensors", reason, vit(seed=1, **ours), on_missing_weights=how)
-    assert "give the arch that it is of, or another file" in line
+    line = refusal(tmp_path / "w.safetensors", vit(seed=1, **ours), on_missing_weights=how)
+    assert re.search(reason, line) and "give the arch that it is of, or another file" in line
 
 
 def test_distillation_tokens_into_none_and_none_into_distillation(tmp_path: Path) -> None:
     torch.save(vit(VisionTransformerDistilled).state_dict(), tmp_path / "dist.pth")
     torch.save(vit().state_dict(), tmp_path / "plain.pth")
-    refused(tmp_path / "dist.pth", r"dist_token of the file has no place")
-    refused(tmp_path / "plain.pth", r"dist_token of the model has no source", vit(VisionTransformerDistilled))
+    assert "dist_token of the file has no place" in refusal(tmp_path / "dist.pth")
+    line = refusal(tmp_path / "plain.pth", vit(VisionTransformerDistilled))
+    assert "dist_token of the model has no source" in line
 
 
 def test_what_patch_embed_reinit_leaves_and_what_not(tmp_path: Path) -> None:
@@ -114,14 +115,14 @@ def test_what_patch_embed_reinit_leaves_and_what_not(tmp_path: Path) -> None:
     source = vit()
     without = {name: t for name, t in source.state_dict().items() if not name.startswith("patch_embed.")}
     save_file(without, tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors", r"patch_embed\.proj\.\w+ \(and 1 more\) of the model have no")
+    assert re.search(r"patch_embed\.proj\.\w+ \(and 1 more\) of the model have no", refusal(tmp_path / "w.safetensors"))
     model = vit(seed=1)
     model.patch_embed.load_state_dict(source.patch_embed.state_dict())
     started(tmp_path / "w.safetensors", model, patch_embed="reinit")
     computes_the_same(model, source)
     del without["norm.bias"]
     save_file(without, tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors", r"norm\.bias of the model has no source", patch_embed="reinit")
+    assert "norm.bias of the model has no source" in refusal(tmp_path / "w.safetensors", patch_embed="reinit")
 
 
 def changed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tensors], Any]:
@@ -212,7 +213,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Any], str]] = {
 def test_spoilt_checkpoints(tmp_path: Path, case: str) -> None:
     spoil, reason = SPOILT[case]
     torch.save(spoil(dict(vit().state_dict())), tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", reason)
+    assert re.search(reason, refusal(tmp_path / "w.pth"))
 
 
 def test_nan_in_a_head_that_is_left_out_does_not_matter(tmp_path: Path) -> None:
@@ -223,11 +224,11 @@ def test_nan_in_a_head_that_is_left_out_does_not_matter(tmp_path: Path) -> None:
 def test_heads_that_a_safetensors_file_or_its_neighbour_names(tmp_path: Path) -> None:
     tensors = dict(vit().state_dict())
     save_file(tensors, tmp_path / "a.safetensors", metadata={"num_heads": "2"})
-    refused(tmp_path / "a.safetensors", r"the model has 4 heads, a\.safetensors says 2")
+    assert "the model has 4 heads, a.safetensors says 2" in refusal(tmp_path / "a.safetensors")
     save_file(tensors, tmp_path / "model.safetensors")
     for name, content in (("config.json", {"num_attention_heads": 8}), ("architecture.json", {"heads": [2, 2]})):
         (tmp_path / name).write_text(json.dumps(content))
-        refused(tmp_path / "model.safetensors", rf"the model has 4 heads, {name} says [28]")
+        assert re.search(rf"the model has 4 heads, {name} says [28]", refusal(tmp_path / "model.safetensors"))
         (tmp_path / name).unlink()
 
 
@@ -239,7 +240,8 @@ def test_heads_that_a_timm_name_in_the_file_tells(tmp_path: Path, heads: int, re
     args = argparse.Namespace(model="deit_tiny_patch16_224", teacher=argparse.Namespace(arch="vit_base_patch16_224"))
     torch.save({"state_dict": source.state_dict(), "args": args}, tmp_path / "w.pth")
     if refuses:
-        refused(tmp_path / "w.pth", rf"the model has {heads} heads, the timm name in w\.pth says 3", vit(**sizes))
+        line = refusal(tmp_path / "w.pth", vit(**sizes))
+        assert f"the model has {heads} heads, the timm name in w.pth says 3" in line
     else:
         assert started(tmp_path / "w.pth", vit(**sizes)).init_effective == "pretrained"
 
@@ -252,10 +254,11 @@ def test_our_own_pruned_model_is_named(tmp_path: Path) -> None:
     tensors["blocks.1.attn.proj.weight"] = tensors["blocks.1.attn.proj.weight"][:, :16].contiguous()
     save_file(tensors, tmp_path / "model.safetensors")
     reason = r"blocks\.1\.attn\.qkv\.weight is \(96, 32\) .* \(48, 32\).*a pruned model is no start: give the dense one"
-    refused(tmp_path / "model.safetensors", reason)
+    assert re.search(reason, refusal(tmp_path / "model.safetensors"))
     save_file(dict(vit(mlp_ratio=1.0).state_dict()), tmp_path / "model.safetensors")
     (tmp_path / "architecture.json").write_text(json.dumps({"heads": [4, 4], "neurons": [32, 32]}))
-    refused(tmp_path / "model.safetensors", r"MLP 32, exported here \(if it was pruned, give the dense one\)")
+    line = refusal(tmp_path / "model.safetensors")
+    assert "MLP 32, exported here (if it was pruned, give the dense one)" in line
 
 
 # archives of arrays
@@ -277,7 +280,7 @@ def test_spoilt_archives(tmp_path: Path, case: str) -> None:
     spoil, reason = ARRAYS[case]
     arrays = {name: tensor.numpy() for name, tensor in vit().state_dict().items()}
     np.savez(tmp_path / "w.npz", **{**arrays, BLOCK: spoil(arrays[BLOCK])})
-    refused(tmp_path / "w.npz", reason)
+    assert re.search(reason, refusal(tmp_path / "w.npz"))
 
 
 def test_a_google_archive_that_is_not_whole(tmp_path: Path) -> None:
@@ -286,12 +289,12 @@ def test_a_google_archive_that_is_not_whole(tmp_path: Path) -> None:
     arrays = jax_layout(vit())
     query = "Transformer/encoderblock_1/MultiHeadDotProductAttention_1/query/kernel"
     np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if name != query})
-    refused(tmp_path / "a.npz", r"no whole Google's JAX archive: .*blocks\.1\.attn\.query\.weight")
+    assert re.search(r"no whole Google's JAX archive: .*blocks\.1\.attn\.query\.weight", refusal(tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", **arrays, **{"Transformer/adapter/kernel": np.ones((2, 2), np.float32)})
-    refused(tmp_path / "b.npz", r"Transformer\.adapter\.weight of the file has no place")
-    refused(tmp_path / "b.npz", r"has no place", vit(num_heads=8))
+    assert "Transformer.adapter.weight of the file has no place" in refusal(tmp_path / "b.npz")
+    assert "has no place" in refusal(tmp_path / "b.npz", vit(num_heads=8))
     np.savez(tmp_path / "c.npz", **arrays)
-    refused(tmp_path / "c.npz", r"the model has 8 heads, c\.npz says 4", vit(num_heads=8))
+    assert "the model has 8 heads, c.npz says 4" in refusal(tmp_path / "c.npz", vit(num_heads=8))
 
 
 # files that are none
@@ -370,14 +373,14 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 def test_hostile_files(tmp_path: Path, case: str) -> None:
     name, make, reason = HOSTILE[case]
     make(tmp_path / name)
-    refused(tmp_path / name, reason)
+    assert re.search(reason, refusal(tmp_path / name))
 
 
 @pytest.mark.parametrize("ending", ["pth", "npz", "safetensors"])
 def test_damaged_bytes_are_one_line_or_a_model(tmp_path: Path, ending: str) -> None:
-    """Bytes changed, lost and added at seeded places: nothing but a ConfigError comes out."""
+    """Bytes changed, lost and added at seeded places: nothing but a ConfigError comes out, and mostly that."""
     cut(path := tmp_path / f"w.{ending}", share=1.0)
-    whole, chosen = path.read_bytes(), random.Random(7)
+    whole, chosen, read = path.read_bytes(), random.Random(7), 0
     for _ in range(60):
         damaged = bytearray(whole)
         for _ in range(chosen.choice((1, 2, 8, 40))):
@@ -387,6 +390,8 @@ def test_damaged_bytes_are_one_line_or_a_model(tmp_path: Path, ending: str) -> N
         path.write_bytes(damaged)
         with suppress(ConfigError):
             read_weights(path)
+            read += 1
+    assert read < 60
 
 
 def test_a_container_that_holds_itself_or_doubles_itself_ends(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
 import pytest
 import torch
@@ -35,17 +36,18 @@ def test_it_is_torchs_attention_and_so_are_its_gradients(dtype: torch.dtype, nea
         assert torch.allclose(one.double(), other.double(), rtol=near, atol=near * float(one.abs().max()))
 
 
-@pytest.mark.parametrize("special", [{"is_causal": True}, {"dropout_p": 0.5}, {"scale": 0.3}], ids=str)
-def test_what_it_does_not_know_is_left_to_torch(special: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_attention", None)
-    with fast_kernels("cpu", True):
-        F.scaled_dot_product_attention(*parts(torch.float32), **special)
+LEFT = [{"is_causal": True}, {"dropout_p": 0.5}, {"scale": 0.3}, {"attn_mask": torch.ones(17, 17).tril().bool()}]
 
 
-def test_a_mask_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("special", LEFT, ids=lambda special: next(iter(special)))
+def test_what_it_does_not_know_is_left_to_torch(special: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_attention", None)
-    with fast_kernels("cpu", True):
-        F.scaled_dot_product_attention(*parts(torch.float32), attn_mask=torch.ones(17, 17, dtype=torch.bool).tril())
+    outputs = []
+    for amp in (False, True):
+        with fast_kernels("cpu", amp):
+            given = parts(torch.float32)  # sets the seed, which dropout draws from too
+            outputs.append(F.scaled_dot_product_attention(*given, **special))
+    assert torch.equal(*outputs)
 
 
 def test_amp_trains_with_it_and_float32_without(tiny: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
