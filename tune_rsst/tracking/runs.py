@@ -71,6 +71,18 @@ def _client(tracking_uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri)
 
 
+def artifacts_at(tracking_uri: str, experiment: str) -> str | None:
+    """Where the files of a new experiment go: beside a sqlite file, for another database below the home.
+
+    None: a server decides. MLflow itself would take a database's files to whatever folder the driver runs in.
+    """
+    if tracking_uri.startswith("http"):
+        return None
+    database = _sqlite_file(tracking_uri)
+    folder = re.sub(r"[^\w.-]+", "_", experiment)
+    return str((database.parent if database else home.home()) / "mlartifacts" / folder)
+
+
 class SweepRuns:
     """One sweep's runs in one MLflow experiment.
 
@@ -84,7 +96,7 @@ class SweepRuns:
             RuntimeError: the experiment was deleted.
         """
         self._client, self._uid = _client(tracking_uri), sweep_uid
-        self.experiment_id = self._experiment_of(experiment, _sqlite_file(tracking_uri))
+        self.experiment_id = self._experiment_of(experiment, artifacts_at(tracking_uri, experiment))
         self.runs: dict[str, str] = {}
         self.deleted: set[str] = set()
         self._status: dict[str, str] = {}
@@ -92,11 +104,9 @@ class SweepRuns:
         self._create_unanswered = self._doubles_possible = False
         self._find_runs()
 
-    def _experiment_of(self, name: str, database: Path | None) -> str:
+    def _experiment_of(self, name: str, location: str | None) -> str:
         known = self._client.get_experiment_by_name(name)
         if known is None:
-            folder = re.sub(r"[^\w.-]+", "_", name)
-            location = str(database.parent / "mlartifacts" / folder) if database else None
             return str(self._client.create_experiment(name, location, {PRIMARY_METRIC_TAG: PRIMARY_METRIC}))
         if known.lifecycle_stage != "active":
             hint = "it was deleted in MLflow; restore it there, or choose another"

@@ -114,6 +114,7 @@ def test_optunas_trials_in_postgresql_are_those_of_the_ledger(away: dict[str, An
 def test_mlflow_has_one_run_a_trial_with_no_step_missing_or_doubled(away: dict[str, Any]) -> None:
     client = _client(away["mlflow"])
     experiment = client.get_experiment_by_name("tune-rsst")
+    assert experiment.artifact_location == str(away["home"] / "mlartifacts" / "tune-rsst"), "not in the current folder"
     children = client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
     assert sorted(run.data.tags["trial"] for run in children) == sorted(away["view"].trials)
     for run in children:

@@ -25,7 +25,7 @@ from tune_rsst.ledger.lock import DriverLock
 from tune_rsst.settings.addresses import check_tracking_uri, sqlite_uri
 from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import SweepFolder
-from tune_rsst.tracking.runs import SweepRuns, _client, find_parent_run
+from tune_rsst.tracking.runs import SweepRuns, _client, artifacts_at, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
@@ -362,6 +362,23 @@ def test_a_failed_trial_that_is_tried_again_goes_on_in_its_run(home: Home) -> No
     assert (after["t0003"].info.run_id, after["t0003"].info.status) == (before.info.run_id, "FINISHED")
     assert {name: run.info.status for name, run in after.items()} == {**STATUS, "t0003": "FINISHED"}
     assert after[PARENT].data.metrics["trials/failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("sqlite:////data/mlflow.db", "/data/mlartifacts/my_runs"),
+        ("postgresql://tuner@db/mlflow", "/shared/home/mlartifacts/my_runs"),
+        ("mysql+pymysql://tuner@db/mlflow", "/shared/home/mlartifacts/my_runs"),
+        ("http://mlflow:5000", None),
+        ("https://mlflow.example", None),
+    ],
+)
+def test_the_files_of_a_new_experiment_never_lie_in_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, uri: str, folder: str | None
+) -> None:
+    monkeypatch.setenv("TUNE_RSST_HOME", "/shared/home")
+    assert artifacts_at(uri, "my runs") == folder
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///somewhere", "sqlite:///mlflow.db", "http://", ""])
