@@ -1,4 +1,4 @@
-"""What the driver does with each report: write it to the ledger, compare, end trials, ask for new ones. Knows no Ray.
+"""What the driver decides: which trial comes next, and which one is stopped. Its ledger is written first. Knows no Ray.
 
 In: the ledger of the sweep (empty or not) and results of the workers.
 Out: what to run next, what to stop.
@@ -8,42 +8,30 @@ parameters. Rungs are refilled in the order in which they were filled. A decisio
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import METHOD_VERSION
-from trainables.rsst.event import Event
+from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.tail import LedgerTail
-from tune_rsst.ledger.view import TrialView, data_key, trial_key
+from tune_rsst.ledger.view import TrialView, trial_key
 from tune_rsst.search.halving import Rungs, replay
 from tune_rsst.search.limits import KnownSizes
 from tune_rsst.search.study import MAX_ASKS, MAX_ASKS_UNDER_LIMITS, StudySearcher, infeasible, outcome
 from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.addresses import without_secrets
-from tune_rsst.settings.settings import HERE, SweepSettings
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage.folder import SweepFolder
 
 if TYPE_CHECKING:
     from tune_rsst.search.pretrained import SweepWeights
 
 
-class OtherData(RuntimeError):
-    """A trial was given other images than the trials before it: nothing of it may be compared. One line."""
-
-
-class Follower(Protocol):
-    """Somebody who reads the ledger while it grows."""
-
-    def notify(self, hurry: bool = False) -> None:
-        """The ledger has a new line; with `hurry` there is little time left to pass it on. Returns at once."""
-
-
-class Driver:
+class Driver(Intake):
     """The sweep's one decision maker. All of its state is a function of the ledger."""
 
     def __init__(
@@ -55,6 +43,7 @@ class Driver:
         followers: Sequence[Follower] = (),
     ) -> None:
         """Replay `ledger`; `followers` hear of each line that is written."""
+        super().__init__()
         self._ledger, self.settings, self.searcher = ledger, settings, searcher
         self.interruption, self._followers = interruption or Interruption(), followers
         self.interruption.write_down = self.leave
@@ -64,11 +53,7 @@ class Driver:
         self.view = replay(ledger.events, self._compared, str(ledger.path.parent.parent))
         self.exhausted = False
         self._sizes = KnownSizes(searcher.objective)
-        self._worker_errors: dict[str, str] = {}
-        self._data_digests: dict[tuple[Any, ...], str] = {}
-        for trial in self.view.trials.values():
-            if trial.data_digest:
-                self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
+        self.expect_images_of(self.view.trials.values())
         self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
         if self.view.name:
             searcher.claim(LedgerTail(ledger.path).uid())
@@ -167,89 +152,25 @@ class Driver:
             numbers = f"it numbers the next trial {number}, and the ledger {expected}"
             raise RuntimeError(f"Optuna's study was changed by another program: {numbers}; end that program and resume")
 
-    def knobs_of(self, trial: TrialView) -> dict[str, Any]:
-        """The trial's knobs with this run's own data folder and device, which do not decide its numbers."""
-        here = {name: value for name, value in self.settings.fixed.items() if name in HERE}
-        if trial.micro_batch_size is not None:
-            here["micro_batch_size"] = trial.micro_batch_size
-        return {**trial.knobs, **here}
+    # --- what came back (intake.py) ----------------------------------------------------------------------------------
 
-    # --- what came back --------------------------------------------------------------------------------------------
-
-    def take(self, result: Mapping[str, Any]) -> bool:
-        """Take a worker's result in. True when the trial shall not go on. Taking it twice does nothing."""
-        trial = self.view.trials[result["trial_key"]]
-        if trial.unfinished:
-            self._take_notes(trial, result)
-        for event in result.get("events", ()):
-            if not trial.unfinished:
-                return True
-            self._take_event(trial, Event.from_json(event))
-        if trial.unfinished and result.get("failed"):
-            self.end(trial, "failed", str(result["failed"]))
-        return not trial.unfinished
-
-    def _take_notes(self, trial: TrialView, result: Mapping[str, Any]) -> None:
-        """What a worker says besides events: where it is; that it waits for the store; smaller micro-batches."""
-        if result.get("waiting") and self._worker_errors.get(trial.trial) != result["waiting"]:
-            self.worker_error(trial.trial, result["waiting"])
-        if samples := result.get("system"):
-            self._write("system", trial=trial.trial, samples=samples)
-        for event in ("placed", "retried"):
-            for note in result.get(event, ()):
-                self._write(event, trial=trial.trial, **note)
-
-    def _refuse_other_data(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
-        found, place = metrics.get("data_digest"), data_key(trial.knobs)
-        if found is None:
-            return
-        known = self._data_digests.setdefault(place, found)
-        if known != found:
-            raise OtherData(
-                f"data = {trial.knobs.get('data')}: {trial.trial} found other images (digest {found}) than the "
-                f"sweep's first trials ({known}); put them back and resume"
-            )
-
-    def _take_event(self, trial: TrialView, event: Event) -> None:
-        if trial.knows(event):
-            return
-        kind, metrics = event.kind, event.metrics
-        if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
-            where = f"(round {metrics.get('round')})"
-            self.end(trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number {where}")
-            return
-        if kind == "start":
-            self._refuse_other_data(trial, metrics)
-        self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
-        if kind == "round":
-            decision = self._compared.compare(trial, metrics)
-            if decision:
-                self.searcher.report_rung(trial.number, decision.rung, decision.value)
-                if decision.stop:
-                    self.end(trial, "stopped", decision.reason, decision.rung)
-        elif kind == "final":
-            self.end(trial, "finished")
+    def entered(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
+        """A hardened round: its trial may have entered a rung, and may have to stop there."""
+        decision = self._compared.compare(trial, metrics)
+        if decision:
+            self.searcher.report_rung(trial.number, decision.rung, decision.value)
+            if decision.stop:
+                self.end(trial, "stopped", decision.reason, decision.rung)
 
     def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
         """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""
-        self._write("ended", trial=trial.trial, state=state, reason=reason, rung=rung)
+        super().end(trial, state, reason, rung)
         self._tell(trial.number, trial)
         for number in self.view.repeats_of.get(trial.trial, ()):
             self._tell(number, trial)
 
     def _tell(self, number: int, trial: TrialView) -> None:
         self.searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self.searcher.objective))
-
-    def worker_error(self, trial: str, reason: str) -> None:
-        """A worker died or raised; Tune may try again. Kept for the trial's reason, and written for the user."""
-        self._worker_errors[trial] = reason
-        self._write("worker_error", trial=trial, reason=reason)
-
-    def given_up(self, trial: str) -> None:
-        """Tune will not try this trial again."""
-        if self.view.trials[trial].unfinished:
-            reason = self._worker_errors.get(trial, "the worker failed and gave no reason")
-            self.end(self.view.trials[trial], "failed", reason)
 
 
 def assemble(

@@ -1,7 +1,8 @@
 """Where trials run: Ray Tune on a local Ray or a cluster, this process (serial), or no training at all (replay).
 
-A runner is a function that takes a driver and a `tick` and runs what the driver gives out, until it gives nothing more
-or is broken. It hands each result to `Driver.take`, ends the trial where that says so, and calls `tick` now and then.
+A runner is a function that takes a driver (an `Intake`) and a `tick` and runs what it gives out, until it gives nothing
+more or is broken. It hands each result to `Intake.take`, ends the run where that says so, and calls `tick` now and
+then.
 Here too: the resources that each trial gets.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.intake import Intake
 
 Tick = Callable[[], object]
-Runner = Callable[["Driver", Tick], None]
+Runner = Callable[["Intake", Tick], None]

@@ -22,7 +22,7 @@ from tune_rsst.runners import Tick
 from tune_rsst.storage.folder import SweepFolder
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.intake import Intake
 
 
 MAX_WORKER_FAILURES = 2
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class _Adapter:
     """The driver, a guard around it, an empty pickle."""
 
-    driver: Driver
+    driver: Intake
 
     def guarded(self, action: Callable[[], Any], otherwise: Any = None) -> Any:
         """`action()`; where it raises, the sweep is stopped and `otherwise` returned."""
@@ -52,7 +52,7 @@ class _Adapter:
 class LedgerSearcher(_Adapter, Searcher):
     """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
 
-    def __init__(self, driver: Driver, folder: SweepFolder, resources: dict[str, float]) -> None:
+    def __init__(self, driver: Intake, folder: SweepFolder, resources: dict[str, float]) -> None:
         super().__init__()
         self.driver, self._folder, self._resources = driver, folder, resources
         where = driver.settings.storage
@@ -95,7 +95,7 @@ class LedgerSearcher(_Adapter, Searcher):
 class LedgerScheduler(_Adapter, FIFOScheduler):
     """Hands every result to the driver and passes its decision on."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Intake) -> None:
         super().__init__()
         self.driver = driver
 
@@ -132,7 +132,7 @@ def _reason(trial: Trial) -> str:
 class Ticker(_Adapter, Callback):
     """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
 
-    def __init__(self, driver: Driver, tick: Tick) -> None:
+    def __init__(self, driver: Intake, tick: Tick) -> None:
         self.driver, self._tick = driver, tick
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -144,7 +144,7 @@ class Ticker(_Adapter, Callback):
 
 
 def fit(
-    driver: Driver,
+    driver: Intake,
     folder: SweepFolder,
     resources: dict[str, float],
     at_once: int,

@@ -13,7 +13,7 @@ from trainables.rsst.config import RSSTConfig
 from tune_rsst.ledger.view import TrialView
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.intake import Intake
 
 Json = dict[str, Any]
 """An event of the core as `Event.to_json` writes it: {"kind": "epoch", "round": 0, …}."""
@@ -25,7 +25,7 @@ class TrialFailed(RuntimeError):
     """The trial can't continue. One line."""
 
 
-def reports(driver: Driver, curve: Curve, at_once: int = 1) -> Iterator[tuple[TrialView, Json]]:
+def reports(driver: Intake, curve: Curve, at_once: int = 1) -> Iterator[tuple[TrialView, Json]]:
     """Play what `driver` gives out, `at_once` trials at a time, one event each in turn.
 
     Ends when the driver gives nothing more, or when it is broken. A trial that has ended by an event is no longer
@@ -51,7 +51,7 @@ def reports(driver: Driver, curve: Curve, at_once: int = 1) -> Iterator[tuple[Tr
             stream.close()
 
 
-def run(driver: Driver, tick: Callable[[], object], curve: Curve, at_once: int = 1) -> None:
+def run(driver: Intake, tick: Callable[[], object], curve: Curve, at_once: int = 1) -> None:
     """`reports` as a runner (`tune_rsst.runners.Runner`)."""
     for _ in reports(driver, curve, at_once):
         tick()

@@ -18,15 +18,15 @@ from tune_rsst.runners.replay import Json, TrialFailed
 from tune_rsst.storage.folder import SweepFolder
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.intake import Intake
 
 
-def reports(driver: Driver, folder: SweepFolder) -> Iterator[tuple[TrialView, Json]]:
+def reports(driver: Intake, folder: SweepFolder) -> Iterator[tuple[TrialView, Json]]:
     """Train what `driver` gives out; the trials' stores are those of `folder`. Ends as `replay.reports` does."""
     return replay.reports(driver, partial(_trained, folder))
 
 
-def run(driver: Driver, tick: Callable[[], object], folder: SweepFolder) -> None:
+def run(driver: Intake, tick: Callable[[], object], folder: SweepFolder) -> None:
     """`reports` as a runner (`tune_rsst.runners.Runner`)."""
     for _ in reports(driver, folder):
         tick()

@@ -10,7 +10,7 @@ The same in every objective: top-1 is compared at equal kept share also under co
 trials end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it.
 `stopping=none` is the choice to train every trial to its end.
 
-The driver acts on the decision (`Driver.take`).
+The driver acts on the decision (`Driver.entered`).
 
 A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
 `reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.

@@ -13,7 +13,8 @@ from tests.tune_rsst.fake_sweep import FakeSweep, events, settings_of, tiny
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from tune_rsst.conduct import _assemble
-from tune_rsst.driver import OtherData, assemble
+from tune_rsst.driver import assemble
+from tune_rsst.intake import OtherData
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
