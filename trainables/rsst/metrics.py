@@ -77,6 +77,7 @@ METRICS: Mapping[str, Metric] = {
     "num_threads": Metric("", "CPU threads of the trial", tag=True),
     "device": Metric("", "cpu or cuda", tag=True),
     "training_numbers": Metric("", "what products of matrices are computed in while training", tag=True),
+    "linear_kernels": Metric("", "what computes float32 linear layers: onednn, or torch as it chooses", tag=True),
     "device_name": Metric("", "name of the GPU, or kind of CPU", tag=True),
     "micro_batch_size": Metric("images", "images that go through the model at a time, where less than the batch"),
     # an epoch

@@ -125,7 +125,7 @@ class Trial:
 
     def _warn_of_other_environment(self, state: TrialState) -> None:
         then, now = state.meta["environment"], environment(self.config, choose_device(self.config))
-        if other := [f"{key} {then[key]} → {now[key]}" for key in now if then.get(key) != now[key]]:
+        if other := [f"{key} {then.get(key, 'not recorded')} → {now[key]}" for key in now if then.get(key) != now[key]]:
             self._say(f"going on in another environment, bits may differ: {', '.join(other)}")
 
 

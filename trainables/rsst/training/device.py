@@ -14,6 +14,7 @@ import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.training.kernels import training_numbers
+from trainables.rsst.training.linear import linear_kernels
 
 OUT_OF_MEMORY = (
     "CUDA out of memory",
@@ -49,6 +50,7 @@ def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": name,
         "training_numbers": training_numbers(device.type, config.amp),
+        "linear_kernels": linear_kernels(device.type),
     }
 
 

@@ -15,6 +15,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.seeding import derived
 from trainables.rsst.training.kernels import fast_kernels, tf32
+from trainables.rsst.training.linear import fast_linears
 from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.schedule import learning_rate
 from trainables.rsst.training.setup import Training
@@ -30,10 +31,17 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     Raises:
         TrialDiverged: a step's loss was not finite.
     """
-    config, images, clock, round = training.config, training.images, training.clock, training.round
+    config, images, round = training.config, training.images, training.round
     training.model.train()
     torch.manual_seed(derived(config.seed, "dropout", round, epoch))
-    plan = EpochPlan.of(config, images, round, epoch)
+    with fast_linears(training.model, images.device.type):
+        losses, rate = _steps(training, epoch, EpochPlan.of(config, images, round, epoch))
+    return _mean_of_finite(losses, round, epoch), rate
+
+
+def _steps(training: Training, epoch: int, plan: EpochPlan) -> tuple[Tensor, float]:
+    """Take the steps of the plan; returns their losses (S,), still on the device, and the last learning rate."""
+    config, images, clock = training.config, training.images, training.clock
     losses: list[Tensor] = []
     rate = 0.0
     for at in tracked(TRAINING, range(len(plan.steps)), plan.images, size=lambda at: plan.steps[at].rows.shape[1]):
@@ -49,7 +57,7 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
         training.penalty.before_step(t_to)
         training.optimizer.step()
         training.penalty.after_step(t_from, t_to)
-    return _mean_of_finite(torch.stack(losses), round, epoch), rate
+    return torch.stack(losses), rate
 
 
 def _gradients(model: nn.Module, batch: Batch, config: RSSTConfig) -> Tensor:

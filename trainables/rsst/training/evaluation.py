@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
 from trainables.rsst.training.kernels import tf32
+from trainables.rsst.training.linear import fast_linears
 
 EVALUATED_AT_ONCE = 512
 
@@ -54,11 +55,12 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     was_training = model.training
     model.eval()
     losses, predictions = [], []
-    for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
-        with tf32(images.device.type, allowed=False):
-            logits = model(batch.images)
-        losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
-        predictions.append(logits.argmax(dim=1))
+    with fast_linears(model, images.device.type):
+        for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
+            with tf32(images.device.type, allowed=False):
+                logits = model(batch.images)
+            losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
+            predictions.append(logits.argmax(dim=1))
     model.train(was_training)
     found = torch.cat(predictions)
     return Accuracy(
