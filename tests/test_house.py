@@ -208,6 +208,25 @@ def test_raises_names_only_errors_that_a_caller_would_not_expect() -> None:
     assert named == []
 
 
+def errors_said(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every f-string that begins with "error: ", where it is, and what is put into it by no call of `shown`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.JoinedStr(values=[ast.Constant(value=str(start)), *parts]) if start.startswith("error: "):
+                holes = [part.value for part in parts if isinstance(part, ast.FormattedValue)]
+                of_shown = [isinstance(hole, ast.Call) and ast.unparse(hole.func) == "shown" for hole in holes]
+                raw = [ast.unparse(hole) for hole, fine in zip(holes, of_shown, strict=True) if not fine]
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", raw
+
+
+def test_what_ends_a_program_is_shown_in_one_line() -> None:
+    """`hint` and `smaller` are words of the program, `_next` is a quoted command."""
+    said = [found for path in sources(*PACKAGES) for found in errors_said(path)]
+    assert len(said) >= 7
+    own = {"hint", "smaller", "_next(folder)"}
+    assert [f"{where}: {raw}" for where, raw in said if set(raw) - own] == []
+
+
 def test_only_the_locks_module_takes_locks() -> None:
     elsewhere = [
         str(path.relative_to(ROOT))

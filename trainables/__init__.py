@@ -6,5 +6,5 @@ console.py first_epoch.py   what it prints
 export.py       a finished model as ONNX or torch.export
 worker/         the same trial as a Ray Tune trainable, and what else runs on a Ray node
 storage/        bytes that survive a crash: files, locks, buckets
-errors.py text.py   the error for bad input; words that both packages print
+errors.py text.py plain_yaml.py   the error for bad input; words that both packages print; YAML of settings and knobs
 """

@@ -8,17 +8,15 @@ what it takes), pictures/, run.log, the trial's checkpoints and each round's mod
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from trainables.console import Console
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
@@ -30,30 +28,19 @@ from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPO
 from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
-from trainables.storage.files import read_json, replace_json, replaced
-from trainables.terminal import ready
-from trainables.text import go_on_command
+from trainables.storage.files import expanded, read_json, replace_json, replaced
+from trainables.terminal import OneLineParser, ready
+from trainables.text import LONGEST_LINE, go_on_command, shown
 
 try:
     import timm  # noqa: F401
     import torch  # noqa: F401
 except ImportError as missing:
-    print(f"error: {missing.name} is missing; install it with: pip install {missing.name}", file=sys.stderr)
+    print(f"error: {shown(missing.name)} is missing; install it with pip", file=sys.stderr)
     raise SystemExit(2) from None
 
 SAVE_DIR = "results/{arch}-{dataset}-{hash}"
 LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line that names the flag and the closest valid one."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
-        close = get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
-        hint = f"; did you mean {close[0]}?" if close else "; see python -m trainables --help"
-        print(f"error: {message}{hint}", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +63,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         knobs = overlaid(knobs, flags)
         paths = [name for name, knob in KNOBS.items() if knob.path and not knob.single_run]
         for name in (name for name in paths if isinstance(knobs.get(name), str)):
-            knobs[name] = str(Path(knobs[name]).expanduser().absolute())  # the run may go on from another folder
+            knobs[name] = str(expanded(knobs[name]))  # the run may go on from another folder
         if edge["resume"]:
             knobs = overlaid(_held(knobs), knobs)
         if edge["strict"]:
@@ -95,7 +82,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             return _dry_run(config, resume=edge["resume"], said=said)
         return _run(config, resume=edge["resume"], said=said)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error, LONGEST_LINE)}", file=sys.stderr)
         return 2
 
 
@@ -124,7 +111,7 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
                 _take_back(folder, config)
             raise
         except (TrialDiverged, StoreBusy) as error:
-            console.say(f"error: {error}")
+            console.say(f"error: {shown(error, LONGEST_LINE)}")
             return 1
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -134,7 +121,7 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
             console.say(f"error: out of memory; {_next(folder)} {smaller} (the same effective batch)")
             return 1
         except OSError as error:
-            console.say(f"error: {error}; nothing that was saved is lost; {_next(folder)}")
+            console.say(f"error: {shown(error)}; nothing that was saved is lost; {_next(folder)}")
             return 1
         console.say(f"report: {folder / 'report.json'}   model: {folder / MODEL}   pictures: {drawn}")
     return 0
@@ -164,7 +151,7 @@ def _dry_run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
 
 def _folder(config: RSSTConfig) -> Path:
     name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=config.dataset, hash=config.fingerprint)
-    return Path(name).expanduser().absolute()
+    return expanded(name)
 
 
 def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
@@ -251,14 +238,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _from_file(path: str) -> dict[str, Any]:
-    import yaml  # timm requires it
+    from trainables.plain_yaml import YamlError, mapping_in
 
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error).splitlines()[0]) from error
-    if not isinstance(read, dict):
-        raise ConfigError("config", path, "a YAML or JSON file of knobs", "it holds no key: value pairs")
+        read = mapping_in(Path(path))
+    except OSError as error:
+        raise ConfigError("config", path, f"a YAML or JSON file that can be read ({error.strerror})") from None
+    except YamlError as error:
+        raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error)) from None
     weights = Path(str(read.get("weights")))
     beside = Path(path).absolute().parent / "weights" / weights.name
     if read.get("weights") and not weights.exists() and beside.is_file():  # a sweep's best.yaml, moved with its home
@@ -266,9 +253,8 @@ def _from_file(path: str) -> dict[str, Any]:
     return read
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m trainables", description=__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _parser() -> OneLineParser:
+    parser = OneLineParser("python -m trainables", __doc__)
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON of knobs, such as best.yaml; flags win over it")
     parser.add_argument("--print-config", action="store_true", help="print every knob as YAML and stop")
     parser.add_argument("--dry-run", action="store_true", help="say what the run takes (hours, memory, disk) and stop")

@@ -21,7 +21,7 @@ from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.sources import describe
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import uneven
-from trainables.text import counted, duration, framed
+from trainables.text import counted, duration, framed, one_line
 
 _PLAIN_EVERY_S = 15.0  # epochs, where there is no live line
 _WORK_AFTER_S = 2.0  # work that is over sooner is not shown
@@ -54,7 +54,7 @@ class Console:
     def say(self, text: str) -> None:
         """One line for the reader and the log."""
         self._end_line()
-        print(text, flush=True)
+        print(one_line(text), flush=True)
         self._note(text)
         self._log.flush()
 
@@ -198,7 +198,7 @@ class Console:
 
     def _note(self, text: str) -> None:
         """A line for the log alone."""
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(text)}\n")
         self._noted_at = time.monotonic()
 
     def _shout(self, warning: str) -> None:

@@ -1,4 +1,4 @@
-"""A terminal may be in any encoding: what it can't show is escaped, and never ends a run.
+"""A terminal may be in any encoding: what it can't show is escaped, and never ends a run. A wrong word gets one line.
 
 In: the words of a command line. Out: standard output and error that take every text; a ConfigError for words that are
 no text. Both programs begin with `ready`. Files (run.log among them) are UTF-8 always.
@@ -6,10 +6,14 @@ no text. Both programs begin with `ready`. Files (run.log among them) are UTF-8 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from trainables.errors import ConfigError
+from trainables.text import LONGEST_LINE, shown
 
 
 def ready(words: Sequence[str]) -> None:
@@ -37,3 +41,19 @@ def why_no_text() -> str:
     if encoding.lower().replace("-", "") != "utf8":
         return f"file names are read as {encoding} here: set PYTHONUTF8=1, or a locale in UTF-8"
     return "rename it"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse without abbreviations; an error is one line that names the flag and the closest valid one."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=form)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
+        close = get_close_matches(unknown[:99], self._option_string_actions, n=1) if unknown else []
+        hint = f"; did you mean {close[0]}?" if close else f"; see {self.prog} --help"
+        print(f"error: {shown(message, LONGEST_LINE)}{hint}", file=sys.stderr)
+        raise SystemExit(2)

@@ -1,13 +1,61 @@
-"""Words that both packages print: a single run's command, durations, numbers, counted nouns, framed warnings."""
+"""Words that both packages print: what a user or foreign code wrote, in one line; commands, durations, numbers, nouns.
+
+Every message shows a key, a value, a path, a name or the text of a foreign exception by `shown`: `ConfigError` and the
+last lines of both programs do so themselves.
+"""
 
 from __future__ import annotations
 
+import reprlib
 import shlex
 import sys
 import textwrap
 from pathlib import Path
 
+MOST = 200
+"""Characters of what is not ours."""
+LONGEST_LINE = 2000
+"""Characters of a message that ends a program; commands to copy stay whole in it."""
+_TAIL = 60  # a path's end says more than its middle
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 4  # an alias of YAML can make a small file an endless list
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = _BRIEF.maxset = _BRIEF.maxfrozenset = 20
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = MOST
+
 _WRAPPER = textwrap.TextWrapper(114, break_long_words=False, break_on_hyphens=False)  # paths stay whole
+
+
+def shown(value: object, most: int = MOST) -> str:
+    """`value`, from a user or from foreign code, in one line of at most `most` characters.
+
+    What can't be printed is escaped as Python does: line breaks, escape sequences of terminals, signs that turn the
+    direction of writing, bytes in no encoding. Of what is longer the middle is left out.
+    """
+    text = value if isinstance(value, str) else _in_words(value)
+    if len(text) > most:
+        text = f"{text[:most]}{text[-most:]}"
+    text = one_line(text)
+    if len(text) <= most:
+        return text
+    tail = min(_TAIL, most // 3)
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+
+
+def one_line(text: str) -> str:
+    """`text` with whatever can't be printed escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _in_words(value: object) -> str:
+    """What str() says, in bounded time; an exception without a text says its type."""
+    try:
+        if isinstance(value, dict | list | tuple | set | frozenset):
+            return _BRIEF.repr(value)
+        return str(value) or (type(value).__name__ if isinstance(value, BaseException) else "")
+    except Exception:  # noqa: BLE001  foreign code writes itself; a whole number has a limit of digits
+        size = f" of {value.bit_length():,} bits" if isinstance(value, int) else ""
+        return f"({type(value).__name__}{size})"
 
 
 def duration(seconds: float) -> str:

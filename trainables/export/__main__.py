@@ -6,19 +6,19 @@ Exit codes: 0 written and equal, 2 bad input, 1 the outputs differ.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.export.files import FORMATS, export, find, formats_of, name_of
 from trainables.rsst.config import ConfigError
-from trainables.terminal import ready
+from trainables.terminal import OneLineParser, ready
+from trainables.text import LONGEST_LINE, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.export", description=__doc__)
+    parser = OneLineParser("python -m trainables.export", __doc__)
     parser.add_argument("folder", type=Path, help="where a run keeps its model: its --save_dir, or a trial's store")
     parser.add_argument("--round", type=int, metavar="N", help="the model of round N, 0 is dense; else the last one")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="else FOLDER/exports/final, or /rNNN")
@@ -30,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = given.to or given.folder / "exports" / name_of(given.round)
         export(saved, target.absolute(), formats, print)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error, LONGEST_LINE)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -15,12 +15,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
 # Ours; ours with what boto3 appends while it downloads; the name under which safetensors writes.
@@ -82,6 +83,46 @@ def publish(new: Path, path: Path) -> None:
     _flush(path.parent)
     for aside in asides:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` from the root on; ~ is the home folder, and stays where there is none of that name."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; there is none at a path that is too long, or no path at all."""
+    return os.path.isdir(expanded(path))
+
+
+def regular_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes; a pipe or a device is never waited for.
+
+    Raises:
+        OSError: it can't be read, is something else, or is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 10:,} KiB", str(path))
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """`path` opened for reading, where it is a regular file; opening a pipe or a device neither waits nor does more.
+
+    Raises:
+        OSError: it can't be opened, or is something else. A path that no file can have is an OSError too.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as error:  # a zero byte
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    file = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
 
 
 def remove_folder(path: Path) -> None:

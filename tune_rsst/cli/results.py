@@ -13,14 +13,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainables.rsst.config import ConfigError
+from trainables.text import LONGEST_LINE, shown
 
 app = typer.Typer()
 SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
 
 
 def fail(line: str, code: int) -> NoReturn:
-    """End with one line on stderr."""
-    print(f"error: {line}", file=sys.stderr)
+    """End with one line on stderr, whatever is in `line`."""
+    print(f"error: {shown(line, LONGEST_LINE)}", file=sys.stderr)
     raise SystemExit(code)
 
 

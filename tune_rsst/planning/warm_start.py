@@ -13,11 +13,11 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
+from trainables.storage.files import expanded
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView, data_key
 from tune_rsst.search.pretrained import SweepWeights
@@ -56,7 +56,7 @@ def gather(settings: SweepSettings, space: Space, weights: SweepWeights) -> Warm
     left_out: Counter[str] = Counter()
     images: Images = {}
     for name in settings.warm_start:
-        folder = SweepFolder(Path(name).expanduser().absolute())
+        folder = SweepFolder(expanded(name))
         if "/" not in name or not folder.ledger.is_file():
             folder = home.find(name)
         view = Sweep.of(folder).view

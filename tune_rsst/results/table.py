@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainables.rsst.metrics import METRICS, said
+from trainables.text import one_line
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
@@ -50,7 +51,8 @@ def make_console() -> Console:
 
 
 def say(console: Console, line: str) -> None:
-    """One line, as it is."""
+    """One line, or several; what can't be printed is escaped."""
+    line = "\n".join(map(one_line, line.split("\n")))
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.rsst.config import ConfigError
+from trainables.text import LONGEST_LINE, shown
 from tune_rsst.search.space_files import function_at
 
 TRIALS = 8  # given again: a space may be slow
@@ -144,7 +145,7 @@ def main() -> None:
     try:
         found = answers(function_at(order["address"]), order["fixed"], order["trials"])
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error, LONGEST_LINE)}", file=sys.stderr)
         raise SystemExit(2) from None
     answer.write(json.dumps(found))
     answer.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 
 from search_spaces import SPACES
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import expanded
 
 FORM = "path/to/file.py:function or module:function"
 
@@ -34,7 +36,7 @@ def function_at(address: str) -> Callable[[Any], Any]:
     if not colon:
         close = get_close_matches(address, SPACES, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst spaces` lists them"
-        if address.endswith(".py") and Path(address).expanduser().is_file():
+        if address.endswith(".py") and os.path.isfile(expanded(address)):
             hint = f"add the function: {address}:{(_functions(_module(address, address)) or ['function'])[0]}"
         raise ConfigError("space", address, f"{', '.join(SPACES)}, {FORM}", hint)
     module = _module(address, place)
@@ -93,13 +95,13 @@ def _refuse_other_callables(address: str, name: str, function: Any) -> None:
 
 def _module(address: str, place: str) -> ModuleType:
     """The module at `place`, a .py file or a dotted name."""
-    path = Path(place).expanduser().absolute() if place.endswith(".py") else None
+    path = expanded(place) if place.endswith(".py") else None
     folder = path.parent if path else Path.cwd()
     try:
         with _first_on_the_path(_top(folder) if path else folder):
             if path is None:
                 return importlib.import_module(place)
-            if (folder / "__init__.py").exists():
+            if os.path.exists(folder / "__init__.py"):
                 return _in_package(path)
             return _alone(path)
     except (Exception, SystemExit) as error:

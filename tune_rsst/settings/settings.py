@@ -7,6 +7,7 @@ Every error is one line: key = value: valid is …; what to do.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
+from trainables.storage.files import expanded, is_folder
+from trainables.terminal import is_text
 
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
@@ -165,6 +168,10 @@ def settings_names() -> list[str]:
 def resolve(written: Mapping[str, Any]) -> SweepSettings:
     """The settings of a sweep from what the user wrote."""
     own = {k: v for k, v in written.items() if k in settings_names()}
+    for name, value in own.items():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, str) and (not is_text(one) or "\0" in one):
+                raise ConfigError(name, value, "a text in UTF-8 without zero bytes")
     fixed = {k: v for k, v in written.items() if k in KNOBS}
     if "pruning_times" not in fixed:
         fixed.setdefault("target_density", DEFAULT_TARGET_DENSITY)
@@ -173,13 +180,13 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         check_range(KNOBS["target_density"], fixed["target_density"])
     fixed.setdefault("on_missing_weights", "error")
     images = str(fixed.get("dataset", ""))
-    if images and images not in DATASETS and Path(images).expanduser().is_dir():  # as a trial takes it
+    if images and images not in DATASETS and is_folder(images):  # as a trial takes it
         fixed |= {"dataset": "folder", "data": images}
     if isinstance(own.get("space"), str):
         own["space"] = _from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):
         if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
-            fixed[path] = str(Path(fixed[path]).expanduser().absolute())
+            fixed[path] = str(expanded(fixed[path]))
     for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
         own[name] = None
     try:
@@ -196,8 +203,8 @@ def _from_any_folder(space: str) -> str:
     if not place.endswith(".py") and re.fullmatch(r"\w+(\.\w+)*", place):
         beside = Path(*place.split("."))
         files = (beside.with_suffix(".py"), beside / "__init__.py")
-        place = next((str(file) for file in files if file.is_file()), place)
-    return f"{Path(place).expanduser().absolute()}:{function}" if place.endswith(".py") else space
+        place = next((str(file) for file in files if os.path.isfile(file)), place)
+    return f"{expanded(place)}:{function}" if place.endswith(".py") else space
 
 
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from trainables.plain_yaml import YamlError, mapping_in, value_of
 from trainables.rsst.config import KNOBS, ConfigError
 from tune_rsst.settings.settings import settings_names
 
@@ -18,26 +19,25 @@ KNOBS_OF_A_SWEEP = tuple(name for name, knob in KNOBS.items() if not knob.single
 
 def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     """What the user wrote, merged: the file, then the overrides. Checks names, not values."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
+    found: dict[str, Any] = {}
+    if file is not None:
+        try:
+            found = mapping_in(file)
+        except OSError as error:
+            raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
+        except YamlError as error:
+            raise ConfigError("file", file, "a YAML mapping of key: value", str(error)) from None
     for item in overrides:
-        if "=" not in item:
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip():
             raise ConfigError("override", item, "key=value", "the settings file comes first and ends in .yaml or .yml")
-    try:
-        merged = OmegaConf.merge(OmegaConf.load(file) if file else {}, OmegaConf.from_dotlist(list(overrides)))
-        found = OmegaConf.to_container(merged, resolve=True)
-    except OSError as error:
-        raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise ConfigError("file" if file else "override", file or " ".join(overrides), f"YAML ({line})") from None
-    if not isinstance(found, dict):
-        raise ConfigError("file", file, "a YAML mapping of key: value")
+        try:
+            found[name.strip()] = value_of(text)
+        except YamlError as error:
+            raise ConfigError(name, text, "a value as YAML has it", str(error)) from None
     for name, value in found.items():
-        _known(str(name), value)
-    return {str(name): value for name, value in found.items()}
+        _known(name, value)
+    return found
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import expanded
 from trainables.storage.secrets import hide_password
 from tune_rsst.tracking.reason import reason
 from tune_rsst.tracking.single import read
@@ -87,7 +88,7 @@ def keep_level(save_dir: Path, uri: str, experiment: str, sweep: str | None, fol
 
 
 def _wait_for_a_run(save_dir: Path) -> None:
-    folder = save_dir.expanduser()
+    folder = expanded(save_dir)
     begun = folder / "config.json"
     if not begun.exists():
         print(f"{save_dir}: no run has begun there yet, waiting for one; Ctrl-C ends", flush=True)

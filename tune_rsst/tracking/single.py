@@ -17,6 +17,7 @@ from typing import Any
 from trainables.provenance import origin
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
+from trainables.storage.files import expanded
 from trainables.storage.locks import is_held
 from trainables.text import go_on_command
 from tune_rsst.results.commands import rerun_command
@@ -79,7 +80,7 @@ class SingleRun:
 
 def read(save_dir: Path, place: Mapping[str, str] | None = None) -> SingleRun:
     """What `save_dir` shows now: the report of a finished run, else the newest checkpoint's history."""
-    folder = save_dir.expanduser().absolute()
+    folder = expanded(save_dir)
     try:
         config = RSSTConfig.from_knobs(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

@@ -23,6 +23,10 @@ from tune_rsst.cli import app
         (["retry", "nope"], "a sweep in"),
         (["sweep", "trials=abc"], "trials = abc: valid is a whole number;"),
         (["sweep", "--space", "digits", "space=method"], "space=method was said too"),
+        (["sweep", "tri\nals=1"], r"tri\nals = 1: valid is a setting"),
+        (["sweep", "=1"], "override = =1: valid is key=value"),
+        (["sweep", "lr=!!float x"], "lr = !!float x: valid is a value as YAML has it"),
+        (["sweep", "dataset=\x1b[2J\n" + "x" * 9999], r"dataset = \x1b[2J\nxxx"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -67,7 +67,7 @@ def test_a_folder_of_images_is_a_data_set_wherever_its_trials_run(
         ("space=digit", "space"),
         ("pruning_times=4", "stopping"),
         ("save_dir=x", "save_dir"),
-        ("lr.x=1", "lr"),
+        ("lr.x=1", "lr.x"),
         ("lr", "override"),
         ("seed=-1", "seed"),
         ("cpus_per_trial=0", "cpus_per_trial"),

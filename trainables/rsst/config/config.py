@@ -14,7 +14,6 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from trainables.errors import ConfigError as ConfigError
@@ -22,6 +21,8 @@ from trainables.rsst.config import acting, presets
 from trainables.rsst.config.knobs import Check, Knob, check_range, converted
 from trainables.rsst.config.pairs import check_pairs
 from trainables.rsst.config.schedule import MAX_ROUNDS, schedule
+from trainables.storage.files import expanded, is_folder
+from trainables.text import shown
 
 METHOD_VERSION = 2
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
@@ -291,8 +292,8 @@ def _known(key: str) -> Knob:
 
 def _image_folder(dataset: str) -> str:
     """The path of `dataset`, which is not the name of one, when it is a folder."""
-    if dataset and Path(dataset).expanduser().is_dir():
-        return str(Path(dataset).expanduser().absolute())
+    if dataset and is_folder(dataset):
+        return str(expanded(dataset))
     close = get_close_matches(dataset, presets.DATASETS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there is no folder {dataset}"
+    hint = f"did you mean {close[0]}?" if close else f"there is no folder {shown(dataset)}"
     raise ConfigError("dataset", dataset, f"{' or '.join(presets.DATASETS)}, or an existing folder of images", hint)

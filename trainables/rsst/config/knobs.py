@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from trainables.errors import ConfigError
+from trainables.terminal import is_text
 
 Check = tuple[str, Callable[[Any], bool]]
 Condition = tuple[str, Callable[[Any], bool]]
@@ -95,6 +96,8 @@ def converted(knob: Knob, value: Any) -> Any:
         raise ConfigError(knob.name, value, _type_name(knob)) from None
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise ConfigError(knob.name, value, _type_name(knob))
+    if not is_text(str(value)) or "\0" in str(value):
+        raise ConfigError(knob.name, value, "a text in UTF-8 without zero bytes")
     return str(value)
 
 

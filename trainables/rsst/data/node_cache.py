@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from trainables.progress import tracked
 from trainables.rsst.data.split import Split, Splits
-from trainables.storage.files import remove_leftovers, replaced_folder
+from trainables.storage.files import expanded, remove_leftovers, replaced_folder
 from trainables.storage.locks import held
 
 AT_ONCE = 2**26  # bytes that are hashed between two looks at the clock
@@ -45,9 +45,9 @@ class Prepared:
 def cache_folder() -> Path:
     """Where this node keeps downloads and prepared sets (not yet made)."""
     if named := os.environ.get("TUNE_RSST_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named)
     if home := os.environ.get("TUNE_RSST_HOME"):
-        return Path(home).expanduser().absolute() / "cache"
+        return expanded(home) / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune-rsst"
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
-from trainables.rsst.data.folder.remarks import shown
 from trainables.rsst.data.node_cache import cache_folder
 from trainables.storage.files import replace_json
+from trainables.text import shown
 
 SETTLED_S = 2.0
 

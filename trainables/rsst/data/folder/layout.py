@@ -23,7 +23,9 @@ from pathlib import Path
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.folder.pixels import is_grey, suffixes, unreadable_suffixes
-from trainables.rsst.data.folder.remarks import Remarks, shown
+from trainables.rsst.data.folder.remarks import Remarks
+from trainables.storage.files import is_folder
+from trainables.text import shown
 
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr"),
@@ -61,7 +63,7 @@ def part_of(name: str) -> str | None:
 def listing(data: str | None) -> Listing:
     """What lies in the folder; opens one image per class."""
     root = Path(data or "")
-    if not data or not root.is_dir():
+    if not data or not is_folder(data):
         raise ConfigError("data", data, "an existing folder with one subfolder per class", "give data=PATH")
     remarks = Remarks(root)
     parts = _parts(root, remarks)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, features
 
 from trainables.rsst.config import ConfigError
-from trainables.rsst.data.folder.remarks import shown
+from trainables.text import shown
 
 EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "RGBX", "LA", "La", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")

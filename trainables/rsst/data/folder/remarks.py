@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from trainables.text import shown
+
 
 class Remarks:
     """Remarks about files below `root`."""
@@ -32,8 +34,3 @@ class Remarks:
             f"{what}: {first}" if count == 1 else f"{what}: {count:,}, the first is {first}"
             for what, (count, first) in self._found.items()
         )
-
-
-def shown(name: object) -> str:
-    """A name in one line: what can't be printed is escaped."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(name))
