@@ -29,6 +29,7 @@ from pathlib import Path
 
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.uploader import Uploader
 
 FIRST_UPLOAD_S, SERVER_START_S = 120.0, 180.0
@@ -107,6 +108,12 @@ def _wait_for(address: str, log: Path) -> None:
         time.sleep(0.3)
 
 
+def uploader_of(ledger: Path, uri: str) -> Uploader:
+    """One without pictures."""
+    settings = {"mlflow_tracking_uri": uri, "mlflow_experiment": "bench"}
+    return Uploader(SweepFolder(ledger.parent), settings, files=False)
+
+
 def live(home: Path, uri: str, seconds: float, trials: int, rate: float) -> Path:
     """Part 1; returns the ledger."""
     alone = Ledger(home / "alone.jsonl")
@@ -114,7 +121,7 @@ def live(home: Path, uri: str, seconds: float, trials: int, rate: float) -> Path
     without = drive(alone, lambda: None, seconds / 4, trials, rate)
     ledger = Ledger(home / "ledger.jsonl")
     begin(ledger, trials)
-    uploader = Uploader(ledger.path, uri, "bench", home / "cursor.json")
+    uploader = uploader_of(ledger.path, uri)
     t0 = time.monotonic()
     uploader.start()
     while uploader.missing() and time.monotonic() - t0 < FIRST_UPLOAD_S:
@@ -136,7 +143,7 @@ def live(home: Path, uri: str, seconds: float, trials: int, rate: float) -> Path
 
 def at_once(ledger: Path, home: Path, uri: str) -> None:
     """Part 2."""
-    uploader = Uploader(ledger, uri, "bench", home / "cursor.json")
+    uploader = uploader_of(ledger, uri)
     t0 = time.monotonic()
     left = uploader.sync_once(300)
     took, lines = time.monotonic() - t0, ledger.read_bytes().count(b"\n")

@@ -25,7 +25,7 @@ from trainables.storage.files import replaced
 from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
-from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.lock import driving
 from tune_rsst.planning import preflight
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.live import LiveTable
@@ -54,7 +54,7 @@ def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *
     preflight.check(plan, partial(say, console))
     home.make(folder.path)
     interruption = Interruption()
-    with DriverLock(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
+    with driving(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
         ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
         _write_settings(plan)
         plan.weights.copy_into(folder.path / "weights")
@@ -94,7 +94,7 @@ def _assemble(
     from tune_rsst.tracking.uploader import Uploader
 
     settings, folder = plan.settings, plan.folder
-    uploader = Uploader.of(folder, settings.flat(), files=models)
+    uploader = Uploader(folder, settings.flat(), files=models)
     about = {
         "space_digest": plan.space_digest,
         "weights": plan.weights.record(),

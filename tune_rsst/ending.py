@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.lock import driving
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
 from tune_rsst.results.table import print_table, say
@@ -32,10 +32,10 @@ def finish_again(finished: Finished, console: Console) -> int:
     from tune_rsst.tracking.uploader import Uploader
 
     sweep, folder, settings = finished.sweep, finished.sweep.folder, finished.settings
-    with DriverLock(folder.path), held(settings.storage, folder, partial(say, console), Interruption()) as storage:
+    with driving(folder.path), held(settings.storage, folder, partial(say, console), Interruption()) as storage:
         if not best.best_is_written(sweep):
             best.write_best(sweep)
-        uploader = Uploader.of(folder, settings.flat())
+        uploader = Uploader(folder, settings.flat())
         if uploader.missing():
             uploader.sync_once(UPLOAD_AT_END_S)
         if storage is not None:

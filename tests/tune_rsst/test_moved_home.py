@@ -117,7 +117,7 @@ def test_the_sweep_goes_on_there_and_mlflow_finds_its_files(
         flat = settings if isinstance(settings, dict) else settings.flat()
         assert str(old) not in str(flat) and digits_home(new) not in str(flat)
     assert plan.settings.space == f"{new}/small_space.py:small"
-    uploader = Uploader.of(folder, again.settings.flat())
+    uploader = Uploader(folder, again.settings.flat())
     assert uploader.sync_once(120) == 0 and not uploader.refused
     client = MlflowClient(sqlite_uri(new))
     run = client.get_run(str(uploader.parent_run_id))

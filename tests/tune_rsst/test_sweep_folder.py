@@ -31,7 +31,7 @@ def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_recor
     for trial in view.trials.values():
         assert trial.metrics["init_effective"] == "scratch"
         assert trial.knobs["data"] == str(folder) and trial.knobs["pretrained"] is True
-    uploader = Uploader(sweep.ledger, sqlite_uri(home), "digits", sweep.cursor)
+    uploader = Uploader(sweep, {"mlflow_tracking_uri": sqlite_uri(home), "mlflow_experiment": "digits"}, files=False)
     assert uploader.sync_once(120) == 0
     client = MlflowClient(sqlite_uri(home))
     experiment = client.get_experiment_by_name("digits")

@@ -90,7 +90,7 @@ def sync(sweep: SweepName = None) -> None:
 
     folder = home.find(sweep)
     settings = Sweep.of(folder).view.settings
-    uploader = Uploader.of(folder, {**settings, **addresses.with_passwords(settings)})
+    uploader = Uploader(folder, {**settings, **addresses.with_passwords(settings)})
     missing = uploader.sync_once()
     if missing:
         fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)

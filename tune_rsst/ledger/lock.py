@@ -6,8 +6,9 @@ In: a sweep's folder. Out: the lock while it is held, or whether someone holds i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from trainables.storage.locks import LockHeld, is_held, take
 
@@ -18,35 +19,19 @@ class SweepBusy(RuntimeError):
     """Another driver holds the sweep. One line."""
 
 
-class DriverLock:
-    """Exclusive lock of a sweep folder. The kernel releases it when the driver dies, however it dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK_NAME
-        self._fd: int | None = None
-
-    def acquire(self, patience_s: float = 1.0) -> None:
-        """Take the lock. `patience_s` covers the instant in which `show` checks it."""
-        try:
-            self._fd = take(self.path, patience_s, 0o600)
-        except LockHeld:
-            name = self.path.parent.name
-            raise SweepBusy(f"name = {name}: another driver is running this sweep; wait for it, or stop it") from None
-
-    def release(self) -> None:
-        """Harmless when not held."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def __enter__(self) -> DriverLock:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+@contextmanager
+def driving(folder: Path, patience_s: float = 1.0) -> Iterator[None]:
+    """Hold the lock of a sweep's folder. `patience_s` covers the instant in which `show` checks it."""
+    try:
+        lock = take(folder / LOCK_NAME, patience_s, 0o600)
+    except LockHeld:
+        raise SweepBusy(
+            f"name = {folder.name}: another driver is running this sweep; wait for it, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def is_running(folder: Path) -> bool:

@@ -29,29 +29,23 @@ FRONT = "#111827"
 CURVES = {**KINDS, UNFINISHED: "#0891b2", "best": "#1d4ed8"}
 
 
-@dataclass(frozen=True)
-class Point:
-    """A trial as a point of the front: `size` is what the objective goes against, val_top1 a share."""
-
-    trial: str
-    kind: str
-    size: float
-    val_top1: float
+Point = tuple[float, float, str]
+"""x, y, the trial"""
 
 
-def front_points(view: SweepView) -> list[Point]:
-    """Every trial that has ended after at least one hardened round."""
-    points, places, against = [], standing(view), Objective.of(view.settings).against
+def front_points(view: SweepView) -> dict[str, list[Point]]:
+    """By `standing`: (what the objective goes against, val_top1) of trials that ended after a hardened round."""
+    points, places, against = dict[str, list[Point]](), standing(view), Objective.of(view.settings).against
     for trial in view.trials.values():
         m = trial.metrics
         if trial.ended_at and {against, "val_top1"} <= m.keys():
-            points.append(Point(trial.trial, places[trial.trial], float(m[against]), float(m["val_top1"])))
+            points.setdefault(places[trial.trial], []).append((float(m[against]), float(m["val_top1"]), trial.trial))
     return points
 
 
-def progress_points(view: SweepView) -> list[tuple[int, float, str]]:
+def progress_points(view: SweepView) -> list[Point]:
     """(epochs of all ended trials, best val_top1 at the target, its trial) each time the best rose, and at the end."""
-    spent, best, name, points = 0, -math.inf, "", []
+    spent, best, name, points = 0, -math.inf, "", list[Point]()
     for trial in sorted((t for t in view.trials.values() if t.ended_at), key=lambda t: (t.ended_at, t.number)):
         spent += int(trial.metrics.get("epochs_trained", 0))
         value = trial.metrics.get("val_top1", -math.inf)
@@ -71,7 +65,7 @@ class Series:
     """
 
     name: str
-    points: Sequence[tuple[float, float, str]]
+    points: Sequence[Point]
     color: str = "#1f77b4"
     line: str = ""
 
@@ -96,11 +90,9 @@ def front(view: SweepView) -> Chart | str:
     points, best = front_points(view), pareto_front(view)
     if not points:
         return "no trial has ended after a hardened round yet"
-    on_front = sorted((p.size, p.val_top1, p.trial) for p in points if p.trial in best)
+    on_front = sorted(point for mine in points.values() for point in mine if point[2] in best)
     series = [Series("front", on_front, KINDS["feasible"], "dot")]
-    for kind, color in KINDS.items():
-        if mine := [(p.size, p.val_top1, p.trial) for p in points if p.kind == kind]:
-            series.append(Series(kind, mine, color))
+    series += [Series(kind, points[kind], color) for kind, color in KINDS.items() if kind in points]
     x = METRICS[Objective.of(view.settings).against].heading
     return Chart("Accuracy against size", x, VALUE, "%{text}: val_top1 %{y:.4f}, size %{x:.4g}", series)
 
@@ -118,7 +110,7 @@ def progress(view: SweepView) -> Chart | str:
 def pruning_curves(view: SweepView) -> Chart | str:
     """Accuracy against size over the rounds, a line for each trial; or why there is no such figure."""
     against, places, best = Objective.of(view.settings).against, standing(view), best_of(view)
-    lines: dict[str, list[tuple[float, float, str]]] = {}
+    lines: dict[str, list[Point]] = {}
     for trial in view.trials.values():
         rounds = [m for m in trial.round_events if {against, "val_top1"} <= m.keys()]
         if rounds:

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from trainables.storage.locks import LockHeld, take
@@ -35,38 +34,23 @@ MOST_REFUSED = 20
 class Uploader:
     """Uploads one ledger. The driver calls `start`, `notify` after each append, and `close`; none of them raises."""
 
-    def __init__(
-        self,
-        ledger_path: Path,
-        tracking_uri: str,
-        experiment: str,
-        cursor_path: Path,
-        files: RunFiles | None = None,
-        storage: str | None = None,
-    ) -> None:
-        """`files` draws the pictures that go into the runs as artifacts; None uploads none. `storage`: its bucket.
+    def __init__(self, folder: SweepFolder, settings: Mapping[str, Any], *, files: bool = True) -> None:
+        """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files, or without.
 
         `refused` lists what MLflow will never take, one line each; the rest is there.
         """
-        self._tail = LedgerTail(ledger_path)
-        self._files, self._storage = files, storage
-        self._uri, self._experiment, self._cursor_path = tracking_uri, experiment, cursor_path
+        self._folder, self._storage = folder, settings.get("storage")
+        self._uri, self._experiment = str(settings["mlflow_tracking_uri"]), str(settings["mlflow_experiment"])
+        self._files = RunFiles(folder) if files else None
+        self._tail = LedgerTail(folder.ledger)
         self._cursor = self._stored_cursor()
         self._store: SweepRuns | None = None
-        self._folder = SweepFolder(ledger_path.parent)
-        self._plan = RunWrites("", self._folder)
+        self._plan = RunWrites("", folder)
         self._unsent: deque[Write] = deque()
         self._lock_file: int | None = None
         self._lines_at = 0.0
         self.refused: list[str] = []
         self._thread = RetryingThread(self._upload, name="mlflow-uploader", gather_s=GATHER_S, at_end=self._release)
-
-    @classmethod
-    def of(cls, folder: SweepFolder, settings: Mapping[str, Any], *, files: bool = True) -> Uploader:
-        """For the sweep in `folder`, to the MLflow that its settings name; with pictures and files, or without."""
-        uri, experiment = str(settings["mlflow_tracking_uri"]), settings["mlflow_experiment"]
-        drawn = RunFiles(folder) if files else None
-        return cls(folder.ledger, uri, experiment, folder.cursor, drawn, settings.get("storage"))
 
     @property
     def parent_run_id(self) -> str | None:
@@ -113,7 +97,7 @@ class Uploader:
     def _stored_cursor(self) -> Cursor:
         """The cursor on the disk; at the beginning when it belongs to another ledger or another MLflow."""
         beginning = Cursor(self._tail.uid(), f"{hide_password(self._uri)} {self._experiment}")
-        cursor = load_cursor(self._cursor_path)
+        cursor = load_cursor(self._folder.cursor)
         return cursor if (cursor.sweep_uid, cursor.target) == (beginning.sweep_uid, beginning.target) else beginning
 
     def _upload(self) -> None:
@@ -134,7 +118,7 @@ class Uploader:
                 self._unsent.popleft()
             if self._cursor.offset != self._tail.offset:
                 self._cursor.offset = self._tail.offset
-                store_cursor(self._cursor_path, self._cursor)
+                store_cursor(self._folder.cursor, self._cursor)
             events = self._tail.read()
             if not events:
                 break
@@ -191,7 +175,7 @@ class Uploader:
         if self._tail.offset != cursor.offset or not store.holds(plan.births):
             cursor.offset, plan, self._tail.offset = 0, RunWrites(uid, self._folder), 0
         cursor.parent_run_id, cursor.experiment_id = store.runs.get(PARENT), store.experiment_id
-        store_cursor(self._cursor_path, cursor)  # before the notes, which name the sweep's page
+        store_cursor(self._folder.cursor, cursor)  # before the notes, which name the sweep's page
         self._unsent.clear()
         self._cursor, self._plan, self._store = cursor, plan, store
         return True
@@ -207,7 +191,7 @@ class Uploader:
         """One uploader per cursor; the kernel lets go of the lock when its process dies."""
         if self._lock_file is None:
             try:
-                self._lock_file = take(self._cursor_path.with_name(f".{self._cursor_path.name}.lock"), 0.0, 0o600)
+                self._lock_file = take(self._folder.cursor.with_name(f".{self._folder.cursor.name}.lock"), 0.0, 0o600)
             except LockHeld:
                 raise RuntimeError("another process is uploading this sweep to MLflow") from None
 

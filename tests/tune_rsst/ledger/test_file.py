@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tune_rsst.ledger.file import Ledger, LedgerError, decode, encode, read
-from tune_rsst.ledger.lock import DriverLock, SweepBusy, is_running
+from tune_rsst.ledger.lock import SweepBusy, driving, is_running
 
 
 def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_the_checksum_belongs_to_the_line() -> None:
 
 def test_second_driver_is_refused_and_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
-    with DriverLock(tmp_path):
+    with driving(tmp_path):
         assert is_running(tmp_path)
         with pytest.raises(SweepBusy, match="another driver"):
-            DriverLock(tmp_path).acquire(patience_s=0.1)
+            driving(tmp_path, patience_s=0.1).__enter__()
     assert not is_running(tmp_path)
-    with DriverLock(tmp_path):
+    with driving(tmp_path):
         pass

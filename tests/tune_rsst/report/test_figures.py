@@ -128,12 +128,17 @@ def test_every_axis_says_what_it_is_and_in_which_unit(view: SweepView) -> None:
     assert labels == ["val_top1 (share)", "lr", "rate (share)"]
 
 
+def kinds_of(view: SweepView) -> dict[str, str]:
+    """Trial → how the front shows it."""
+    return {trial: kind for kind, points in charts.front_points(view).items() for _, _, trial in points}
+
+
 def test_the_front_keeps_finished_stopped_and_failed_apart(view: SweepView) -> None:
-    kinds = {point.trial: point.kind for point in charts.front_points(view)}
+    kinds = kinds_of(view)
     assert (kinds["t0000"], kinds["t0002"], kinds["t0003"]) == ("feasible", "stopped", "failed")
     view.settings["target_density"] = 0.2
     try:
-        assert charts.front_points(view)[0].kind == "infeasible"
+        assert kinds_of(view)["t0000"] == "infeasible"
     finally:
         view.settings["target_density"] = 0.3
 
@@ -203,7 +208,7 @@ def test_the_front_is_of_finished_trials_only_though_stopped_and_failed_ones_are
     for trial in better.trials.values():
         if trial.state != "finished":
             trial.round_events[-1] |= {"val_top1": 1.0, "density": 0.01}
-    front, kinds = pareto_front(better), {p.trial: p.kind for p in charts.front_points(better)}
+    front, kinds = pareto_front(better), kinds_of(better)
     assert front and {better.trials[name].state for name in front} == {"finished"}
     assert set(kinds.values()) == {"feasible", "stopped", "failed"} and {kinds[name] for name in front} == {"feasible"}
     drawn = dict(sweep_figures.interactive(better))["front"]
@@ -214,7 +219,7 @@ def test_the_front_is_of_finished_trials_only_though_stopped_and_failed_ones_are
 def test_against_compute_the_front_is_drawn_over_compute(view: SweepView) -> None:
     view.settings |= {"objective": "pareto", "pareto_against": "gmacs"}
     try:
-        sizes = [point.size for point in charts.front_points(view)]
+        sizes = [size for points in charts.front_points(view).values() for size, _, _ in points]
         drawn = dict(sweep_figures.interactive(view))["front"]
     finally:
         view.settings["objective"] = "val_top1"

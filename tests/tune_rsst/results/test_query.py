@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.rsst.config import ConfigError
-from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.results import live, query, ranking
 from tune_rsst.storage.folder import SweepFolder
@@ -81,7 +81,7 @@ def test_watching_tells_what_a_driver_writes_and_ends_with_it(folder: SweepFolde
     recorder, events = Recorder(folder.ledger), list(sweep_events())
     recorder.write(*events[:6])
     out = io.StringIO()
-    with DriverLock(folder.path):
+    with driving(folder.path):
         thread = threading.Thread(target=live.watch, args=(Console(file=out, width=200), folder))
         thread.start()
         time.sleep(0.3)

@@ -15,7 +15,7 @@ from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from trainables.rsst.config import RSSTConfig, config
 from trainables.rsst.event import Event
 from tune_rsst.ledger.file import Ledger
-from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.planning import begin, plan
 from tune_rsst.report.page import write_report
@@ -98,7 +98,7 @@ def test_a_sweep_in_between_is_interrupted_or_running_and_has_no_nulls_missing(f
     first = as_json.trial_json(sweep.view.trials["t0000"])
     assert first["state"] == "interrupted" and first["metrics"]["epochs_trained"] == 2
     assert set(as_json.ALWAYS) <= set(first["metrics"]) and first["metrics"]["val_top1"] is None
-    with DriverLock(folder.path):
+    with driving(folder.path):
         running = Sweep.of(folder)
     assert (running.state, running.view.trials["t0000"].state) == ("running", "running")
 

@@ -12,7 +12,7 @@ from trainables.storage import lease
 from trainables.storage.bucket import Bucket, StorageError
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
-from tune_rsst.ledger.lock import DriverLock, SweepBusy
+from tune_rsst.ledger.lock import SweepBusy, driving
 from tune_rsst.storage.bucket import held
 from tune_rsst.storage.folder import Sweep, SweepFolder, is_driven
 
@@ -57,7 +57,7 @@ def test_who_only_looks_sees_a_driver_on_another_machine(
         assert is_driven(here, ADDRESS) and not is_driven(here, None)
         assert (Sweep.of(here, elsewhere=True).state, Sweep.of(here).state) == ("running", "interrupted")
     assert not is_driven(here, ADDRESS) and Sweep.of(here, elsewhere=True).state == "interrupted"
-    with DriverLock(here.path):
+    with driving(here.path):
         assert is_driven(here, None) and Sweep.of(here).state == "running"
 
     def away(*_: object) -> None:

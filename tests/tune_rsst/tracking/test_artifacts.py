@@ -52,8 +52,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> SlowPictures:
 
 
 def uploader_of(folder: SweepFolder, home: Path) -> tuple[Uploader, RunFiles]:
-    files = RunFiles(folder)
-    return Uploader(folder.ledger, sqlite_uri(home), "tests", folder.cursor, files), files
+    uploader = Uploader(folder, {"mlflow_tracking_uri": sqlite_uri(home), "mlflow_experiment": "tests"})
+    assert uploader._files is not None
+    return uploader, uploader._files
 
 
 def until(true: Callable[[], Any]) -> None:

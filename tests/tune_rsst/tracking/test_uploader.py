@@ -21,7 +21,7 @@ from tests.tune_rsst.recorded import EPOCHS, IMAGES, Recorder, sweep_events
 from trainables.rsst.config import ConfigError
 from trainables.storage.retrying import RetryingThread
 from tune_rsst.ledger.file import read
-from tune_rsst.ledger.lock import DriverLock
+from tune_rsst.ledger.lock import driving
 from tune_rsst.settings.addresses import check_tracking_uri, sqlite_uri
 from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import SweepFolder
@@ -46,11 +46,13 @@ class Home:
     """A sweep folder with a ledger that is written in steps, and uploaders for it."""
 
     def __init__(self, folder: Path, uri: str) -> None:
-        self.ledger, self.cursor, self.uri = folder / "ledger.jsonl", folder / "cursor.json", uri
+        self.folder, self.uri = SweepFolder(folder), uri
+        self.ledger, self.cursor = self.folder.ledger, self.folder.cursor
         self.recorder = Recorder(self.ledger)
 
     def uploader(self) -> Uploader:
-        return Uploader(self.ledger, self.uri, EXPERIMENT, self.cursor)
+        settings = {"mlflow_tracking_uri": self.uri, "mlflow_experiment": EXPERIMENT}
+        return Uploader(self.folder, settings, files=False)
 
     def write(self, *events: dict[str, Any]) -> None:
         self.recorder.write(*events)
@@ -268,7 +270,7 @@ def test_a_sweep_whose_driver_was_killed_is_marked_by_sync(home: Home) -> None:
         return {name: (run.info.status, run.info.end_time) for name, run in home.found()["runs"].items()}
 
     home.write(*list(sweep_events())[:20])
-    with DriverLock(home.ledger.parent):
+    with driving(home.ledger.parent):
         home.uploader().sync_once(30)
         assert found() == dict.fromkeys(STATUS, ("RUNNING", None))
     last = round(read(home.ledger)[-1]["time"] * 1000)
@@ -279,7 +281,7 @@ def test_a_sweep_whose_driver_was_killed_is_marked_by_sync(home: Home) -> None:
     home.uploader().sync_once(30)
     assert found() == dict.fromkeys(STATUS, ("KILLED", last)), "nor one that uploads everything again"
     home.write({"event": "resumed"})
-    with DriverLock(home.ledger.parent):
+    with driving(home.ledger.parent):
         home.uploader().sync_once(30)
         assert {status for status, _ in found().values()} == {"RUNNING"}
     home.write(*list(sweep_events())[20:])
@@ -347,7 +349,7 @@ def test_what_mlflow_refuses_costs_nothing_else_and_is_said(home: Home) -> None:
 def test_a_failed_trial_that_is_tried_again_goes_on_in_its_run(home: Home) -> None:
     events = list(sweep_events())
     home.write(*events, {"event": "reopened", "trial": "t0003"}, {"event": "resumed"})
-    with DriverLock(home.ledger.parent):
+    with driving(home.ledger.parent):
         assert home.uploader().sync_once(60) == 0
     before = home.check()["t0003"]
     assert before.info.status == "RUNNING" and before.data.tags["reason"] == ""
