@@ -23,7 +23,7 @@ from trainables.rsst.event import Event, Kind, Metrics
 from trainables.rsst.reports import final_metrics, round_metrics, start_metrics
 from trainables.rsst.running import Running
 from trainables.rsst.state import TrialState
-from trainables.rsst.training.epoch import TrialDiverged, train_epoch
+from trainables.rsst.training.epoch import TrialDiverged, refuse_broken, train_epoch
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
     `dense`: where round 0 may come from, and goes to.
 
     Raises:
-        TrialDiverged: a loss was not finite.
+        TrialDiverged: a loss, a weight, a score or a metric is not finite; no event holds it.
     """
     trial = Running.resumed(config, data, state) if state else Running.fresh(config, data)
     if not trial.history:
@@ -75,7 +75,10 @@ def _dense_epochs(trial: Running, dense: DenseRounds) -> Iterator[Event]:
 def begin_round(trial: Running) -> None:
     """Rounds ≥ 1: score the trained weights, choose the doomed, rewind. refill removes the doomed here already."""
     if trial.round > 0:
-        trial.choose_doomed()
+        try:
+            trial.choose_doomed()
+        except FloatingPointError as error:
+            raise TrialDiverged(f"round {trial.round}, before epoch 1, step 0: {error}") from None
         if trial.config.removes_first:
             trial.harden()
         trial.rewind_weights()
@@ -86,14 +89,13 @@ def train_one_epoch(trial: Running) -> Metrics:
     """One epoch of the present round, and validation accuracy before hardening.
 
     Raises:
-        TrialDiverged: the training or the validation loss is not finite.
+        TrialDiverged: the training or the validation loss, or a weight, is not finite.
     """
     began = time.perf_counter()
     loss, rate = train_epoch(trial.training, trial.epoch)
+    refuse_broken(trial.training, trial.epoch)
     trial.epoch_done()
     found = trial.validated()
-    if not math.isfinite(found.loss):  # the last step broke the weights; with rewind, no later loss would show it
-        raise TrialDiverged(f"round {trial.round}, epoch {trial.epoch}: the validation loss is {found.loss}")
     return {
         "round": trial.round,
         "epoch": trial.epoch,
@@ -115,6 +117,10 @@ def end_round(trial: Running) -> Metrics:
 
 
 def _event(trial: Running, kind: Kind, metrics: Metrics) -> Event:
+    for name, value in metrics.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise TrialDiverged(f"round {metrics['round']}, epoch {metrics['epoch']}: {name} is {value}")
     event = Event(kind, metrics, trial.snapshot)
     trial.history.append(event)
     return event

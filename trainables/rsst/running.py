@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -28,6 +29,7 @@ from trainables.rsst.pruning.pruners import Doomed, Form, pruner_for
 from trainables.rsst.seeding import derived
 from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, optimizer_tensors
 from trainables.rsst.training.device import choose_device, environment
+from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.training.evaluation import Accuracy, evaluate
 from trainables.rsst.training.setup import Training
 
@@ -182,9 +184,16 @@ class Running:
         return {"doomed_norm_left": self.penalty.doomed_norm() / self.doomed_norm_start}
 
     def validated(self) -> Accuracy:
-        """Accuracy of the present weights on the validation images; computed once for the same weights."""
+        """Accuracy of the present weights on the validation images; computed once for the same weights.
+
+        Raises:
+            TrialDiverged: the loss is not finite.
+        """
         if self._validated is None:
-            self._validated = evaluate(self.model, self.images, self.images.val)
+            found = evaluate(self.model, self.images, self.images.val)
+            if not math.isfinite(found.loss):
+                raise TrialDiverged(f"round {self.round}, epoch {self.epoch}: the validation loss is {found.loss}")
+            self._validated = found
         return self._validated
 
     def epoch_done(self) -> None:

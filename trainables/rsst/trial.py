@@ -53,6 +53,7 @@ class Trial:
         self._store, self._say, self._every_s, self._data, self._dense = store, say, checkpoint_every_s, data, dense
         self._lock = ExitStack()
         self._live: Generator[Event] | None = None
+        self._unsaved: TrialState | None = None
         self._state = store.newest()
         if self._state is not None:
             self._data = self._looked_at(self._state)
@@ -67,7 +68,7 @@ class Trial:
         """All events from the start: replayed ones first, then live ones. A finished trial is only replayed.
 
         Raises:
-            TrialDiverged: a loss was not finite.
+            TrialDiverged: a loss, a weight, a score or a metric is not finite.
         """
         state = self._state
         if state is not None and state.finished:  # first: whoever stops at the final event must find the files
@@ -81,17 +82,24 @@ class Trial:
         self._live = run(self.config, self._data or load(self.config), state, self._dense)
         for event in self._live:
             if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
-                self._state = event.snapshot()
+                self._state = self._unsaved = event.snapshot()
                 if event.kind == "round":
                     keep_round(self._state, self.config.keep_rounds, self.folder)
                 self._store.save(self._state)
                 saved_at = time.monotonic()
+                self._unsaved = None
                 if event.kind == "final":
                     self._write_results(self._state)
+            elif event.kind == "epoch":
+                self._unsaved = event.snapshot()
             yield event
 
     def close(self) -> None:
-        """Release the trial's store, and the dense round that it trains, for other processes."""
+        """Save the epochs since the last checkpoint; release the store, and the dense round, for other processes."""
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            with suppress(OSError):  # a full disk: what was saved before stays
+                self._store.save(unsaved)
         if self._live is not None:
             self._live.close()
         self._lock.close()

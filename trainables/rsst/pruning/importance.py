@@ -36,7 +36,11 @@ class Scores:
 def score(
     criterion: str, model: VisionTransformer, arch: Architecture, calibration: Iterable[Batch], *, rate: float
 ) -> Scores:
-    """Scores of every alive unit by `criterion`; `rate` is the cut of `remain` and unused by the others."""
+    """Scores of every alive unit by `criterion`; `rate` is the cut of `remain` and unused by the others.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -47,6 +51,8 @@ def score(
     finally:
         model.train(was_training)
         model.zero_grad(set_to_none=True)
+    if not bool(torch.cat([each.reshape(-1) for each in found.values()]).isfinite().all()):
+        raise FloatingPointError(f"a score of the criterion {criterion} is not finite")
     layers = range(arch.depth)
     return Scores(tuple(found["head", i].cpu() for i in layers), tuple(found["neuron", i].cpu() for i in layers))
 

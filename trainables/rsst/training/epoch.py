@@ -6,6 +6,8 @@ Nothing is read back from the device within an epoch. A step is an optimizer ste
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from trainables.rsst.training.setup import Training
 
 
 class TrialDiverged(RuntimeError):
-    """The training loss is not finite; says in which round, epoch and step."""
+    """A loss, a weight, a score or a metric is not finite; says in which round, epoch and step."""
 
 
 def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
@@ -37,6 +39,26 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     with fast_linears(training.model, images.device.type):
         losses, rate = _steps(training, epoch, EpochPlan.of(config, images, round, epoch))
     return _mean_of_finite(losses, round, epoch), rate
+
+
+def refuse_broken(training: Training, epoch: int) -> None:
+    """Refuse weights and moments that are not finite after epoch `epoch` (from 0): one read for all of them.
+
+    The losses of the epoch were finite, so the last step broke them; of gradients that are not finite one of the two
+    has a trace. A moment alone is broken where a gradient's square is too large: its weight would never move again.
+
+    Raises:
+        TrialDiverged: one of them is not.
+    """
+    tensors = {f"weight {name}": weight.detach() for name, weight in training.model.named_parameters()}
+    for name, weight in training.model.named_parameters():
+        moments = training.optimizer.state.get(weight, {})
+        tensors |= {f"{key} of {name}": value for key, value in moments.items() if isinstance(value, Tensor)}
+    largest = torch.stack([value.abs().max().float().to(training.images.device) for value in tensors.values()])
+    for name, size in zip(tensors, largest.tolist(), strict=True):
+        if not math.isfinite(size):
+            step = training.clock.steps_per_epoch - 1
+            raise TrialDiverged(f"round {training.round}, epoch {epoch + 1}, step {step}: the {name} is {size}")
 
 
 def _steps(training: Training, epoch: int, plan: EpochPlan) -> tuple[Tensor, float]:
