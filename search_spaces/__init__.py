@@ -5,6 +5,9 @@ digits.py   the default sweep
 inits.py    scratch, pretrained, init_compare: the guide's knobs
 methods.py  penalty, method: how units are pressed, which units go
 SPACES      name → function; `tune-rsst sweep space=NAME`, or your own: space=path/to/file.py:function
+
+space_files.py  finds the function, one of these or your own
+same_again.py   whether it is a function of its suggestions alone
 """
 
 from __future__ import annotations

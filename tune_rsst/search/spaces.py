@@ -2,8 +2,8 @@
 
 In: settings, or a space's name or address and fixed knobs.
 Out: checked settings, the space as the objective needs it, draws; the ranges and a digest of the space, by which a
-resume notices that the space has changed. A single draw is in suggestions.py, the search for a function in
-space_files.py.
+resume notices that the space has changed. A single draw is in suggestions.py, the search for a
+function in search_spaces/space_files.py.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 
-from search_spaces import SPACES
+from search_spaces import SPACES, same_again
 from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
-from tune_rsst.search import same_again
 from tune_rsst.search.suggestions import Draw, Space, find
 from tune_rsst.settings import rules
 from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs

@@ -18,8 +18,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import SPACES
+from search_spaces.space_files import function_at, in_one_line
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
-from tune_rsst.search.space_files import function_at, in_one_line
 
 
 @dataclass(frozen=True)

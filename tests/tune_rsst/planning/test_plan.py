@@ -52,8 +52,8 @@ def test_a_new_sweep_draws_its_space_40_times_before_its_first_trial(monkeypatch
         drawn[0] += 1
         return digits(trial)
 
-    for module in ("space_files", "spaces", "suggestions"):
-        monkeypatch.setattr(f"tune_rsst.search.{module}.SPACES", {"counting": counting})
+    for module in ("search_spaces.space_files", "tune_rsst.search.spaces", "tune_rsst.search.suggestions"):
+        monkeypatch.setattr(f"{module}.SPACES", {"counting": counting})
     plan = planned("space=counting", "trials=300", "name=fake")
     assert isinstance(plan, Plan) and 20 <= len(plan.draws) <= drawn[0]
     until_its_first_trial(monkeypatch, plan, lambda driver: drawn.append(drawn[0]))

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from search_spaces import same_again
+from search_spaces.space_files import function_at
 from trainables.rsst.config import ConfigError
 from tune_rsst import driver
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.planning.plan import Plan
 from tune_rsst.results.table import print_table
-from tune_rsst.search import same_again
-from tune_rsst.search.space_files import function_at
 from tune_rsst.search.spaces import settled
 from tune_rsst.settings import written
 from tune_rsst.settings.settings import resolve

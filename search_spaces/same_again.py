@@ -4,7 +4,7 @@ In: a space of the user's, and trials drawn from it.
 Out: nothing, or a refusal that names what came out differently when the same suggestions were given again: in this
 process in another order (random numbers, counters, a clock), and in new processes with other hash seeds, another time
 zone and none of the user's environment variables (sets, the hour, the environment). The child is
-`python -m tune_rsst.search.same_again`; it needs no Optuna, so it starts quickly.
+`python -m search_spaces.same_again`; like all of search_spaces it imports no Optuna, so it starts quickly.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from search_spaces.space_files import function_at
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, shown
-from tune_rsst.search.space_files import function_at
 
 TRIALS = 8  # given again: a space may be slow
 CHILDREN = 6  # two texts in a set come in the same order in every second process
@@ -41,12 +41,15 @@ class Given:
     asks: list[str] = field(default_factory=list)
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> Any:
+        """The number that was drawn."""
         return self._answer(name, f"a number from {low!r} to {high!r} (step {step}, log {log})")
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> Any:
+        """The whole number that was drawn."""
         return self._answer(name, f"a whole number from {low!r} to {high!r} (step {step}, log {log})")
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The choice that was drawn."""
         return self._answer(name, f"one of {list(choices)}")
 
     def _answer(self, name: str, what: str) -> Any:
@@ -98,7 +101,7 @@ def _start(seed: int) -> subprocess.Popen[str]:
     own = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_BEGIN)}
     own |= {"PYTHONHASHSEED": str(seed), "TZ": "Etc/GMT+12" if seed % 2 else "Etc/GMT-9", "PYTHONIOENCODING": "utf-8"}
     own |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-P", "-m", "tune_rsst.search.same_again"]  # -P: a json.py beside the space is not ours
+    command = [sys.executable, "-P", "-m", "search_spaces.same_again"]  # -P: a json.py beside the space is not ours
     piped = subprocess.PIPE
     return subprocess.Popen(
         command, env=own, stdin=piped, stdout=piped, stderr=piped, encoding="utf-8", errors="replace"
