@@ -1,19 +1,9 @@
 """Early stopping at equal kept share: asynchronous successive halving over rungs that are model sizes, not epochs.
 
-Why not by epoch or round: a trial that removes half of its units in a round is, after two rounds, a quarter of the
-model that a gentle trial still trains in full. Compared at the same epoch or round the aggressive trial looks bad
-although it may be the better one at the size that counts. So a trial enters rung q (0 < q < 1) of a sweep to target
-density τ with the hardened accuracy of its first round at asked kept share ≤ τ^q. Only trials of equal size are
-compared.
+The rule and why: docs/method.md, "When a trial stops early: rungs". It is the same in every objective: under
+constraints and for a front, where trials end at sizes of their own, τ is the smallest, and a trial that ends above a
+rung never enters it. The driver acts on the decision (`Driver.entered`).
 
-The same in every objective: top-1 is compared at equal kept share also under constraints and for a front, where
-trials end at sizes of their own and τ is the smallest; a trial that ends above a rung never enters it.
-`stopping=none` is the choice to train every trial to its end.
-
-The driver acts on the decision (`Driver.entered`).
-
-A trial stops in a rung where it is not among the best 1/`reduction_factor` of all that entered it so far, once at least
-`reduction_factor` trials have entered. It never stops after its last round: then it is finished, at no further cost.
 In: (trial, asked kept share, value, last round?) in the order of the ledger.
 Out: the decision. The state is a function of that order alone: `replay` of a ledger gives the same rungs and decisions.
 """

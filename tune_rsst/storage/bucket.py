@@ -1,14 +1,8 @@
-"""A sweep whose home is a bucket: what is there, how it comes to an empty home, and what the driver keeps there.
+"""A sweep whose home is a bucket: how it comes to an empty home, and what the driver keeps there.
 
-s3://BUCKET/PREFIX/
-  SWEEP/
-    driver.json                 the lease of the driver (trainables/storage/lease.py)
-    ledger/000000000.jsonl …    the ledger as numbered objects (ledger_objects.py)
-    trials/FINGERPRINT/…        checkpoints and results, put there by the workers (trainables/worker/trial_mirror.py)
-    files/…                     settings.yaml, weights/, best.yaml, best_model/
-
-TUNE_RSST_HOME is then a working copy: of the driver on its machine, of each worker on its node. It may be gone at any
-time; Optuna's study and MLflow's runs are views of the ledger and are made again.
+docs/storage.md, "A bucket", lists what is there. In: its address. Out: the home as a working copy of it, which may be
+gone at any time; the driver's lease, ledger (ledger_objects.py) and files there. Workers put their trials there
+themselves (trainables/worker/trial_mirror.py).
 """
 
 from __future__ import annotations
