@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,32 @@ def in_one_line(error: BaseException, folder: Path) -> str:
     """What was raised, with the line of the user's file where that is known."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}{'' if isinstance(error, SyntaxError) else place_of(error, folder)}"
+
+
+def file_of(function: Callable[[Any], Any]) -> Path:
+    """The file that a space is written in."""
+    return Path(inspect.unwrap(function).__code__.co_filename)
+
+
+def line_of(function: Callable[[Any], Any], knob: str = "") -> str:
+    """ " (NAME, line 3)": where a space names `knob`, or begins; "" without its source."""
+    try:
+        lines, first = inspect.getsourcelines(inspect.unwrap(function))
+    except OSError:
+        return ""
+    written = (f'"{knob}"', f"'{knob}'", f"{knob}=")
+    names = (number for number, text in enumerate(lines, first) if any(word in text for word in written))
+    return f" ({file_of(function).name}, line {next(names, first) if knob else first})"
+
+
+def from_any_folder(address: str) -> str:
+    """The address of a space in a file, or in a module below the current folder, as it is found from any folder."""
+    place, _, function = address.rpartition(":")
+    if not place.endswith(".py") and re.fullmatch(r"\w+(\.\w+)*", place):
+        beside = Path(*place.split("."))
+        files = (beside.with_suffix(".py"), beside / "__init__.py")
+        place = next((str(file) for file in files if os.path.isfile(file)), place)
+    return f"{expanded(place)}:{function}" if place.endswith(".py") else address
 
 
 def _functions(module: ModuleType) -> list[str]:

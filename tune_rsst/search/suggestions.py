@@ -7,18 +7,16 @@ sees it: a range without a value, a step that does not divide it, a choice that 
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import SPACES
-from search_spaces.space_files import function_at, in_one_line
+from search_spaces.space_files import file_of, function_at, in_one_line, line_of
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
 
 
@@ -125,15 +123,12 @@ class Space:
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
-            hint = f"it raised {in_one_line(error, self._file.parent)}"
+            hint = f"it raised {in_one_line(error, file_of(self._own).parent)}"
             raise ConfigError("space", self.address, "a function that runs", hint) from error
         if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-            odd = (
-                next((repr(name) for name in given if not isinstance(name, str)), "")
-                if isinstance(given, Mapping)
-                else ""
-            )
-            hint = f"it returned {f'the key {odd}' if odd else type(given).__name__}{self._line()}"
+            names = given if isinstance(given, Mapping) else ()
+            odd = next((f"the key {name!r}" for name in names if not isinstance(name, str)), type(given).__name__)
+            hint = f"it returned {odd}{line_of(self._own)}"
             raise ConfigError("space", self.address, "a function that returns a dict of knobs by name", hint)
         knobs = overlaid(given, fixed)
         if "pretrained" in suggestions.params and not given.get("pretrained"):
@@ -148,28 +143,13 @@ class Space:
         except ConfigError as error:
             if self.address in SPACES or error.key in fixed or error.key not in draw.knobs:
                 raise
-            hint = f"{error}{self._line(error.key)}"
+            hint = f"{error}{line_of(self._own, error.key)}"
             raise ConfigError("space", self.address, "a function that gives valid knobs", hint) from None
 
     @property
     def _own(self) -> Callable[[Any], Any]:
         """The function as it was written."""
-        return inspect.unwrap(getattr(self.function, "function", self.function))
-
-    @property
-    def _file(self) -> Path:
-        return Path(self._own.__code__.co_filename)
-
-    def _line(self, knob: str = "") -> str:
-        """ " (NAME, line 3)": where the function names `knob`, or begins."""
-        try:
-            lines, first = inspect.getsourcelines(self._own)
-        except OSError:
-            return ""
-        names = (
-            n for n, text in enumerate(lines, first) if f'"{knob}"' in text or f"'{knob}'" in text or f"{knob}=" in text
-        )
-        return f" ({self._file.name}, line {next(names, first) if knob else first})"
+        return getattr(self.function, "function", self.function)
 
 
 def find(address: str) -> Space:

@@ -7,14 +7,13 @@ Every error is one line: key = value: valid is …; what to do.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from search_spaces.space_files import from_any_folder
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
 from trainables.storage.files import expanded, is_folder
@@ -183,7 +182,7 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     if images and images not in DATASETS and is_folder(images):  # as a trial takes it
         fixed |= {"dataset": "folder", "data": images}
     if isinstance(own.get("space"), str):
-        own["space"] = _from_any_folder(own["space"])
+        own["space"] = from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):
         if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
             fixed[path] = str(expanded(fixed[path]))
@@ -195,16 +194,6 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
         raise _one_line(error, written) from None
     fixed["seed"] = settings.seed
     return settings.model_copy(update={"fixed": fixed, "assumed": frozenset(fixed.keys() - written.keys())})
-
-
-def _from_any_folder(space: str) -> str:
-    """The address of a space in a file, or in a module below the current folder, as it is found from any folder."""
-    place, _, function = space.rpartition(":")
-    if not place.endswith(".py") and re.fullmatch(r"\w+(\.\w+)*", place):
-        beside = Path(*place.split("."))
-        files = (beside.with_suffix(".py"), beside / "__init__.py")
-        place = next((str(file) for file in files if os.path.isfile(file)), place)
-    return f"{expanded(place)}:{function}" if place.endswith(".py") else space
 
 
 def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
