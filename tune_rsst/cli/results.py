@@ -14,6 +14,10 @@ import typer
 
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, shown
+from tune_rsst.settings import addresses
+from tune_rsst.storage import home
+from tune_rsst.storage.cursor import load_cursor
+from tune_rsst.storage.folder import Sweep
 
 app = typer.Typer()
 SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
@@ -44,9 +48,6 @@ def show(
     from tune_rsst.results import query, ranking
     from tune_rsst.results.live import watch
     from tune_rsst.results.table import make_console, print_table
-    from tune_rsst.storage import home
-    from tune_rsst.storage.cursor import load_cursor
-    from tune_rsst.storage.folder import Sweep
 
     if as_json and as_csv:
         raise ConfigError("csv", True, "--json or --csv, not both")
@@ -83,9 +84,6 @@ def fetch(
 @app.command()
 def sync(sweep: SweepName = None) -> None:
     """Upload to MLflow what is missing there, for example after the server was down."""
-    from tune_rsst.settings import addresses
-    from tune_rsst.storage import home
-    from tune_rsst.storage.folder import Sweep
     from tune_rsst.tracking.uploader import Uploader
 
     folder = home.find(sweep)
@@ -108,8 +106,6 @@ def report(
     from trainables.figures import save_trial
     from tune_rsst.report.page import write_report
     from tune_rsst.report.sweep_figures import save_figures
-    from tune_rsst.storage import home
-    from tune_rsst.storage.folder import Sweep
 
     folder = home.find(sweep)
     found = Sweep.of(folder, elsewhere=True)
@@ -171,11 +167,9 @@ def track(
     experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "tune-rsst",
 ) -> None:
     """Put a single run into MLflow from its folder; a second time adds what is new."""
-    from tune_rsst.settings.addresses import check_tracking_uri
-    from tune_rsst.storage import home
     from tune_rsst.tracking.following import keep_level
 
-    address = check_tracking_uri(uri or home.default_tracking_uri())
+    address = addresses.check_tracking_uri(uri or home.default_tracking_uri())
     try:
         keep_level(save_dir, address, experiment, sweep, follow)
     except ConnectionError as error:

@@ -54,16 +54,6 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
         raise RuntimeError(f"pictures: {last}")
 
 
-def of_trial(folder: SweepFolder, trial: str) -> list[Path]:
-    """A trial's pictures that have been drawn."""
-    return sorted((folder.pictures / trial).glob("*.png"))
-
-
-def of_sweep(folder: SweepFolder) -> list[Path]:
-    """The sweep's own pictures that have been drawn."""
-    return sorted(folder.pictures.glob("*.png"))
-
-
 def main(words: Sequence[str]) -> None:
     """Draw what `words` ask for."""
     from trainables.figures import save_trial

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
-from tune_rsst.report.pictures import TIMEOUT_S, draw, of_sweep, of_trial
+from tune_rsst.report.pictures import TIMEOUT_S, draw
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
@@ -62,11 +62,12 @@ class RunFiles:
         if group[0][0] == PARENT:
             yield from draw(folder, "--sweep", timeout_s=left_s)
             best = [folder.best] if folder.best.exists() else []
-            store.put_files(PARENT, {"pictures": of_sweep(folder), "": [folder.report, *best]}, group[0][1])
+            pictures = sorted(folder.pictures.glob("*.png"))
+            store.put_files(PARENT, {"pictures": pictures, "": [folder.report, *best]}, group[0][1])
             return
         yield from draw(folder, *(run for run, _ in group), timeout_s=left_s)
         for run, version in group:
-            store.put_files(run, {"pictures": of_trial(folder, run)}, version)
+            store.put_files(run, {"pictures": sorted((folder.pictures / run).glob("*.png"))}, version)
 
 
 def _versions(plan: RunWrites) -> list[tuple[str, str]]:
