@@ -34,9 +34,6 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
     course = course_of(config, m, 1.0, dense.params)
     train, val = train_images(config)
     start = "pretrained, if its weights can be had (they are not looked for here)" if config.pretrained else "scratch"
-    memory = f"{mib(m.peak_mib)} (process, images not counted)"
-    if m.gpu_total_mib:
-        memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
     whole = " from its beginning; what is done already is not taken off" if (folder / "config.json").exists() else ""
     return [
         f"Plan of the run {folder}{whole} (nothing has been written)",
@@ -46,9 +43,8 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
         f"  images    about {train:,} in training, {val:,} in validation",
         f"  epochs    {end.epochs_at_most:,}: {counted(end.rounds, 'round')} of {counted(config.epochs, 'epoch')}",
         f"  time      about {duration(sum(course.seconds))}, {duration(course.seconds[0])} of it in the dense round",
-        f"  measured  {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at the "
-        f"end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
-        f"  memory    {memory}",
+        f"  measured  {m.times}",
+        f"  memory    {m.memory}",
         f"  disk      {mib(course.disk_mib)} at most",
     ]
 

@@ -194,14 +194,15 @@ def _resources(
         return float(cpus), float(gpus)
     import ray
 
+    from trainables.rsst.measure import CHILD_LIMIT_S, measure_in_child
     from tune_rsst.planning.estimate import largest_trial
     from tune_rsst.runners import resources
 
     config, node = largest_trial(plan), capacity.roomiest(nodes)
     on_gpu = gpus != 0 and node.get("GPU", 0) >= 1
-    task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_calls=1)(resources.measure_in_child)
+    task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_calls=1)(measure_in_child)
     try:
-        found = ray.get(task.remote(config), timeout=resources.CHILD_LIMIT_S + 60)
+        found = ray.get(task.remote(config), timeout=CHILD_LIMIT_S + 60)
     except ray.exceptions.RayTaskError as error:  # it is the task's own error too, but prints the worker's stack
         raise error.cause from None
     decided = resources.resolve(cpus, gpus, found, config.num_threads, node)

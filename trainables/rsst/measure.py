@@ -7,17 +7,24 @@ In: a config. Out: `Measured`, and the `Course` of the whole trial that follows.
 
 from __future__ import annotations
 
+import json
+import statistics
+import subprocess
+import sys
 import time
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import train_images
 from trainables.rsst.size import architecture_of, disk_mib, final_architecture
+from trainables.text import mib
 
 MEASURE_S = 1.0  # per model size, warm-up not counted
 LONG_S = 5.0  # a batch that takes so long is not trained again
 VALIDATION_IMAGES = 512
+CHILD_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,20 @@ class Measured:
     peak_mib: float
     gpu_mib: float = 0.0
     gpu_total_mib: float = 0.0
+
+    @property
+    def times(self) -> str:
+        """The times, for a plan."""
+        return (
+            f"{1e3 * self.train_s:.3g} ms an image in training (dense), {1e3 * self.train_small_s:.3g} ms at the end, "
+            f"{1e3 * self.eval_s:.3g} ms in evaluation, on this machine's {self.device}"
+        )
+
+    @property
+    def memory(self) -> str:
+        """The memory, for a plan."""
+        on_gpu = f", {self.gpu_mib:,.0f} of {self.gpu_total_mib:,.0f} MiB on the GPU" if self.gpu_total_mib else ""
+        return f"{mib(self.peak_mib)} (process, images not counted){on_gpu}"
 
 
 @dataclass(frozen=True)
@@ -136,3 +157,34 @@ def _gpu_mib(device: Any) -> tuple[float, float]:
         return 0.0, 0.0
     total = torch.cuda.get_device_properties(device).total_memory
     return torch.cuda.max_memory_reserved(device) / 2**20, total / 2**20
+
+
+def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
+    """`measure` in a process of its own: its peak memory is the trial's, and this process never touches the GPU.
+
+    `at_once`: so many in parallel, because trials that share a machine slow each other down. Times are their mean,
+    memory the largest.
+    """
+    with ThreadPoolExecutor(at_once) as pool:
+        found = list(pool.map(_child, [config] * at_once))
+    times = {name: statistics.fmean(getattr(m, name) for m in found) for name in ("train_s", "train_small_s", "eval_s")}
+    peaks = {name: max(getattr(m, name) for m in found) for name in ("peak_mib", "gpu_mib")}
+    return Measured(**asdict(found[0]) | times | peaks)
+
+
+def _child(config: RSSTConfig) -> Measured:
+    command, knobs = [sys.executable, "-m", "trainables.rsst.measure"], json.dumps(config.knobs())
+    try:
+        done = subprocess.run(
+            command, input=knobs, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError("arch", config.arch, f"a model that trains a few steps in {CHILD_LIMIT_S:.0f} s") from None
+    if done.returncode != 0:
+        line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ConfigError("arch", config.arch, "a model that can be trained here", line[:300])
+    return Measured(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(RSSTConfig.from_knobs(json.load(sys.stdin))))))

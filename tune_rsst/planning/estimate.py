@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainables.rsst.config import RSSTConfig
-from trainables.rsst.measure import Course, Measured, course_of
+from trainables.rsst.measure import Course, Measured, course_of, measure_in_child
 from trainables.rsst.size import Size, dense_sizes
 from trainables.text import duration, mib
 from tune_rsst.planning.plan import Plan
@@ -42,7 +42,7 @@ class Estimate:
     measured: Measured
 
 
-def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = resources.measure_in_child) -> Estimate:
+def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = measure_in_child) -> Estimate:
     """Estimate `plan`; takes some seconds, because it trains. `measure(config, n)` times n copies side by side."""
     settings, sized_draws = plan.settings, list(zip(plan.to_train, dense_sizes(plan.to_train), strict=True))
     largest, largest_size = max(sized_draws, key=_step_macs)
@@ -139,13 +139,9 @@ def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple
 def lines(plan: Plan, found: Estimate) -> list[str]:
     """The estimate as a person reads it."""
     low, high = found.rounds
-    m, at_once = found.measured, found.at_once
     gpu = f", {found.gpus:g} GPU" if found.gpus else ""
     there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
-    memory = f"{mib(m.peak_mib)} (process, images not counted)"
-    if m.gpu_total_mib:
-        memory += f", {m.gpu_mib:,.0f} of {m.gpu_total_mib:,.0f} MiB on the GPU"
-    hours = [seconds / at_once for seconds in (found.seconds_most, found.seconds_expected)]
+    hours = [seconds / found.at_once for seconds in (found.seconds_most, found.seconds_expected)]
     rounds = str(low) if low == high else f"{low} to {high}"
     stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
     return [
@@ -154,11 +150,10 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"(as in {len(plan.to_train)} random draws)",
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
-        f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {at_once} trials "
+        f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {found.at_once} trials "
         "at once",
-        f"  measured        {1e3 * m.train_s:.3g} ms an image in training (dense), {1e3 * m.train_small_s:.3g} ms at "
-        f"the end, {1e3 * m.eval_s:.3g} ms in evaluation, on this machine's {m.device}",
-        f"  memory a trial  {memory}",
+        f"  measured        {found.measured.times}",
+        f"  memory a trial  {found.measured.memory}",
         f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.trials)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",

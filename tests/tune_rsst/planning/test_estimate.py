@@ -89,15 +89,6 @@ def test_rounds_of_a_smaller_model_cost_less() -> None:
     assert 0.5 * flat < falling < flat
 
 
-@pytest.mark.medium
-def test_a_real_step_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
-    found = resources.measure_in_child(RSSTConfig.from_knobs({"dataset": "digits", "target_density": 0.3}), at_once=2)
-    assert found.device in ("cpu", "cuda") and 0 < found.train_small_s < 1 and 0 < found.train_s < 1
-    assert 100 < found.peak_mib < 4000
-    with pytest.raises(ConfigError, match="arch = "):
-        resources.measure_in_child(replace(RSSTConfig.from_knobs({"dataset": "digits"}), arch="no_such_vit"))
-
-
 @pytest.mark.parametrize(
     ("peak_mib", "device_mib", "cpus", "share"),
     [(1000, 80_000, 64, 0.0212), (1000, 80_000, 8, 0.125), (11_000, 24_000, 8, 1.0), (9_000, 24_000, 8, 0.5)],
