@@ -12,14 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 
 from search_spaces import SPACES, same_again
-from search_spaces.parts import Suggest, final_size
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.search.suggestions import Draw, Space, find
 from tune_rsst.settings import rules
@@ -80,27 +79,12 @@ def samples(space: Space, fixed: Mapping[str, Any], count: int) -> Iterator[tupl
 def check_same_again(space: Space, fixed: Mapping[str, Any], drawn: Iterable[Draw]) -> None:
     """Refuse a space of the user's that is no function of its suggestions; the published ones are tested."""
     if space.address not in SPACES:
-        function = space.function.function if isinstance(space.function, SizedSpace) else space.function
-        same_again.check(space.address, function, fixed, [draw.params for draw in drawn])
-
-
-@dataclass(frozen=True)
-class SizedSpace:
-    """A space with the final size as one more parameter; the space's own `target_density` wins."""
-
-    function: Any
-    least: float
-    most: float
-
-    def __call__(self, trial: Suggest) -> dict[str, Any]:
-        return {**final_size(trial, self.least, self.most), **self.function(trial)}
+        same_again.check(space.address, space.function, fixed, [draw.params for draw in drawn])
 
 
 def sized(space: Space, settings: Any) -> Space:
     """`space` as the objective needs it: constrained and pareto search the final size too."""
-    if not settings.searches_size:
-        return space
-    return Space(space.address, SizedSpace(space.function, settings.target_density, settings.largest))
+    return replace(space, sizes=(settings.target_density, settings.largest)) if settings.searches_size else space
 
 
 def settle(

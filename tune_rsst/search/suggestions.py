@@ -16,6 +16,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import SPACES
+from search_spaces.parts import final_size
 from search_spaces.space_files import file_of, function_at, in_one_line, line_of
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
 
@@ -110,26 +111,32 @@ def _plain(choices: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Space:
-    """A search space that was found: its address, and the function."""
+    """A search space that was found: its address, and the function.
+
+    `sizes`: the least and the largest final size that is one more parameter; the space's own `target_density` wins.
+    """
 
     address: str
     function: Callable[[Any], Any]
+    sizes: tuple[float, float] | None = None
 
     def draw(self, trial: Any, fixed: Mapping[str, Any]) -> Draw:
         """Ask `trial` for what is not fixed; fixed knobs win over the space's own."""
         suggestions = Suggestions(trial, fixed)
         try:
+            size = final_size(suggestions, *self.sizes) if self.sizes else {}
             given = self.function(suggestions)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
-            hint = f"it raised {in_one_line(error, file_of(self._own).parent)}"
+            hint = f"it raised {in_one_line(error, file_of(self.function).parent)}"
             raise ConfigError("space", self.address, "a function that runs", hint) from error
         if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
             names = given if isinstance(given, Mapping) else ()
             odd = next((f"the key {name!r}" for name in names if not isinstance(name, str)), type(given).__name__)
-            hint = f"it returned {odd}{line_of(self._own)}"
+            hint = f"it returned {odd}{line_of(self.function)}"
             raise ConfigError("space", self.address, "a function that returns a dict of knobs by name", hint)
+        given = {**size, **given}
         knobs = overlaid(given, fixed)
         if "pretrained" in suggestions.params and not given.get("pretrained"):
             knobs["weights"] = None  # the sweep's weights are for the trials that start from them
@@ -143,13 +150,8 @@ class Space:
         except ConfigError as error:
             if self.address in SPACES or error.key in fixed or error.key not in draw.knobs:
                 raise
-            hint = f"{error}{line_of(self._own, error.key)}"
+            hint = f"{error}{line_of(self.function, error.key)}"
             raise ConfigError("space", self.address, "a function that gives valid knobs", hint) from None
-
-    @property
-    def _own(self) -> Callable[[Any], Any]:
-        """The function as it was written."""
-        return getattr(self.function, "function", self.function)
 
 
 def find(address: str) -> Space:
