@@ -8,6 +8,11 @@ what it takes), pictures/, run.log, the trial's checkpoints and each round's mod
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # from the first instruction on an interruption is one line
+    from trainables.leaving import ends_at_once
+
+    ends_at_once("interrupted before the run began")
+
 import json
 import os
 import shutil
@@ -45,10 +50,12 @@ LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a momen
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one trial from command-line arguments; returns the exit code."""
-    with lasting_output(), interruptible():
+    with lasting_output(), interruptible() as heard:
         try:
             return _main(arguments)
-        except KeyboardInterrupt:
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) and not (heard.interrupted and isinstance(error, Exception)):
+                raise
             print("interrupted before the run began", file=sys.stderr)
             return 130
 
@@ -281,4 +288,6 @@ def _metavar(knob: Knob) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    ends_at_once(code=code)
+    raise SystemExit(code)

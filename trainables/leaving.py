@@ -1,6 +1,6 @@
 """How both programs end early: signals that end them as Ctrl-C does, and output that nobody reads any more.
 
-In: SIGTERM, SIGHUP (the terminal was closed; nohup ignores it); a pipe or a terminal that takes no more.
+In: SIGINT; SIGTERM, SIGHUP (the terminal was closed; nohup ignores it); a pipe or a terminal that takes no more.
 Out: one KeyboardInterrupt; lines that go nowhere, so that a run is neither ended by them nor its last words lost.
 """
 
@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -33,19 +34,48 @@ def unhear(before: Handlers) -> None:
         signal.signal(number, handler)
 
 
+def ends_at_once(line: str = "", code: int = 130) -> None:
+    """From now on a signal that ends this process does so at once, with `line` on standard error.
+
+    For a program's first and last moments: while libraries are imported nothing is begun, and an exception would be
+    lost, or become another one, somewhere in them; when all is said it would be a traceback of the interpreter's end.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        with suppress(OSError):
+            os.write(2, f"{line}\n".encode() if line else b"")
+        os._exit(code)
+
+    for number in (signal.SIGINT, *ENDING):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+@dataclass
+class Heard:
+    """Whether a signal has come: libraries turn a KeyboardInterrupt into other errors, or lose it."""
+
+    interrupted: bool = False
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Heard]:
     """Within, a signal that ends a process raises one KeyboardInterrupt: a closed terminal sends SIGHUP twice."""
+    found = Heard()
 
     def interrupt(number: int, frame: Any) -> None:
-        for heard in before:
+        found.interrupted = True
+        for heard in before if number != signal.SIGINT else ():
             signal.signal(heard, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = hear(interrupt)
+    before, on_ctrl_c = hear(interrupt), signal.getsignal(signal.SIGINT)
+    if on_ctrl_c is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield found
     finally:
+        signal.signal(signal.SIGINT, on_ctrl_c)
         unhear(before)
 
 

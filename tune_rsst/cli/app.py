@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from trainables.leaving import interruptible, lasting_output, notice_if_unread
+from trainables.leaving import Heard, interruptible, lasting_output, notice_if_unread
 from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tune_rsst.planning.plan import Finished, Plan
 
 
+INTERRUPTED = 130
 app = typer.Typer(
     help="Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them.",
     no_args_is_help=True,
@@ -97,7 +98,7 @@ def _run(plan: Plan | Finished) -> NoReturn:
     folder = plan.sweep.folder if isinstance(plan, Finished) else plan.folder
     look = tune_rsst(folder, "show", folder.name, "--live")
     notice_if_unread(f"nobody reads the output any more; the sweep goes on, look at it with: {look}")
-    raise typer.Exit(run(plan, console))
+    raise SystemExit(run(plan, console))  # not typer.Exit: see `_main`
 
 
 @app.command()
@@ -171,22 +172,26 @@ app.add_typer(results.app)
 
 def main() -> None:
     """Run the command line; errors of the user's are one line."""
-    with lasting_output(), interruptible():
-        _main()
+    with lasting_output(), interruptible() as heard:
+        _main(heard)
 
 
-def _main() -> NoReturn:
+def _main(heard: Heard) -> NoReturn:
     try:
         ready(sys.argv[1:])
         code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
+        if code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
     except (ConfigError, SweepBusy) as error:
         fail(str(error), 2)
     except (LedgerError, StorageError) as error:
         fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted before the sweep began", 130)
+        fail("interrupted before the sweep began", INTERRUPTED)
     except Exception as error:
         _refuse_usage(error)
+        if heard.interrupted:  # a library made another error of it
+            fail(f"interrupted ({type(error).__name__}: {error})", INTERRUPTED)
         raise
     raise SystemExit(code if isinstance(code, int) else 0)
 
