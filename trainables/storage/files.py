@@ -20,8 +20,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
 # Ours; ours with what boto3 appends while it downloads; the name under which safetensors writes.
@@ -108,7 +109,7 @@ def regular_bytes(path: Path, most: int) -> bytes:
     return content
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """`path` opened for reading, where it is a regular file; opening a pipe or a device neither waits nor does more.
 
     Raises:

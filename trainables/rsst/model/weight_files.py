@@ -33,6 +33,7 @@ from trainables.rsst.config import ConfigError
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL
 from trainables.rsst.model.weight_names import Tensors, find_vit
 from trainables.storage.files import replaced
+from trainables.text import shown
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -268,5 +269,5 @@ def _heads_of_arch(facts: Mapping[str, Any], tensors: Tensors) -> set[int]:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
-    first = (str(error) or type(error).__name__).splitlines()[0][:120]
-    return ConfigError("weights", path, VALID, f"it is damaged or of another format ({type(error).__name__}: {first})")
+    said = f"{type(error).__name__}: {shown(error, 120)}"
+    return ConfigError("weights", path, VALID, f"it is damaged or of another format ({said})")

@@ -20,7 +20,7 @@ from pathlib import Path
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
-from trainables.storage.files import replace_json
+from trainables.storage.files import open_regular, replace_json
 from trainables.text import shown
 
 SETTLED_S = 2.0
@@ -49,13 +49,13 @@ def _digest(path: Path, known: dict[str, str]) -> tuple[str, str, bool]:
     """The file's mark, its digest, and whether that may be remembered."""
     try:
         found = path.stat()
+        if not found.st_size or not stat.S_ISREG(found.st_mode):
+            raise OSError("it is empty, or no regular file")
         mark = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         if mark in known:
             return mark, known[mark], True
-        if not found.st_size or not stat.S_ISREG(found.st_mode):
-            raise OSError("it is empty")
         now = time.time()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
         hint = f"{error.strerror or error}; mend or remove this file"

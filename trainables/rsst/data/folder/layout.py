@@ -33,6 +33,8 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te"),
 }
 DEEPEST, MOST_FOLDERS = 20, 100_000
+NO_PLACE = ("/proc", "/sys", "/dev")  # what lies there is no file, and has no end
+NEVERTHELESS = "/dev/shm"
 TWICE_BY_LINK = "files that a link reaches a second time, taken once and not twice"
 LINK_ABOVE = "links to a folder above, not followed, as its images would be there twice"
 LEADS_NOWHERE = "links that lead nowhere, so that what they name is missing"
@@ -65,6 +67,8 @@ def listing(data: str | None) -> Listing:
     root = Path(data or "")
     if not data or not is_folder(data):
         raise ConfigError("data", data, "an existing folder with one subfolder per class", "give data=PATH")
+    if _of_the_system(os.path.realpath(root)):
+        raise ConfigError("data", data, "a folder of files", "this one is made up by the operating system")
     remarks = Remarks(root)
     parts = _parts(root, remarks)
     first = next(iter(parts))
@@ -82,6 +86,11 @@ def listing(data: str | None) -> Listing:
             raise ConfigError("data", shown(where), "a class folder with images", hint)
     grey = all(is_grey(path) for path in firsts.values())
     return Listing(root, classes, files, 1 if grey else 3, remarks.lines())
+
+
+def _of_the_system(real: str) -> bool:
+    inside = any(f"{real}/".startswith(f"{place}/") for place in NO_PLACE)
+    return inside and not f"{real}/".startswith(f"{NEVERTHELESS}/")
 
 
 def _parts(root: Path, remarks: Remarks) -> dict[str, list[Path]]:
@@ -135,11 +144,11 @@ def _folders(folder: Path, remarks: Remarks | None = None) -> list[Path]:
     found = []
     for entry in _entries(folder):
         path = folder / entry.name
-        if path.is_dir():
+        if os.path.isdir(path):
             if not entry.name.startswith("__"):
                 found.append(path)
         elif remarks is not None:
-            lost = entry.is_symlink() and not path.exists()
+            lost = entry.is_symlink() and not os.path.exists(path)
             remarks.add(LEADS_NOWHERE if lost else "files in no class folder, left out", path)
     return found
 
@@ -175,9 +184,11 @@ def _files_of(
             meant = [one for one in classes if one.lower() in like]
             hint = f"did you mean {meant[0]}?" if meant else ""
             raise ConfigError("data", shown(folder), f"a class of train/ ({', '.join(classes[:5])} …)", hint)
+    entered = 0
     for label, name in enumerate(classes):
-        walk = _Walk(os.path.realpath(root), remarks)
+        walk = _Walk(os.path.realpath(root), remarks, entered)
         images = list(walk.files(by_name[name], os.path.relpath(by_name[name], root))) if name in by_name else []
+        entered += len(walk.visited)
         yield from (_File(path, real, linked, part, label) for path, real, linked in images)
         if not images and part in ("val", "test"):
             remarks.add(f"classes missing in {part}/", name)
@@ -185,10 +196,11 @@ def _files_of(
 
 @dataclass
 class _Walk:
-    """A walk below a class folder: each real folder once, none above `root`."""
+    """A walk below a class folder: each real folder once, none above `root`. `before`: folders of other classes."""
 
     root: str
     remarks: Remarks
+    before: int = 0
     visited: set[str] = field(default_factory=set)
 
     def files(self, folder: Path, inside: str) -> Iterator[tuple[Path, str, bool]]:
@@ -206,11 +218,11 @@ class _Walk:
         for entry in _entries(folder):
             path, link = folder / entry.name, entry.is_symlink()
             found = path, os.path.realpath(path) if link else os.path.join(real, entry.name), linked or link
-            if link and not path.exists():
+            if link and not os.path.exists(path):
                 self.remarks.add(LEADS_NOWHERE, path)
-            elif entry.is_dir():
+            elif os.path.isdir(path):
                 inner.append(found)
-            elif self._is_image(path, entry):
+            elif self._is_image(path):
                 if depth:
                     self.remarks.add("images in folders below a class folder, taken with the class", path)
                 yield found
@@ -222,16 +234,19 @@ class _Walk:
         if self.root == real or self.root.startswith(os.path.join(real, "")):
             self.remarks.add(LINK_ABOVE, folder)
             return False
+        if _of_the_system(real):
+            self.remarks.add("links to folders of the operating system, not followed", folder)
+            return False
         if real in self.visited:
             self.remarks.add("folders that a link reaches a second time, taken once and not twice", folder)
             return False
         self.visited.add(real)
-        if depth > DEEPEST or len(self.visited) > MOST_FOLDERS:
+        if depth > DEEPEST or self.before + len(self.visited) > MOST_FOLDERS:
             valid = f"a class folder with at most {DEEPEST} folders in each other, {MOST_FOLDERS:,} in all"
             raise ConfigError("data", shown(folder), valid, "does a link lead to a place that is not meant?")
         return True
 
-    def _is_image(self, path: Path, entry: os.DirEntry[str]) -> bool:
+    def _is_image(self, path: Path) -> bool:
         suffix = path.suffix.lower()
         if suffix in unreadable_suffixes():
             hint = "convert it to PNG or JPEG, or take it out of the folder"
@@ -239,7 +254,7 @@ class _Walk:
         if suffix not in suffixes():
             self.remarks.add("files that are no images by their names, left out", path)
             return False
-        if not entry.is_file():
+        if not os.path.isfile(path):
             self.remarks.add("named like images but no files (pipes, sockets, devices), left out", path)
             return False
         return True

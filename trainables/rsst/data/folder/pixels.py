@@ -34,6 +34,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, features
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import open_regular
 from trainables.text import shown
 
 EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "RGBX", "LA", "La", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
@@ -174,13 +175,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """The image of a file; whatever PIL raises, also later, becomes one line that names the file."""
     _said().clear()
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
             yield image
     except (ConfigError, MemoryError):
         raise
     except Exception as error:  # a damaged file gets any error of the language out of its decoder
-        first = (str(error) or type(error).__name__).splitlines()[0].replace(str(path), path.name)
-        hint = f"{first}; mend or remove this file"
+        said = re.sub(r"<_io[^>]*>", lambda _: shown(path.name), shown(error))  # PIL names the open file
+        hint = f"{said}; mend or remove this file"
         raise ConfigError("data", shown(path), "an image that PIL reads", hint) from error
 
 
