@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from trainables.errors import FAILS_AGAIN
 from trainables.rsst.event import Event
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.view import SweepView, TrialView, data_key
@@ -119,7 +120,7 @@ class Intake(ABC):
         kind, metrics = event.kind, event.metrics
         if bad := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
             where = f"(round {metrics.get('round')})"
-            self.end(trial, "failed", f"{bad[0]} = {metrics[bad[0]]}: not a finite number {where}")
+            self.end(trial, "failed", f"{FAILS_AGAIN}{bad[0]} = {metrics[bad[0]]} is not a finite number {where}")
             return
         if kind == "start":
             self._refuse_other_data(trial, metrics)

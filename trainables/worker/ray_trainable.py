@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.errors import FAILS_AGAIN, certain
 from trainables.progress import keeper, watched
 from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
@@ -69,17 +71,23 @@ class RSSTTrainable(tune.Trainable):
         no_memory = None
         try:
             self._advance(result)
-        except (TrialDiverged, ConfigError) as error:
+        except TrialDiverged as error:
+            result |= {"failed": f"{FAILS_AGAIN}{error}", "done": True}
+        except ConfigError as error:
             result |= {"failed": str(error), "done": True}
         except StoreBusy as error:
             self._wait(result, f"{error}; end that process")
         except StorageError as error:
             time.sleep(MIN_STEP_S)
             self._wait(result, str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if is_out_of_memory(error):
+                no_memory = " ".join(str(error).split())[:300] or "MemoryError"
+            elif (reason := certain(error)) is not None:
+                self._say(traceback.format_exc())
+                result |= {"failed": reason, "done": True}
+            else:
                 raise
-            no_memory = " ".join(str(error).split())[:300] or "MemoryError"
         if self._mirror is not None:
             self._keep_in_the_bucket(self._mirror, result)
         if no_memory:  # not in the except clause: the error's frames hold the tensors

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.errors import FAILS_AGAIN
 from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
@@ -68,6 +69,11 @@ class TrialView:
     def unfinished(self) -> bool:
         """Whether it has not ended: it runs, waits for a worker, or goes on when the sweep is resumed."""
         return self.state in (UNFINISHED, INTERRUPTED)
+
+    @property
+    def fails_again(self) -> bool:
+        """Whether it failed so that no second try would help."""
+        return self.state == "failed" and (self.reason or "").startswith(FAILS_AGAIN)
 
     @property
     def searched(self) -> dict[str, Any]:

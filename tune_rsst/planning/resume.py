@@ -29,15 +29,18 @@ def extension(name: str, more_trials: int) -> Plan:
 
 
 def second_try(name: str, trials: Sequence[str]) -> Plan:
-    """The plan to run failed trials of the sweep `name` again, from their checkpoints: all of them, or `trials`."""
+    """The plan to run failed trials of the sweep again from their checkpoints: `trials`, else all that may succeed."""
     sweep, lines = _brought(Sweep.of(home.find(name)))
     failed = [trial.trial for trial in sweep.view.trials.values() if trial.state == "failed"]
     if other := sorted(set(trials) - set(failed)):
         raise ConfigError("retry", other[0], f"a failed trial of {name}: {', '.join(failed) or 'there is none'}")
     if not failed:
         raise ConfigError("retry", name, "a sweep with failed trials", "it has none")
-    plan = _planned_again(sweep, _settings_again(sweep, {}), {}, lines)
-    return replace(plan, again=tuple(t for t in failed if t in trials or not trials))
+    again = tuple(t for t in failed if t in trials or not (trials or sweep.view.trials[t].fails_again))
+    if not again:
+        hint = f"{', '.join(failed)} would fail in the same way: name those that shall be tried nevertheless"
+        raise ConfigError("retry", name, "a sweep with failed trials that may succeed", hint)
+    return replace(_planned_again(sweep, _settings_again(sweep, {}), {}, lines), again=again)
 
 
 def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:

@@ -74,7 +74,7 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     if sweep.killed:
         sync = tune_rsst(folder, "sync", folder.name)
         commands.append(("It was killed: tell MLflow so, if it is not to be continued", sync))
-    if state == "finished" and view.count("failed"):
+    if state == "finished" and any(t.state == "failed" and not t.fails_again for t in view.trials.values()):
         retry = tune_rsst(folder, "retry", folder.name)
         commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):

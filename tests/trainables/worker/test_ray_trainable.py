@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -77,11 +78,46 @@ def test_out_of_memory_a_second_time_is_the_trials_end(actor: Any, monkeypatch: 
 
 def test_another_error_is_not_taken_for_it(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: Any, **__: Any) -> torch.Tensor:
-        raise RuntimeError("shape mismatch")
+        raise RuntimeError("the device was lost")
 
     monkeypatch.setattr(epoch.F, "cross_entropy", wrong)
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+    with pytest.raises(RuntimeError, match="the device was lost"):
         steps(actor)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_certain"),
+    [
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), True),
+        (ValueError("no\nnumber"), True),
+        (ZeroDivisionError(), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), False),
+        (RuntimeError("can't start new thread"), False),
+        (OSError("a file system that went away"), False),
+        (EOFError(), False),
+    ],
+    ids=str,
+)
+def test_what_would_fail_again_is_the_trials_end_and_the_rest_is_raised(
+    actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_certain: bool
+) -> None:
+    def wrong(*_: Any, **__: Any) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(epoch.F, "cross_entropy", wrong)
+    if not is_certain:
+        with pytest.raises(type(error)):
+            steps(actor)
+        return
+    last = steps(actor)[-1]
+    assert last["done"] and last["failed"].startswith(f"it would fail again: {type(error).__name__}")
+    assert last["failed"].isprintable() and "Traceback" in next(tmp_path.rglob("messages.log")).read_text()
+
+
+def test_a_trial_that_diverges_would_fail_again(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
+    assert re.match(r"it would fail again: round 0, epoch \d.*: the .*loss is nan", steps(actor)[-1]["failed"])
 
 
 def test_a_store_that_another_process_holds_is_waited_for(actor: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.planning import begin, plan, resume
 from tune_rsst.planning.plan import Finished
 from tune_rsst.results.as_json import as_json
+from tune_rsst.results.commands import next_commands
 from tune_rsst.search.spaces import Space, find
 from tune_rsst.settings import written
 from tune_rsst.storage import home
@@ -296,3 +297,20 @@ def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) ->
     assert Sweep.of(folder).state == "interrupted"
     with pytest.raises(ConfigError, match="retry = fake: valid is a sweep with failed trials"):
         resume.second_try("fake", [])
+
+
+def test_what_would_fail_again_is_neither_advised_nor_tried_unless_it_is_named(folder: SweepFolder) -> None:
+    first = begun(folder, "stopping=none", reports=7)
+    ledger = Ledger(folder.ledger)
+    driver = assemble(ledger, first.settings, find("digits"))
+    lost, *others = driver.view.unfinished
+    driver.end(lost, "failed", "it would fail again: round 0, epoch 1, step 3: the loss is nan")
+    for other in others:
+        driver.end(other, "stopped")
+    FakeSweep.of(driver).run()
+    driver.record("sweep_ended")
+    ledger.close()
+    assert not any(" retry " in command for _, command in next_commands(Sweep.of(folder)))
+    with pytest.raises(ConfigError, match=f"retry = fake: valid is .*; {lost.trial} would fail in the same way"):
+        resume.second_try("fake", [])
+    assert resume.second_try("fake", [lost.trial]).again == (lost.trial,)
