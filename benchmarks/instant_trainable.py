@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks.many_trials import accuracy, events
 from trainables.rsst.config import RSSTConfig
-from trainables.worker.ray_trainable import RSSTTrainable
+from trainables.worker.ray_trainable import SweepTrainable
 
 
-class Instant(RSSTTrainable):
+class Instant(SweepTrainable):
     """All rounds of a trial at once; says which process it ran in. Opens no store."""
 
     def setup(self, config: dict[str, Any]) -> None:

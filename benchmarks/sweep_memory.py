@@ -25,7 +25,7 @@ from benchmarks._common import table
 from tests.trainables.rsst.data.cifar_format import make_archive
 
 START_S, SETTLE_S, STOP_S, SETTLED = 360.0, 10.0, 90.0, 0.01
-WORKER = b"ray::RSSTTrainable"
+WORKER = b"ray::SweepTrainable"
 # Every worker must take our archive for CIFAR-10's: its checksums are put in place before anything is imported.
 PATCH = """
 import json, os, sys

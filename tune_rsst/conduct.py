@@ -153,7 +153,7 @@ def on_ray(
 ) -> Iterator[Runner]:
     """The sweep's Ray, local or a cluster, for as long as the context lasts. Yields the runner that uses it.
 
-    `trainable` gives the class that runs a trial (None: RSSTTrainable); it is called where Ray may be imported.
+    `trainable` gives the class that runs a trial (None: SweepTrainable); it is called where Ray may be imported.
     """
     where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
     left = f"{driver.remaining} of {plan.settings.trials} trials to run"
@@ -171,7 +171,7 @@ def on_ray(
 def _fit(
     plan: Plan, say_here: Callable[[str], None], trainable: Callable[[], type] | None, driver: Driver, tick: Tick
 ) -> None:
-    from tune_rsst.runners.ray_tune import RSSTTrainable, fit
+    from tune_rsst.runners.ray_tune import SweepTrainable, fit
 
     on_cluster = ray_cluster.address(plan.settings) is not None
     nodes = capacity.alive_nodes()
@@ -181,7 +181,7 @@ def _fit(
     at_once = capacity.trials_at_once(plan.settings, cpus, gpus, nodes, cluster=on_cluster)
     if on_cluster:
         preflight.check_a_worker(plan, cpus, gpus, say_here)
-    runs_trials = trainable() if trainable else RSSTTrainable
+    runs_trials = trainable() if trainable else SweepTrainable
     fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
 
 

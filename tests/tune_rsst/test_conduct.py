@@ -170,4 +170,4 @@ def workers_of(driver: int) -> list[int]:
     family = {str(driver)}
     while grown := {pid for pid, parent, _ in rows if parent in family} - family:
         family |= grown
-    return [int(pid) for pid, _, title in rows if pid in family and title.startswith("ray::RSSTTrainable")]
+    return [int(pid) for pid, _, title in rows if pid in family and title.startswith("ray::SweepTrainable")]

@@ -94,12 +94,21 @@ class Trial:
                 self._unsaved = event.snapshot()
             yield event
 
-    def close(self) -> None:
-        """Save the epochs since the last checkpoint; release the store, and the dense round, for other processes."""
+    def save(self) -> None:
+        """Save the state right after the event that was handed out last, where it is not saved yet.
+
+        Raises:
+            OSError: the disk is full or cannot be written; what was saved before is as it was.
+        """
         unsaved, self._unsaved = self._unsaved, None
         if unsaved is not None:
-            with suppress(OSError):  # a full disk: what was saved before stays
-                self._store.save(unsaved)
+            self._store.save(unsaved)
+            self._state = unsaved
+
+    def close(self) -> None:
+        """Save the epochs since the last checkpoint; release the store, and the dense round, for other processes."""
+        with suppress(OSError):  # a full disk: what was saved before stays
+            self.save()
         if self._live is not None:
             self._live.close()
         self._lock.close()

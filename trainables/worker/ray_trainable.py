@@ -1,4 +1,4 @@
-"""One trial under Ray Tune: hands the trial's events to the driver. The only file of trainables that imports ray.
+"""One trial of a sweep under Ray Tune: hands the trial's events to the driver. For other Tuners: tune_trainable.py.
 
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
 "resources" (for Ray: {"CPU": …, "GPU": …})}, and where the sweep's home is a bucket "storage" (the sweep's address
@@ -27,12 +27,12 @@ from ray import tune
 
 from trainables.errors import FAILS_AGAIN, certain
 from trainables.progress import keeper, watched
-from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig
-from trainables.rsst.data.load import ImageData, load
+from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.rsst.training.device import free_memory, is_out_of_memory
 from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, dense_folder, open_trial
 from trainables.storage.bucket import Bucket, StorageError
+from trainables.worker.images import KeptImages
 from trainables.worker.system_metrics import INSTALL, SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
 
@@ -41,11 +41,10 @@ LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
 FLUSH_S, CLOSE_S = 60.0, 15.0
 NODE_DIGITS = 12
-DATA_KNOBS = tuple(name for name, knob in KNOBS.items() if knob.of_the_images)
 
 
-class RSSTTrainable(tune.Trainable):
-    """Adapter of `trainables.rsst.trial` to Tune's class API; an actor runs many trials one after the other."""
+class SweepTrainable(tune.Trainable):
+    """Adapter of trainables/rsst/trial.py to Tune's class API; an actor runs many trials one after the other."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -60,7 +59,7 @@ class RSSTTrainable(tune.Trainable):
         self._position = 0
         self._busy_since: float | None = None
         self._placed: dict[str, Any] | None = None
-        self._data: tuple[tuple[Any, ...], ImageData] | None = None
+        self._images = KeptImages()
         self._mirror: TrialMirror | None = None
         self._withheld: list[dict[str, Any]] = []
         self._system: SystemMetrics | None = None
@@ -153,7 +152,7 @@ class RSSTTrainable(tune.Trainable):
             config = RSSTConfig.from_knobs(self._assignment["knobs"])
             root = Path(self._assignment["store"])
             self._fetch(config, root)
-            data = self._load(config)
+            data = self._images.of(config)
             more: dict[str, Any] = {"data": data, "wait_s": LOCK_PATIENCE_S, "dense": dense_folder(config)}
             self._trial = open_trial(config, root, say=self._say, **more)
             for line in data.about.lines() if not self._trial.history else ():
@@ -185,13 +184,6 @@ class RSSTTrainable(tune.Trainable):
         mirror = TrialMirror(bucket.below("trials"), store, self._say)
         mirror.fetch()
         self._mirror = mirror
-
-    def _load(self, config: RSSTConfig) -> ImageData:
-        """The images; kept from trial to trial of this actor while they are the same."""
-        wanted = tuple(config.knobs()[name] for name in DATA_KNOBS)
-        if self._data is None or self._data[0] != wanted:
-            self._data = (wanted, load(config))
-        return self._data[1]
 
     @property
     def _folder(self) -> Path:

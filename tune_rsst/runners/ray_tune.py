@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from trainables.worker.ray_trainable import RSSTTrainable
+from trainables.worker.ray_trainable import SweepTrainable
 from tune_rsst.runners import Tick
 from tune_rsst.storage.folder import SweepFolder
 
@@ -149,11 +149,11 @@ def fit(
     resources: dict[str, float],
     at_once: int,
     tick: Tick,
-    trainable: type[tune.Trainable] = RSSTTrainable,
+    trainable: type[tune.Trainable] = SweepTrainable,
 ) -> None:
     """Let Tune run what the driver gives out, `at_once` trials at a time, each with `resources` (CPU, GPU).
 
-    `trainable` takes and gives what RSSTTrainable does.
+    `trainable` takes and gives what SweepTrainable does.
     """
     tuner = tune.Tuner(
         trainable,

@@ -257,14 +257,14 @@ def test_invariant_7_single_gpu_mode_and_ray_report_the_same_numbers(
     from trainables.rsst import trial
 
     monkeypatch.setattr(trial, "load", toy.images)
-    monkeypatch.setattr(ray_trainable, "load", toy.images)
+    monkeypatch.setattr("trainables.worker.images.load", toy.images)
     knobs = toy.config(seed=5, optimizer="sgd").knobs()
 
     def assignment(reported: int, **changed: Any) -> dict[str, Any]:
         store = str(tmp_path / "trials")
         return {"knobs": knobs | changed, "store": store, "trial_key": "t0000", "reported": reported}
 
-    actor = ray_trainable.RSSTTrainable(assignment(0, seed=6))
+    actor = ray_trainable.SweepTrainable(assignment(0, seed=6))
     actor.step()
     assert actor.reset_config(assignment(0))
     events: list[dict[str, Any]] = []
@@ -276,7 +276,7 @@ def test_invariant_7_single_gpu_mode_and_ray_report_the_same_numbers(
             if result["done"]:
                 break
         actor.cleanup()
-        actor = ray_trainable.RSSTTrainable(assignment(len(events)))
+        actor = ray_trainable.SweepTrainable(assignment(len(events)))
     assert result["done"]
     arguments = [word for name, value in knobs.items() if value is not None for word in (f"--{name}", str(value))]
     assert single.main([*arguments, "--save_dir", str(tmp_path / "single")]) == 0

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("toy")
 @pytest.fixture
 def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A trainable that has a toy trial of 2 rounds to run, 32 images a step."""
-    monkeypatch.setattr(ray_trainable, "load", toy.images)
+    monkeypatch.setattr("trainables.worker.images.load", toy.images)
     monkeypatch.setattr(ray_trainable, "MIN_STEP_S", 0.0)
     monkeypatch.setattr(ray_trainable, "LOCK_PATIENCE_S", 0.0)
-    made = ray_trainable.RSSTTrainable.__new__(ray_trainable.RSSTTrainable)
+    made = ray_trainable.SweepTrainable.__new__(ray_trainable.SweepTrainable)
     knobs = toy.config(pruning_times=2, epochs=2).knobs()
     made.setup({"knobs": knobs, "store": str(tmp_path), "trial_key": "t0000", "reported": 0, "resources": {"CPU": 1}})
     yield made

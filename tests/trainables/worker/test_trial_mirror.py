@@ -249,7 +249,7 @@ def test_weights_of_the_sweep_come_to_a_node_that_has_none(bucket: Bucket, tmp_p
 
 
 def actor(root: Path, **more: Any) -> Any:
-    made = ray_trainable.RSSTTrainable.__new__(ray_trainable.RSSTTrainable)
+    made = ray_trainable.SweepTrainable.__new__(ray_trainable.SweepTrainable)
     knobs = toy.config(**CONFIG).knobs()
     config = {"knobs": knobs, "store": str(root / "trials"), "storage": SWEEP, "trial_key": "t0000", "reported": 0}
     made.setup({**config, "resources": {"CPU": 1}, **more})
@@ -268,7 +268,7 @@ def steps(worker: Any, until: Any) -> list[dict[str, Any]]:
 def test_a_worker_on_another_node_goes_on_from_the_bucket(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_trainable, "load", toy.images)
+    monkeypatch.setattr("trainables.worker.images.load", toy.images)
     first = actor(tmp_path / "node-1")
     told = steps(first, lambda told: any(e["kind"] == "round" for e in told[-1]["events"]))
     first.cleanup()
@@ -284,7 +284,7 @@ def test_a_worker_on_another_node_goes_on_from_the_bucket(
 def test_a_trial_has_finished_when_its_model_is_in_the_bucket(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_trainable, "load", toy.images)
+    monkeypatch.setattr("trainables.worker.images.load", toy.images)
     monkeypatch.setattr(ray_trainable, "FLUSH_S", 0.2)
     away, real = [True], TrialMirror._put
 

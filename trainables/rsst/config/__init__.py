@@ -2,7 +2,7 @@
 
 from trainables.errors import ConfigError
 from trainables.rsst.config.acting import ABSENT
-from trainables.rsst.config.config import KNOBS, METHOD_VERSION, RSSTConfig
+from trainables.rsst.config.config import KNOBS, METHOD_VERSION, RSSTConfig, checked
 from trainables.rsst.config.decisions import decisions
 from trainables.rsst.config.knobs import Knob, check_range, converted
 from trainables.rsst.config.schedule import overlaid, prunings_to
@@ -15,6 +15,7 @@ __all__ = [
     "Knob",
     "RSSTConfig",
     "check_range",
+    "checked",
     "converted",
     "decisions",
     "overlaid",

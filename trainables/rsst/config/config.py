@@ -21,8 +21,6 @@ from trainables.rsst.config import acting, presets
 from trainables.rsst.config.knobs import Check, Knob, check_range, converted
 from trainables.rsst.config.pairs import check_pairs
 from trainables.rsst.config.schedule import MAX_ROUNDS, schedule
-from trainables.storage.files import expanded, is_folder
-from trainables.text import shown
 
 METHOD_VERSION = 2
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
@@ -206,12 +204,10 @@ class RSSTConfig:
     @classmethod
     def from_knobs(cls, knobs: Mapping[str, Any]) -> RSSTConfig:
         """Check and complete `knobs`; anything not given comes from the presets."""
-        given = {str(key): converted(_known(str(key)), value) for key, value in knobs.items()}
+        given = {str(key): checked(str(key), value) for key, value in knobs.items()}
         folder = given.get("dataset")
         if isinstance(folder, str) and folder not in presets.DATASETS:
-            given |= {"dataset": "folder", "data": _image_folder(folder)}
-        for key, value in given.items():
-            check_range(KNOBS[key], value)
+            given |= {"dataset": "folder", "data": folder}
         complete = {name: knob.default for name, knob in KNOBS.items()} | presets.defaults(given) | given
         config = cls(**(complete | schedule(given, complete)))
         check_pairs(config)
@@ -282,18 +278,22 @@ def _knob_table() -> dict[str, Knob]:
 KNOBS: Mapping[str, Knob] = _knob_table()
 
 
+def checked(key: str, value: Any) -> Any:
+    """`value` in the type of the knob `key`; one that no trial can have, whatever its other knobs, is refused.
+
+    A `dataset` that is a folder comes back as its absolute path.
+    """
+    knob = _known(key)
+    found = converted(knob, value)
+    if key == "dataset" and found not in presets.DATASETS:
+        return presets.image_folder(found)
+    check_range(knob, found)
+    return found
+
+
 def _known(key: str) -> Knob:
     if key not in KNOBS:
         close = get_close_matches(key, KNOBS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`python -m trainables --help` lists them"
         raise ConfigError(key, "(given)", "a known key only", hint)
     return KNOBS[key]
-
-
-def _image_folder(dataset: str) -> str:
-    """The path of `dataset`, which is not the name of one, when it is a folder."""
-    if dataset and is_folder(dataset):
-        return str(expanded(dataset))
-    close = get_close_matches(dataset, presets.DATASETS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there is no folder {shown(dataset)}"
-    raise ConfigError("dataset", dataset, f"{' or '.join(presets.DATASETS)}, or an existing folder of images", hint)

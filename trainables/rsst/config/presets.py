@@ -7,9 +7,13 @@ Out: a value for every knob that has no fixed default.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from trainables.errors import ConfigError
 from trainables.rsst.config.models import grid_of
+from trainables.storage.files import expanded, is_folder
+from trainables.text import shown
 
 DATASETS = ("cifar10", "cifar100", "digits", "folder", "synthetic")
 
@@ -43,3 +47,12 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         **(RAMP_TINY if arch == "vit_tiny" else RAMP),
     }
     return {key: value for key, value in found.items() if key not in given}
+
+
+def image_folder(dataset: str) -> str:
+    """The path of `dataset`, which is not the name of one, when it is a folder."""
+    if dataset and is_folder(dataset):
+        return str(expanded(dataset))
+    close = get_close_matches(dataset, DATASETS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there is no folder {shown(dataset)}"
+    raise ConfigError("dataset", dataset, f"{' or '.join(DATASETS)}, or an existing folder of images", hint)

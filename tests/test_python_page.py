@@ -1,0 +1,90 @@
+"""docs/python.md is run as it stands; a Tuner that was killed is restored; all ways give the numbers of one trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables import train
+from tune_rsst.storage.folder import Sweep, SweepFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+RESTORED = """
+import json, sys
+from ray import tune
+from trainables import RSSTTrainable
+
+where, begun = sys.argv[1], len(sys.argv) > 2
+knobs = {"dataset": "digits", "epochs": 3, "warmup": 1, "pruning_times": 4, "rate": 0.4, "num_threads": 1, "seed": 3}
+keep = tune.RunConfig(name="run", storage_path=where, checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1))
+if begun:
+    tuner = tune.Tuner.restore(where + "/run", RSSTTrainable)
+else:
+    tuner = tune.Tuner(RSSTTrainable, param_space=knobs, run_config=keep)
+[result] = tuner.fit()
+print("RESULT", json.dumps([result.config, result.metrics], default=str))
+"""
+SAME = ("val_top1", "test_top1", "kept_share", "params", "epochs_trained", "top1_drop", "val_top1_before_hardening")
+
+
+def start(script: Path, where: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Run `script` in `where`, which is its home too, in a process group of its own."""
+    surroundings = {"HOME": str(where), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        cwd=where,
+        env={**os.environ, **surroundings, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_the_page_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (repo_root / "docs/python.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
+    page = start(tmp_path / "page.py", tmp_path)
+    printed, _ = page.communicate(timeout=300)
+    assert page.returncode == 0, printed[-3000:]
+    assert len(re.findall(r"^\d +0\.\d+ +[01]\.\d+ +\d +(?:True|False)$", printed, re.M)) == 4, printed
+    assert "final 2 0." in printed and re.search(r"Ray Train: 0\.\d+", printed)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [experiment] = client.search_experiments(filter_string="name = 'mine'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 4 and all({"val_top1", "kept_share"} <= run.data.metrics.keys() for run in runs)
+
+
+def test_a_killed_tuner_is_restored_and_ends_with_the_numbers_of_the_trial_alone(tmp_path: Path) -> None:
+    (tmp_path / "restored.py").write_text(RESTORED, encoding="utf-8")
+    first, deadline = start(tmp_path / "restored.py", tmp_path, str(tmp_path)), time.monotonic() + 150
+    while len(list(tmp_path.glob("run/*/checkpoint_*"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    assert list(tmp_path.glob("run/*/checkpoint_*")), "it was killed before its first checkpoint"
+    again = start(tmp_path / "restored.py", tmp_path, str(tmp_path), "again")
+    printed, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, printed[-3000:]
+    [said] = re.findall(r"^RESULT (.*)$", printed, re.M)
+    knobs, metrics = json.loads(said)
+    alone: list[dict[str, Any]] = []
+    last = train(knobs, alone.append)
+    assert len(alone) == 4 * 3 + 4 and {name: metrics[name] for name in SAME} == {name: last[name] for name in SAME}
+
+
+def test_a_trial_of_a_sweep_gives_the_same_numbers_alone(digits_sweep: SweepFolder) -> None:
+    trial = Sweep.of(digits_sweep).view.trials["t0002"]
+    last = train(trial.knobs)
+    assert {name: last[name] for name in SAME} == {name: trial.metrics[name] for name in SAME}
