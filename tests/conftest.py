@@ -43,7 +43,7 @@ def digits_sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     from tune_rsst.tracking.uploader import Uploader
 
     folder = real_sweep(tmp_path_factory.mktemp("digits"))
-    uploader = Uploader.of(folder, Sweep.of(folder).view.settings)
+    uploader = Uploader(folder, Sweep.of(folder).view.settings)
     assert uploader.sync_once(120) == 0, uploader.problems
     return folder
 
