@@ -5,7 +5,6 @@ In: a sweep. Out: report.html, which contains plotly and every picture.
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Iterator
 from html import escape
@@ -17,7 +16,7 @@ from trainables.storage.files import replaced
 from trainables.text import short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.report import sweep_figures
+from tune_rsst.report import packed, sweep_figures
 from tune_rsst.report.optuna_figures import with_unit
 from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
@@ -44,13 +43,11 @@ def write_report(sweep: Sweep, path: Path) -> Path:
 
 
 def _page(sweep: Sweep) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
     view = sweep.view
     title = f"Sweep {escape(view.name)}"
     yield "<!doctype html>"
     yield f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">'
-    yield f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
+    yield f"<style>{STYLE}</style></head><body>"
     yield f"<h1>{title}</h1>"
     yield from _head(sweep)
     yield "<h2>Trials</h2>"
@@ -61,7 +58,8 @@ def _page(sweep: Sweep) -> Iterator[str]:
         if isinstance(figure, str):
             yield f"<p>No figure: {escape(figure)}.</p>"
         else:
-            yield figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
+            yield packed.figure_html(figure, f"figure-{name}")
+    yield packed.draw_html()
     yield from _trials(sweep.folder, view)
     yield "<h2>Commands</h2>"
     for what, command in next_commands(sweep):
@@ -118,7 +116,6 @@ def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
         files = sorted((folder.pictures / trial.trial).glob("*.png")) if trial.ended_at else []
         for file in files or figures.save_trial(trial, folder.pictures / trial.trial):
             alt = f"{trial.trial}: {figures.CAPTIONS[file.stem]}"
-            png = base64.b64encode(file.read_bytes()).decode()
-            yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
+            yield packed.picture_html(file, alt)
         knobs = "\n".join(f"{name}: {value}" for name, value in trial.knobs.items() if value is not None)
         yield f"<pre>{escape(knobs)}</pre></details>"
