@@ -12,8 +12,9 @@ for CIFAR follows `dataset=digits epochs=6` with ranges that fit. A bare Optuna 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainables.rsst.config import KNOBS, presets, prunings_to
 
@@ -37,6 +38,26 @@ class Suggest(Protocol):
 
     def suggest_categorical(self, name: str, choices: Sequence[bool | int | float | str]) -> bool | int | float | str:
         """One of `choices`."""
+
+
+class Asked(ABC):
+    """What a space is given in place of Optuna's trial: every suggestion is one question."""
+
+    @abstractmethod
+    def _answer(self, kind: str, name: str, *limits: Any, **how: Any) -> Any:
+        """The value of `name`. `kind`: float, int or categorical; the rest as the space gave it."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> Any:
+        """As Optuna's."""
+        return self._answer("float", name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> Any:
+        """As Optuna's."""
+        return self._answer("int", name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """As Optuna's."""
+        return self._answer("categorical", name, choices)
 
 
 def fixed(trial: Suggest) -> Mapping[str, Value]:

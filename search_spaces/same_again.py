@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from search_spaces.parts import Asked
 from search_spaces.space_files import function_at
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, shown
@@ -33,30 +34,25 @@ Answer = dict[str, Any]
 
 
 @dataclass
-class Given:
+class Given(Asked):
     """Gives a space the suggestions of a trial that was drawn before, and writes down what it asks for."""
 
     params: Mapping[str, Any]
     fixed: Mapping[str, Any]
     asks: list[str] = field(default_factory=list)
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> Any:
-        """The number that was drawn."""
-        return self._answer(name, f"a number from {low!r} to {high!r} (step {step}, log {log})")
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> Any:
-        """The whole number that was drawn."""
-        return self._answer(name, f"a whole number from {low!r} to {high!r} (step {step}, log {log})")
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """The choice that was drawn."""
-        return self._answer(name, f"one of {list(choices)}")
-
-    def _answer(self, name: str, what: str) -> Any:
+    def _answer(self, kind: str, name: str, *limits: Any, **how: Any) -> Any:
         if name in self.fixed:
             return self.fixed[name]
-        self.asks.append(f"{name}, {what}")
+        self.asks.append(f"{name}, {_in_words(kind, *limits, **how)}")
         return self.params[name]
+
+
+def _in_words(kind: str, *limits: Any, **how: Any) -> str:
+    if kind == "categorical":
+        return f"one of {list(limits[0])}"
+    number = {"float": "a number", "int": "a whole number"}[kind]
+    return f"{number} from {limits[0]!r} to {limits[1]!r} (step {how['step']}, log {how['log']})"
 
 
 Function = Callable[[Any], Any]

@@ -16,7 +16,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import SPACES
-from search_spaces.parts import final_size
+from search_spaces.parts import Asked, final_size
 from search_spaces.space_files import file_of, function_at, in_one_line, line_of
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
 
@@ -33,7 +33,7 @@ class Draw:
 
 
 @dataclass
-class Suggestions:
+class Suggestions(Asked):
     """Stands between a space and the sampler: a fixed knob is answered here and never searched."""
 
     trial: Any
@@ -42,48 +42,34 @@ class Suggestions:
     asked: dict[str, BaseDistribution] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return self._answer(
-            name,
-            lambda: FloatDistribution(*_numbers(low, high), step=step, log=log),
-            lambda: self.trial.suggest_float(name, low, high, step=step, log=log),
-        )
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return self._answer(
-            name,
-            lambda: IntDistribution(*_numbers(low, high, step, whole=True)[:2], step=step, log=log),
-            lambda: self.trial.suggest_int(name, low, high, step=step, log=log),
-        )
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(
-            name,
-            lambda: CategoricalDistribution(_plain(choices)),
-            lambda: self.trial.suggest_categorical(name, choices),
-        )
-
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a trial has suggest_float, suggest_int, suggest_categorical and fixed, but no {name}")
 
-    def _answer(self, name: str, describe: Callable[[], BaseDistribution], ask: Callable[[], Any]) -> Any:
+    def _answer(self, kind: str, name: str, *limits: Any, **how: Any) -> Any:
         if name in self.fixed:
             self.answered.add(name)
             return self.fixed[name]
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                wanted = describe()
+                wanted = _distribution(kind, *limits, **how)
             if said:
                 raise ValueError(str(said[0].message))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name}: {error}") from None
         if self.asked.setdefault(name, wanted) != wanted:
             raise ValueError(f"{name}: suggested twice in one trial, as {self.asked[name]} and as {wanted}")
-        self.params[name] = ask()
+        self.params[name] = getattr(self.trial, f"suggest_{kind}")(name, *limits, **how)
         return self.params[name]
+
+
+def _distribution(kind: str, *limits: Any, **how: Any) -> BaseDistribution:
+    """Optuna's description of a question."""
+    if kind == "categorical":
+        return CategoricalDistribution(_plain(*limits))
+    if kind == "float":
+        return FloatDistribution(*_numbers(*limits), **how)
+    return IntDistribution(*_numbers(*limits, how["step"], whole=True)[:2], **how)
 
 
 def _numbers(*given: Any, whole: bool = False) -> tuple[Any, ...]:
