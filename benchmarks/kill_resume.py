@@ -28,6 +28,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.trial import open_trial
+from trainables.storage.state_files import CRC
 
 KNOBS: dict[str, Any] = {"dataset": "digits", "pruning_times": 5, "rate": 0.3, "epochs": 4, "warmup": 1}
 RESULTS = ("report.json", "model.safetensors", "architecture.json")
@@ -116,7 +117,7 @@ def progress(diary: Path, began: int, epochs: int) -> int:
 def timeless(value: Any) -> Any:
     """A report without the metrics that differ between identical runs."""
     if isinstance(value, dict):
-        return {name: timeless(inner) for name, inner in value.items() if name not in CIRCUMSTANCES}
+        return {name: timeless(inner) for name, inner in value.items() if name not in CIRCUMSTANCES | {CRC}}
     return [timeless(inner) for inner in value] if isinstance(value, list) else value
 
 

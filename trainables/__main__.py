@@ -26,14 +26,16 @@ from typing import Any
 from trainables.console import Console
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
 from trainables.progress import watched
-from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, Knob, RSSTConfig, decisions, overlaid
+from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, Knob, RSSTConfig, config_in, decisions, overlaid
+from trainables.rsst.event import read_report
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
-from trainables.storage.files import expanded, read_json, replace_json, replaced
+from trainables.storage.files import expanded, replaced
+from trainables.storage.state_files import CRC, replace_state
 from trainables.terminal import OneLineParser, ready
 from trainables.text import LONGEST_LINE, go_on_command, shown
 
@@ -101,7 +103,7 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
         try:
             dense = dense_folder(config)
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S, dense=dense) as trial:
-                replace_json(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
+                replace_state(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
                 for line in said:
                     console.say(line)
                 console.go_on(trial.history)
@@ -181,26 +183,16 @@ def _held(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs of the trial that --resume goes on with; where there is none, `knobs` must say what to begin."""
     named = {"save_dir": knobs["save_dir"]} if "save_dir" in knobs else knobs
     folder = _folder(RSSTConfig.from_knobs(named))
-    held = _config_in(folder)
+    held = config_in(folder)
     if held is None and not any(KNOBS[name].in_fingerprint for name in knobs if name in KNOBS):
         hint = "give the folder of an earlier run; or say what to begin there, such as --arch vit_small"
         raise ConfigError("save_dir", folder, "a folder that holds a trial to go on with", hint)
     return held or {}
 
 
-def _config_in(folder: Path) -> dict[str, Any] | None:
-    """The knobs of the trial that `folder` holds; None where it holds none."""
-    try:
-        return dict(read_json(folder / "config.json"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, TypeError):
-        raise ConfigError("save_dir", folder, "a folder whose config.json can be read", "use another one") from None
-
-
 def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> None:
     """Never write over another trial, nor over this one unless --resume asks to go on with it."""
-    before = _config_in(folder)
+    before = config_in(folder)
     if before is None:
         return
     if not resume:
@@ -210,6 +202,10 @@ def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> Non
         hint = f"this one was trained by method {methods.pop()}; its report and model stay readable: use another folder"
         raise ConfigError("save_dir", folder, f"the folder of a trial of method {METHOD_VERSION}", hint)
     then, now = RSSTConfig.from_knobs(before), config
+    stores = {path.name for path in (folder / "state").glob("*") if path.is_dir()}
+    if stores and then.fingerprint not in stores:
+        hint = f"checkpoints of trial {min(stores)}, config.json of {then.fingerprint}: put the right one back"
+        raise ConfigError("save_dir", folder, "a folder whose files are of one trial", hint)
     names = [n for n in KNOBS if then.identity.get(n) != now.identity.get(n)]
     names += [] if (then.weights is None) == (now.weights is None) else ["weights"]
     if names:
@@ -231,7 +227,7 @@ def _draw(folder: Path) -> Path | str:
     """Draw the finished run's pictures; where they are, or why there are none."""
     from trainables.figures import SingleTrial, save_trial
 
-    report = read_json(folder / "report.json")
+    report = read_report(folder / REPORT)
     try:
         save_trial(SingleTrial(folder.name, report["config"], report["start"], report["rounds"]), folder / "pictures")
     except ImportError as missing:
@@ -253,6 +249,7 @@ def _from_file(path: str) -> dict[str, Any]:
         raise ConfigError("config", path, f"a YAML or JSON file that can be read ({error.strerror})") from None
     except YamlError as error:
         raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error)) from None
+    read.pop(CRC, None)  # a run's config.json
     weights = Path(str(read.get("weights")))
     beside = Path(path).absolute().parent / "weights" / weights.name
     if read.get("weights") and not weights.exists() and beside.is_file():  # a sweep's best.yaml, moved with its home

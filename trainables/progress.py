@@ -16,12 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainables.storage.files import read_json, write_json
+from trainables.storage.forms import WrongForm, number, record, text, whole
+from trainables.storage.state_files import read_state, write_state
 from trainables.text import amount, duration
 
 Part = TypeVar("Part")
 KEPT = "progress.json"
+_WORK = record(
+    {"time": number, "what": text(most=200), "done": whole(), "total": whole()}
+    | {"unit": text(most=40), "seconds": number}
+)
 KEEP_EVERY_S = 2.0
+SMALL = 1 << 14  # bytes of such a file, at most
 FRESH_S = 300.0  # longer than any step; an older file was left behind by a process that is gone
 
 
@@ -119,7 +125,7 @@ def keeper(folder: Path) -> Watcher:
             elif work.seconds >= KEEP_EVERY_S and work.total and now - kept_at >= KEEP_EVERY_S:
                 kept_at = now
                 folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / KEPT, {"time": time.time(), **asdict(work)})
+                write_state(folder / KEPT, {"time": time.time(), **asdict(work)})
 
     return watch
 
@@ -127,7 +133,7 @@ def keeper(folder: Path) -> Watcher:
 def kept(folder: Path) -> Work | None:
     """The work that a `keeper` of another process is at in `folder`; None where there is none, or nothing long."""
     try:
-        found = read_json(folder / KEPT)
-        return Work(**found) if abs(time.time() - found.pop("time")) < FRESH_S else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # also: half written
+        found = read_state(folder / KEPT, _WORK, most=SMALL)
+    except (OSError, WrongForm):  # also: half written
         return None
+    return Work(**found) if abs(time.time() - found.pop("time")) < FRESH_S else None

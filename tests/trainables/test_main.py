@@ -210,7 +210,7 @@ def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
     assert command.startswith(f"{shlex.quote(sys.executable)} -m trainables ") and command.endswith("--resume")
     assert single.main(shlex.split(command)[3:]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "going on after round 1/3, epoch 2/2 · scratch", "the newest checkpoint is the round's"
+    assert said[0] == "going on after round 2/3, epoch 2/2 · scratch", "the interruption saved its epochs"
     assert [line.split(" · ")[0] for line in said if "kept" in line] == ["round 2/3", "round 3/3"]
     logged = [line[20:] for line in (tmp_path / "run/run.log").read_text().splitlines()]
     ends = [line for line in logged if re.match(r"round \d/3 · |first epoch|vit_toy on|finished", line)]

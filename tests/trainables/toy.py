@@ -21,6 +21,7 @@ from trainables.rsst.experiment import run
 from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.model.cost import Latency
 from trainables.rsst.state import TrialState
+from trainables.storage.state_files import CRC
 
 NAME = "vit_toy"
 SHAPE = (16, 2, 4, 2.0, None)
@@ -75,11 +76,11 @@ def last_state(of: RSSTConfig, on: ImageData) -> TrialState:
 
 
 def timeless_report(report_json: str) -> Any:
-    """A report.json without times, at any depth."""
+    """A report.json without times and the checksum over them, at any depth."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: cleaned(inner) for name, inner in timeless(value).items()}
+            return {name: cleaned(inner) for name, inner in timeless(value).items() if name != CRC}
         return [cleaned(inner) for inner in value] if isinstance(value, list) else value
 
     return cleaned(json.loads(report_json))

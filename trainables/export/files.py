@@ -8,6 +8,7 @@ Shapes: B images, C channels, H height, W width.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -24,7 +25,9 @@ from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import said
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT, SavedModel, show_facts
 from trainables.rsst.rounds import is_intact, models_of_rounds
-from trainables.storage.files import read_json, replace_json, replaced
+from trainables.storage.files import replaced
+from trainables.storage.forms import WrongForm, mapping
+from trainables.storage.state_files import read_state, replace_state
 
 LOADER = Path(load_model.__file__)
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -77,13 +80,14 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
     Raises:
         RuntimeError: what a file computes is not what the model computes.
     """
-    report = _report(saved)
+    report = _report(saved, say)
     _refuse_another(report, target)
     try:
+        model = saved.load()
         target.mkdir(parents=True, exist_ok=True)
-        replace_json(target / REPORT, report)
+        replace_state(target / REPORT, report)
         say(_told(saved.facts.trial))
-        model, written = saved.load(), [target / REPORT, *show_facts(saved.facts, target)]
+        written = [target / REPORT, *show_facts(saved.facts, target)]
         for wanted in formats:
             path = target / f"model.{wanted}"
             worst = difference(model, _write(saved, model, wanted, path), saved.facts.architecture.input_shape())
@@ -93,6 +97,8 @@ def export(saved: SavedModel, target: Path, formats: Sequence[str], say: Callabl
             written.append(path)
             if wanted == "safetensors":
                 written.append(_copy(LOADER, target / LOADER.name))
+    except WrongForm as error:
+        raise ConfigError("folder", saved.path.parent, "the folder of a whole model", str(error)) from None
     except OSError as error:
         raise ConfigError("to", target, "a folder that can be made and written", error.strerror or str(error)) from None
     for path in written:
@@ -136,18 +142,22 @@ def _write(saved: SavedModel, model: nn.Module, wanted: str, path: Path) -> Call
     return load_model.load(path.parent)
 
 
-def _report(saved: SavedModel) -> dict[str, Any]:
+def _report(saved: SavedModel, say: Callable[[str], None]) -> dict[str, Any]:
     """What the trial reported: of a round's model, of this round."""
-    return _json_of(saved.path.with_name(REPORT)) or dict(saved.facts.trial)
+    beside = saved.path.with_name(REPORT)
+    found = _json_of(beside)
+    if not found and os.path.lexists(beside):
+        say(f"{beside} is damaged: the export's {REPORT} holds what the model's file tells")
+    return found or dict(saved.facts.trial)
 
 
 def _json_of(report: Path) -> dict[str, Any]:
-    """What the file holds; empty where it is none of ours."""
+    """What the file holds; empty where it is none of ours, or damaged."""
     try:
-        found = read_json(report)
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_state(report, mapping(), seal="may")
+    except (OSError, WrongForm):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _refuse_another(report: Mapping[str, Any], target: Path) -> None:

@@ -17,11 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.progress import teller
+from trainables.rsst.event import REPORT
 from trainables.rsst.state import TrialState
 from trainables.rsst.store.checkpoint import CheckpointStore, StoreBusy
 from trainables.storage.files import remove_folder
+from trainables.storage.forms import listed, record, text, whole
 from trainables.storage.locks import is_held
 
+DENSE_STATE = record(
+    {
+        "fingerprint": text(most=100),
+        "trained_by": text(most=100),
+        "round": whole(),
+        "epoch": whole(),
+        "history": listed(REPORT),
+    }
+)
+"""What is kept of a dense round, as `Running.dense_state` gives it."""
 KEPT = 32  # dense rounds in a folder; the ones that were used last stay
 WAITING = "waiting for a dense round that another trial trains"
 
@@ -48,7 +60,7 @@ class DenseRounds:
 
     def _found(self, key: str, begun: bool, lock: ExitStack) -> Turn:
         try:
-            store = CheckpointStore(self._folder, key, self._say)
+            store = CheckpointStore(self._folder, key, self._say, DENSE_STATE)
             try:
                 lock.enter_context(store.locked())
             except StoreBusy:

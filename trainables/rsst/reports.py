@@ -113,7 +113,10 @@ def of_kind(events: Iterable[Event], kind: Kind) -> list[Metrics]:
 
 
 def report_of(config: RSSTConfig, history: Sequence[Event]) -> dict[str, Any]:
-    """report.json of a trial: config, fingerprint, start, rounds, epochs, and the final metrics when finished."""
+    """report.json of a trial: config, fingerprint, start, rounds, epochs, and the final metrics when finished.
+
+    `WRITTEN_REPORT` (event.py) is its form.
+    """
     start, final = ((of_kind(history, kind) or [{}])[-1] for kind in ("start", "final"))
     return {
         "config": config.knobs(),

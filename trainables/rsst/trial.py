@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -21,15 +22,20 @@ from trainables.rsst.dense import DenseRounds
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
+from trainables.rsst.pruning.whole_state import TRIAL_STATE, refuse_misfit
 from trainables.rsst.reports import report_of
 from trainables.rsst.rounds import facts_of, keep_round
 from trainables.rsst.running import refuse_other_images, refuse_other_weights
 from trainables.rsst.state import TrialState
-from trainables.rsst.store.checkpoint import CheckpointStore, checkpoint_names
+from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.store.checkpoint import StoreBusy as StoreBusy
+from trainables.rsst.store.reading import STATE, checkpoint_names
 from trainables.rsst.training.device import choose_device, environment
 from trainables.rsst.training.epoch import TrialDiverged as TrialDiverged
-from trainables.storage.files import read_json, replace_json
+from trainables.storage.forms import record, whole
+from trainables.storage.state_files import read_state, replace_state
+
+_METHOD = record({}, {"method": whole(1)}, more=True)
 
 
 def dense_folder(config: RSSTConfig) -> Path | None:
@@ -138,7 +144,7 @@ class Trial:
 
     def _write_results(self, state: TrialState) -> None:
         save_pruned(facts_of(state), state.group("weights"), self.folder)
-        replace_json(self.folder / "report.json", report_of(self.config, self.history))
+        replace_state(self.folder / "report.json", report_of(self.config, self.history))
 
     def _warn_of_other_environment(self, state: TrialState) -> None:
         then, now = state.meta["environment"], environment(self.config, choose_device(self.config))
@@ -165,7 +171,7 @@ def open_trial(
         StoreBusy: another process has the trial open.
         OSError: the store cannot be made or read.
     """
-    store = CheckpointStore(root, config.fingerprint, say)
+    store = CheckpointStore(root, config.fingerprint, say, TRIAL_STATE, partial(refuse_misfit, config))
     with ExitStack() as lock:
         lock.enter_context(store.locked(wait_s))
         trial = Trial(config, store, say, checkpoint_every_s, data, DenseRounds(dense, say) if dense else None)
@@ -175,7 +181,8 @@ def open_trial(
 
 def method_of(folder: Path) -> int | None:
     """The METHOD_VERSION that the newest checkpoint of a trial's store was trained by; None where there is none."""
-    for name in checkpoint_names(entry.name for entry in folder.iterdir()):
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    for name in checkpoint_names(names):
         with suppress(OSError, ValueError):
-            return int(read_json(folder / name / "state.json").get("method", 1))
+            return int(read_state(folder / name / STATE, _METHOD, seal="none").get("method", 1))
     return None

@@ -105,20 +105,22 @@ class Bucket:
                 return None
             raise
 
-    def find(self, key: str) -> Found | None:
-        """The object, or None."""
+    def find(self, key: str, most: int | None = None) -> Found | None:
+        """The object, or None. One of more than `most` bytes is refused."""
 
         def get(client: Any) -> Found:
             answer = client.get_object(Bucket=self._name, Key=self._key(key))
+            if most is not None and answer["ContentLength"] > most:
+                raise StorageError(f"storage = {self.address}: {key} has {answer['ContentLength']:,} bytes")
             now = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
             age_s = (parsedate_to_datetime(now) - answer["LastModified"]).total_seconds() if now else 0.0
             return Found(answer["Body"].read(), answer["ETag"], age_s)
 
         return self._or_none(get)
 
-    def read(self, key: str) -> bytes | None:
-        """The object's bytes, or None."""
-        found = self.find(key)
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        """The object's bytes, or None; `most` as in `find`."""
+        found = self.find(key, most)
         return found.data if found else None
 
     def write(self, key: str, data: bytes, *, new: bool = False, version: str | None = None) -> str:

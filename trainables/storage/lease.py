@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from trainables.storage.bucket import Bucket, Found, StorageError, Taken
+from trainables.storage.forms import HEX, WrongForm, number, record, text, whole
 from trainables.storage.retrying import RetryingThread
+from trainables.storage.state_files import state_of
 
 LEASE_KEY = "driver.json"
 LEASE_S, RENEW_S, LOOK_S = 60.0, 15.0, 2.0
+_LINE = text(r"[^\x00-\x1f\x7f]*", most=4096)
+LEASE = record({"id": text(HEX), "renewed": number, "machine": _LINE, "host": _LINE, "folder": _LINE, "pid": whole(1)})
 
 
 def _machine() -> str:
@@ -84,8 +88,8 @@ class Lease:
         self._version = self._write(found.version if found else None)
 
     def _write(self, version: str | None) -> str:
-        text = json.dumps({"id": self._id, "renewed": time.time(), **self._own}).encode()
-        return self._bucket.write(LEASE_KEY, text, new=version is None, version=version)
+        content = json.dumps({"id": self._id, "renewed": time.time(), **self._own}).encode()
+        return self._bucket.write(LEASE_KEY, content, new=version is None, version=version)
 
     def _is_ours(self, found: Found) -> bool:
         record = _record(found)
@@ -120,11 +124,12 @@ def driven_elsewhere(bucket: Bucket, folder: Path) -> bool:
 
 
 def _record(found: Found) -> dict[str, Any]:
+    """What the holder wrote; empty where it is no lease: it is then nobody's that we know, until it runs out."""
     try:
-        record = json.loads(found.data)
-    except ValueError:
+        written: dict[str, Any] = state_of(found.data, LEASE)
+    except WrongForm:
         return {}
-    return record if isinstance(record, dict) else {}
+    return written
 
 
 def _holder(found: Found | None) -> str:

@@ -31,7 +31,7 @@ def take(path: Path, wait_s: float | None = None, mode: int = 0o666) -> int:
         LockHeld: another process still holds it after `wait_s` seconds.
         OSError: the file cannot be opened or locked.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, mode)
     try:
         if wait_s is None:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -61,7 +61,7 @@ def held(path: Path, wait_s: float | None = None) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of `path` just now; false where the file cannot be opened."""
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
     except OSError:
         return False
     try:

@@ -20,19 +20,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainables.rsst.config import KNOBS, ConfigError, RSSTConfig, checked, decisions
+from trainables.rsst.config import KNOBS, KNOBS_BY_NAME, ConfigError, RSSTConfig, checked, decisions
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import is_words
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.rounds import MODELS
-from trainables.rsst.store.checkpoint import checkpoint_names
+from trainables.rsst.store.reading import checkpoint_names
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import Trial, dense_folder, open_trial
-from trainables.storage.files import read_json, replaced, write_json
+from trainables.storage.files import replaced
+from trainables.storage.forms import WrongForm, record, text, whole
+from trainables.storage.state_files import read_state, write_state
 from trainables.text import framed
 from trainables.worker.images import KeptImages
 
 POSITION = "position.json"
+WHERE = record({"fingerprint": text(most=100), "events": whole(), "knobs": KNOBS_BY_NAME})
 LOCK_PATIENCE_S = 20.0
 CARRIED = ("kept_share", "density", "params", "gmacs", "init_effective", "device")
 RESULTS = (MODELS, MODEL, ARCHITECTURE, PREPROCESSING, REPORT)
@@ -99,11 +102,14 @@ class FlatTrial:
         for name in (*checkpoint_names(here)[:1], *(here.intersection(RESULTS))):
             _copy(self.folder / name, folder / name)
         position = {"fingerprint": self.config.fingerprint, "events": self._taken, "knobs": self.config.knobs()}
-        write_json(folder / POSITION, position)
+        write_state(folder / POSITION, position)
 
     def go_on_from(self, folder: Path) -> None:
         """Stand where the trial stood that wrote the checkpoint in `folder`; one of other knobs is refused."""
-        position = read_json(folder / POSITION)
+        try:
+            position = read_state(folder / POSITION, WHERE)
+        except (OSError, WrongForm) as error:
+            raise ConfigError("checkpoint", folder, "one that RSSTTrainable has written", str(error)) from None
         if position["fingerprint"] != self.config.fingerprint:
             raise ConfigError("checkpoint", folder.name, "one of a trial with the same knobs", self._other(position))
         self.close()

@@ -15,12 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainables.rsst.rounds import MODELS, is_intact, is_model_of_a_round
-from trainables.rsst.store.checkpoint import KEEP, checkpoint_names
+from trainables.rsst.store.checkpoint import KEEP
+from trainables.rsst.store.reading import CONTENT, MANIFEST, checkpoint_names
 from trainables.storage.bucket import FILES, Bucket, StorageError
 from trainables.storage.files import publish, replaced, sha256_of, temporary_folder
+from trainables.storage.forms import NAME_OF_A_FILE, SHA256, WrongForm, mapping, text
 from trainables.storage.retrying import RetryingThread
+from trainables.storage.state_files import state_of
 
-MANIFEST, RESULTS, REPORT = "manifest.json", "results", "report.json"
+RESULTS, REPORT, MODEL = "results", "report.json", "model.safetensors"
+FILES_OF_RESULTS = mapping(text(SHA256), keys=NAME_OF_A_FILE)
+SMALL = 1 << 20  # bytes of a manifest, at most
 LEFT_OUT = ("lock", MANIFEST)
 SHA_DIGITS = 16
 LAST_RETRY_S = 15.0
@@ -89,13 +94,13 @@ class TrialMirror:
 
     def _bring(self, name: str) -> bool:
         """Bring the set `name` here; False where the bucket has no complete one, which may then be uploaded again."""
-        text = self._bucket.read(f"{name}/{MANIFEST}")
-        if text is None:
+        manifest = self._bucket.read(f"{name}/{MANIFEST}", most=SMALL)
+        if manifest is None:
             self._committed.discard(name)
             return False
         try:
             with temporary_folder(self._store / name) as new:
-                for file, sha in _files_in(text).items():
+                for file, sha in _files_in(name, manifest).items():
                     self._bucket.download(f"{name}/{sha[:SHA_DIGITS]}-{file}", new / file)
                     if sha256_of(new / file) != sha:
                         raise ValueError(f"{file} has another sha256 than its manifest says")
@@ -103,7 +108,7 @@ class TrialMirror:
                     for path in sorted(new.iterdir(), key=lambda path: path.name == REPORT):  # last: all are here
                         publish(path, self._store / path.name)
                 else:
-                    (new / MANIFEST).write_bytes(text)
+                    (new / MANIFEST).write_bytes(manifest)
                     publish(new, self._store / name)
         except (StorageError, ValueError) as error:
             if isinstance(error, StorageError) and "404" not in str(error) and "NoSuchKey" not in str(error):
@@ -174,18 +179,18 @@ class TrialMirror:
             self._committed.discard(name)
 
 
-def _files_in(manifest: bytes) -> dict[str, str]:
-    """sha256 by file name.
+def _files_in(name: str, manifest: bytes) -> dict[str, str]:
+    """sha256 by file name, of the set `name`.
 
     Raises:
-        ValueError: not a manifest, or it names a file that `_put` never writes, such as one outside the folder.
+        WrongForm: not a manifest, or one that lacks a file, or names one that `_put` never writes.
     """
-    found = json.loads(manifest)
-    if not isinstance(found, dict) or not all(isinstance(sha, str) for sha in found.values()):
-        raise ValueError("not a manifest")
+    found: dict[str, str] = state_of(manifest, FILES_OF_RESULTS if name == RESULTS else CONTENT)
     for file in found:
-        if file != Path(file).name or not file or file[0] == "." or file in LEFT_OUT or "\0" in file:
-            raise ValueError(f"its manifest names {file!r}, which is no file of a trial right in its folder")
+        if file in LEFT_OUT:
+            raise WrongForm(f"its manifest names {file!r}, which is no file of a trial")
+    if name == RESULTS and not {MODEL, REPORT} <= found.keys():
+        raise WrongForm(f"its manifest lacks {MODEL} or {REPORT}")
     return found
 
 

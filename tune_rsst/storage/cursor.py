@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trainables.storage.files import read_json, replace_json
+from trainables.storage.forms import WrongForm, maybe, record, text, whole
+from trainables.storage.state_files import read_state, replace_state
+
+_NAME = text(r"[^\x00-\x1f\x7f]*", most=4096)
+FIELDS = record(
+    {
+        "sweep_uid": _NAME,
+        "target": _NAME,
+        "offset": whole(),
+        "parent_run_id": maybe(_NAME),
+        "experiment_id": maybe(_NAME),
+    }
+)
 
 
 @dataclass
@@ -22,11 +34,11 @@ class Cursor:
 def load_cursor(path: Path) -> Cursor:
     """The stored cursor; at the ledger's beginning where none can be read (a replay is harmless)."""
     try:
-        return Cursor(**read_json(path))
-    except (OSError, ValueError, TypeError):
+        return Cursor(**read_state(path, FIELDS))
+    except (OSError, WrongForm):
         return Cursor()
 
 
 def store_cursor(path: Path, cursor: Cursor) -> None:
     """Replace the stored cursor; a crash leaves the old one or the new one."""
-    replace_json(path, asdict(cursor))
+    replace_state(path, asdict(cursor))

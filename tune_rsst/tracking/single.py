@@ -8,16 +8,17 @@ that the report counts, so that the same report a second time gives the same poi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainables.provenance import origin
-from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.event import Event
+from trainables.rsst.config import ConfigError, RSSTConfig, read_config
+from trainables.rsst.event import Event, read_report
+from trainables.rsst.store.reading import history_in
 from trainables.storage.files import expanded
+from trainables.storage.forms import WrongForm
 from trainables.storage.locks import is_held
 from trainables.text import go_on_command
 from tune_rsst.results.commands import rerun_command
@@ -82,17 +83,24 @@ def read(save_dir: Path, place: Mapping[str, str] | None = None) -> SingleRun:
     """What `save_dir` shows now: the report of a finished run, else the newest checkpoint's history."""
     folder = expanded(save_dir)
     try:
-        config = RSSTConfig.from_knobs(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = RSSTConfig.from_knobs(read_config(folder / "config.json"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its config.json can't be read"
+        reason = getattr(error, "strerror", None) or f"its config.json can't be read: {error}"
         raise ConfigError("save_dir", save_dir, "the folder of a python -m trainables run", reason) from None
     report, store = folder / "report.json", folder / "state" / config.fingerprint
     if not store.exists():  # an earlier method had other fingerprints
         store = next((folder / "state").glob("*/"), store)
     alive = is_held(store / "lock")  # first: a run that ends meanwhile has left its report
-    done = report.exists()
-    events = _of_report(json.loads(report.read_text(encoding="utf-8"))) if done else _of_checkpoint(store)
+    events = _of_report(_whole(report)) if report.exists() else _of_checkpoint(store)
     return SingleRun(folder, config, events, alive, place or {})
+
+
+def _whole(report: Path) -> dict[str, Any]:
+    try:
+        return read_report(report)
+    except (OSError, WrongForm) as error:
+        hint = f"{getattr(error, 'strerror', None) or error}; --resume in that folder writes it again"
+        raise ConfigError("save_dir", report.parent, "a folder whose report.json can be read", hint) from None
 
 
 def _of_report(report: Mapping[str, Any]) -> list[Event]:
@@ -102,11 +110,5 @@ def _of_report(report: Mapping[str, Any]) -> list[Event]:
 
 
 def _of_checkpoint(store: Path) -> list[Event]:
-    """The history of the newest checkpoint; empty before the first. A folder that vanishes meanwhile is passed over."""
-    for folder in sorted(store.glob("r[0-9]*"), reverse=True):
-        try:
-            history = json.loads((folder / "state.json").read_text(encoding="utf-8"))["history"]
-        except (OSError, ValueError, KeyError):
-            continue
-        return [Event.from_json(event) for event in history]
-    return []
+    """The history of the newest checkpoint; empty before the first."""
+    return [Event.from_json(event) for event in history_in(store)]

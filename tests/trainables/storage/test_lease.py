@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -114,7 +115,8 @@ def test_whoever_loses_it_hears_so(bucket: Bucket, monkeypatch: pytest.MonkeyPat
     told: list[str] = []
     first = lease(bucket, "/a/sweep", told.append)
     first.acquire(print)
-    bucket.write(LEASE_KEY, b'{"host": "other", "pid": 7}')
+    other = {"id": "abcd", "renewed": 1.0, "machine": "m", "host": "other", "folder": "/f", "pid": 7}
+    bucket.write(LEASE_KEY, json.dumps(other).encode())
     deadline = time.monotonic() + 20
     while not told and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -139,7 +141,8 @@ def test_it_is_looked_at_again_where_the_storage_was_away_just_after_another_had
         return real(self, key)
 
     monkeypatch.setattr(Bucket, "find", find)
-    bucket.write(LEASE_KEY, b'{"host": "other", "pid": 7}')
+    other = {"id": "abcd", "renewed": 1.0, "machine": "m", "host": "other", "folder": "/f", "pid": 7}
+    bucket.write(LEASE_KEY, json.dumps(other).encode())
     deadline = time.monotonic() + 20
     while not told and time.monotonic() < deadline:
         time.sleep(0.05)

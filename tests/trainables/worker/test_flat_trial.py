@@ -167,3 +167,12 @@ def test_without_ray_the_package_and_train_can_be_imported() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "needs ray", "")
     with pytest.raises(AttributeError, match="no attribute 'Trainable'"):
         trainables.Trainable  # noqa: B018
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b'{"fingerprint": "a", "events": 1, "knobs": {}}'])
+def test_a_checkpoint_of_another_form_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    if content is not None:
+        (tmp_path / "checkpoint" / flat_trial.POSITION).write_bytes(content)
+    with FlatTrial(toy.KNOBS, tmp_path / "a") as trial, pytest.raises(ConfigError, match="one that RSSTTrainable has"):
+        trial.go_on_from(tmp_path / "checkpoint")

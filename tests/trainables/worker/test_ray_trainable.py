@@ -172,13 +172,13 @@ def test_without_psutil_a_trial_says_so_and_trains(actor: Any, monkeypatch: pyte
 def test_while_it_trains_long_it_leaves_how_far_it_is(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(progress, "KEEP_EVERY_S", 0.0)
-    real = progress.write_json
+    real = progress.write_state
 
     def write(path: Path, value: Any) -> None:
         real(path, value)
         seen.append(progress.kept(path.parent))
 
-    monkeypatch.setattr(progress, "write_json", write)
+    monkeypatch.setattr(progress, "write_state", write)
     steps(actor)
     assert {work.what for work in seen} >= {"training", "evaluating"} and all(work.total for work in seen)
     store = next(path for path in Path(actor._assignment["store"]).iterdir() if path.is_dir())

@@ -203,7 +203,7 @@ def test_a_manifest_writes_no_file_but_a_trials_own(bucket: Bucket, tmp_path: Pa
     said: list[str] = []
     one = mirror(bucket, tmp_path / "a", said)
     assert not one.fetch_results()
-    assert len(said) == 1 and repr(name) in said[0] and "\n" not in said[0]
+    assert len(said) == 1 and repr(name)[:50] in said[0] and "\n" not in said[0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_who_loses_the_sweep_writes_nothing_more(s3: S3Server, tmp_path: Path, m
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
     interruption = Interruption()
     with held(ADDRESS, SweepFolder(tmp_path / "sweep"), print, interruption):
-        Bucket(f"{ADDRESS}/sweep").write(lease.LEASE_KEY, b'{"host": "other", "pid": 7}')
+        other = {"id": "abcd", "renewed": 1.0, "machine": "m", "host": "other", "folder": "/f", "pid": 7}
+        Bucket(f"{ADDRESS}/sweep").write(lease.LEASE_KEY, json.dumps(other).encode())
         deadline = time.monotonic() + 20
         while not interruption.broken and time.monotonic() < deadline:
             time.sleep(0.05)

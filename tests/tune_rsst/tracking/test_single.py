@@ -17,6 +17,8 @@ from tests.tune_rsst.recorded import IMAGES
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.rsst.reports import report_of
+from trainables.rsst.state import TrialState
+from trainables.rsst.store.checkpoint import CheckpointStore
 from tune_rsst.cli import results
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.tracking import following, single
@@ -37,6 +39,7 @@ def history() -> list[dict[str, Any]]:
             about = {"round": number, "epoch": epoch, "epochs_trained": 2 * number + epoch}
             events.append({"kind": "epoch", **about, "train_loss": 1.0 / about["epochs_trained"], "seconds": 0.5})
         last = {"kind": "round", **about, "val_top1": 0.9 - 0.1 * number, "density": 1.0 - 0.4 * number}
+        last["round_gap"] = 0.0
         events.append(last)
     return [*events, {**last, "kind": "final", "test_top1": 0.77, "init_effective": "scratch", "images": IMAGES}]
 
@@ -44,9 +47,8 @@ def history() -> list[dict[str, Any]]:
 def folder_of(tmp_path: Path, events: list[dict[str, Any]]) -> Path:
     """SAVE_DIR with a checkpoint that holds `events`, and with the report once they are complete."""
     folder = tmp_path / "run"
-    checkpoint = folder / "state" / CONFIG.fingerprint / f"r000-e000-n{len(events):05d}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state.json").write_text(json.dumps({"history": events}), encoding="utf-8")
+    meta = {"fingerprint": CONFIG.fingerprint, "round": 0, "epoch": 0, "history": events}
+    CheckpointStore(folder / "state", CONFIG.fingerprint, print).save(TrialState(meta, {}))
     if events[-1]["kind"] == "final":
         report = report_of(CONFIG, [Event.from_json(event) for event in events])
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")

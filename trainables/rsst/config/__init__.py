@@ -6,18 +6,22 @@ from trainables.rsst.config.config import KNOBS, METHOD_VERSION, RSSTConfig, che
 from trainables.rsst.config.decisions import decisions
 from trainables.rsst.config.knobs import Knob, check_range, converted
 from trainables.rsst.config.schedule import overlaid, prunings_to
+from trainables.rsst.config.written import KNOBS_BY_NAME, config_in, read_config
 
 __all__ = [
     "ABSENT",
     "KNOBS",
+    "KNOBS_BY_NAME",
     "METHOD_VERSION",
     "ConfigError",
     "Knob",
     "RSSTConfig",
     "check_range",
     "checked",
+    "config_in",
     "converted",
     "decisions",
     "overlaid",
     "prunings_to",
+    "read_config",
 ]

@@ -90,10 +90,15 @@ def load(config: RSSTConfig) -> ImageData:
             valid = "a folder for prepared images that can be made and written to"
             raise ConfigError("TUNE_RSST_CACHE", cache_folder(), valid, error.strerror or str(error)) from error
         raise ConfigError("dataset", config.dataset, "a data set that can be read", str(error)) from error
-    about = replace(AboutImages.from_json(prepared.facts), digest=prepared.digest)
+    try:
+        about = replace(AboutImages.from_json(prepared.facts), digest=prepared.digest)
+        splits = {part: prepared.splits[part] for part in PARTS}
+    except (KeyError, TypeError) as error:  # whoever wrote it was another program
+        valid = "a folder for prepared images that this version wrote"
+        raise ConfigError("TUNE_RSST_CACHE", cache_folder(), valid, f"{error!r}; delete it") from None
     if found is not None:  # what lies beside the images may change, and their folder move
         about = replace(about, name=found.name, notes=(*found.notes, *about.notes))
-    return ImageData(**{part: prepared.splits[part] for part in PARTS}, about=about)
+    return ImageData(**splits, about=about)
 
 
 def image_data(source: Source, splits: Splits) -> ImageData:

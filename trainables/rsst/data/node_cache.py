@@ -8,7 +8,8 @@ cache folder:  TUNE_RSST_CACHE, else TUNE_RSST_HOME/cache, else XDG_CACHE_HOME/t
 └── prepared/<key>/        PART_images.npy and PART_labels.npy, manifest.json with the digest over all of them
     prepared/<key>.lock    held while <key> is being prepared; the kernel releases it when its holder dies
 
-A set appears under its name complete or not at all. A set that does not match its digest is prepared again.
+A set appears under its name complete or not at all. A set that does not match its digest, or is another's, is prepared
+again.
 The folder may be deleted at any time: running trials keep what they mapped, later ones prepare it again.
 """
 
@@ -27,9 +28,15 @@ import numpy.typing as npt
 
 from trainables.progress import tracked
 from trainables.rsst.data.split import Split, Splits
-from trainables.storage.files import expanded, remove_leftovers, replaced_folder
+from trainables.storage.files import expanded, open_regular, remove_leftovers, replaced_folder
+from trainables.storage.forms import HEX, listed, mapping, record, text
 from trainables.storage.locks import held
+from trainables.storage.state_files import read_state, write_state
 
+MANIFEST = record(
+    {"key": text(HEX), "arrays": listed(text(r"[a-z]{1,20}_(images|labels)")), "facts": mapping(), "digest": text(HEX)}
+)
+SMALL = 1 << 26  # bytes of a manifest, at most: names of classes, notes
 AT_ONCE = 2**26  # bytes that are hashed between two looks at the clock
 
 
@@ -91,15 +98,23 @@ def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Splits, dict[str,
 def _mapped(folder: Path) -> Prepared | None:
     """The whole and undamaged set in `folder`, or None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in manifest["arrays"]}
+        manifest = read_state(folder / "manifest.json", MANIFEST, most=SMALL)
+        if manifest["key"] != folder.name:
+            return None
+        arrays = {name: _array(folder / f"{name}.npy") for name in manifest["arrays"]}
         parts = dict.fromkeys(name.rsplit("_", 1)[0] for name in arrays)
         splits = {part: Split.from_numpy(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in parts}
         if digest_of(splits) == manifest["digest"]:
             return Prepared(splits, manifest["facts"], manifest["digest"])
-    except (OSError, ValueError, KeyError, EOFError):  # missing, or damaged: to be prepared
-        return None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, RuntimeError, MemoryError):
+        return None  # missing, or damaged (NumPy reads an array's head as Python): to be prepared
     return None
+
+
+def _array(path: Path) -> npt.NDArray[Any]:
+    open_regular(path).close()
+    found: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return found
 
 
 def _arrays(splits: Splits) -> dict[str, npt.NDArray[Any]]:
@@ -117,5 +132,5 @@ def _write(folder: Path, splits: Splits, facts: dict[str, Any]) -> None:
         arrays = _arrays(splits)
         for name, array in arrays.items():
             np.save(new / f"{name}.npy", array)
-        manifest = {"arrays": sorted(arrays), "facts": facts, "digest": digest_of(splits)}
-        (new / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        manifest = {"key": folder.name, "arrays": sorted(arrays), "facts": facts, "digest": digest_of(splits)}
+        write_state(new / "manifest.json", manifest)

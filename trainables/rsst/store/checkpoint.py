@@ -4,36 +4,44 @@ In: a `TrialState`.
 Out: the newest complete one.
 A checkpoint is a folder `r003-e012-n00055` (12 epochs of round 3, 55 events) of `tensors.safetensors`, `state.json` and
 `manifest.json`, which holds their sha256 and is written last. It is written under a temporary name, flushed and
-renamed; the last two complete ones are kept. Nothing is a pickle.
+renamed; the last two complete ones are kept. Nothing is a pickle. What is read back is checked first: regular files,
+of the form that is written, with the sha256 that the manifest says, in the folder of their round.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from trainables.rsst.state import TrialState
+from trainables.rsst.store.reading import (
+    ANY_STATE,
+    MANIFEST,
+    STATE,
+    TENSORS,
+    Damaged,
+    checkpoint_names,
+    damage_is_said,
+    name_of,
+    read_meta,
+)
 from trainables.storage.files import (
-    read_json,
+    open_regular,
     remove_folder,
     remove_leftovers,
     replaced_folder,
     sha256_of,
     write_json,
 )
+from trainables.storage.forms import Form
 from trainables.storage.locks import LockHeld, take
 
-_NAME = re.compile(r"r(\d+)-e(\d+)-n(\d+)")
-_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # other errors (no file handles, no rights) say nothing
 KEEP = 2
 
 
@@ -41,17 +49,23 @@ class StoreBusy(RuntimeError):
     """Another process has this trial's store open."""
 
 
-class Damaged(ValueError):
-    """A checkpoint that is not what was written; says what is wrong with it."""
-
-
 class CheckpointStore:
-    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets a line for each damaged one."""
+    """The checkpoints of one trial in `root`/`fingerprint`; `say` gets a line for each damaged one.
 
-    def __init__(self, root: Path, fingerprint: str, say: Callable[[str], None]) -> None:
+    `form`: what `TrialState.meta` must look like when it is read back; `check` raises a ValueError where a state is
+    nothing that can be gone on with.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        fingerprint: str,
+        say: Callable[[str], None],
+        form: Form = ANY_STATE,
+        check: Callable[[TrialState], None] = lambda state: None,
+    ) -> None:
         self.folder = root / fingerprint
-        self._fingerprint, self._say = fingerprint, say
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._fingerprint, self._say, self._form, self._check = fingerprint, say, form, check
 
     @contextmanager
     def locked(self, wait_s: float | None = 0.0) -> Iterator[None]:
@@ -60,6 +74,7 @@ class CheckpointStore:
         Raises:
             StoreBusy: another process still holds it after `wait_s` seconds (None: never, it waits).
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             fd = take(self.folder / "lock", wait_s)
         except LockHeld:
@@ -76,13 +91,11 @@ class CheckpointStore:
         Raises:
             OSError: the disk is full or cannot be written; earlier checkpoints are as they were.
         """
-        events = len(state.meta["history"])
-        final = self.folder / f"r{state.round:03d}-e{state.epoch:03d}-n{events:05d}"
+        final = self.folder / name_of(state.meta)
         with replaced_folder(final) as new:
-            save_file(dict(state.tensors), new / "tensors.safetensors")
-            write_json(new / "state.json", dict(state.meta))
-            names = ("tensors.safetensors", "state.json")
-            write_json(new / "manifest.json", {name: sha256_of(new / name) for name in names})
+            save_file(dict(state.tensors), new / TENSORS)
+            write_json(new / STATE, dict(state.meta))
+            write_json(new / MANIFEST, {name: sha256_of(new / name) for name in (TENSORS, STATE)})
         for old in self._names()[KEEP:]:
             remove_folder(self.folder / old)
         return final
@@ -102,26 +115,27 @@ class CheckpointStore:
         return None
 
     def _load(self, folder: Path) -> TrialState:
-        try:
-            for name, expected in read_json(folder / "manifest.json").items():
-                if sha256_of(folder / name) != expected:
-                    raise Damaged(f"{name} has another sha256 than its manifest says")
-            meta = read_json(folder / "state.json")
-            tensors: dict[str, torch.Tensor] = load_file(folder / "tensors.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
-            if isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno not in _LOST):
-                raise
-            raise Damaged(str(error).splitlines()[0]) from error
-        if meta["fingerprint"] != self._fingerprint:
-            raise Damaged(f"it belongs to the trial {meta['fingerprint']}")
-        return TrialState(meta, tensors)
+        with damage_is_said():
+            try:
+                _refuse_other_length(folder / TENSORS)
+                meta = read_meta(folder, self._form)
+                if meta["fingerprint"] != self._fingerprint:
+                    raise Damaged(f"it belongs to the trial {meta['fingerprint']}")
+                if folder.name != name_of(meta):
+                    raise Damaged(f"what it holds is checkpoint {name_of(meta)}")
+                state = TrialState(meta, load_file(folder / TENSORS))
+            except SafetensorError as error:
+                raise Damaged(str(error).splitlines()[0]) from error
+            self._check(state)
+        return state
 
     def _names(self) -> list[str]:
         """Names of the checkpoints, newest first."""
-        return checkpoint_names(entry.name for entry in self.folder.iterdir())
+        return checkpoint_names([entry.name for entry in self.folder.iterdir()] if self.folder.is_dir() else [])
 
 
-def checkpoint_names(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are names of checkpoints, newest first."""
-    found = [match for name in names if (match := _NAME.fullmatch(name))]
-    return [m.group() for m in sorted(found, key=lambda m: [int(part) for part in m.groups()], reverse=True)]
+def _refuse_other_length(tensors: Path) -> None:
+    """A file that is not as long as its first bytes say is not hashed: it may have no end."""
+    open_regular(tensors).close()
+    with safe_open(tensors, "pt"):
+        pass

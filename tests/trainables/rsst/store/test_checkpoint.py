@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from trainables.rsst.state import TrialState
-from trainables.rsst.store import checkpoint
+from trainables.rsst.store import checkpoint, reading
 from trainables.rsst.store.checkpoint import CheckpointStore, StoreBusy
 
 
@@ -149,7 +149,7 @@ def test_an_error_that_says_nothing_about_the_file_is_no_damage(store: Store, mo
     def none_left(_: Path) -> str:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(checkpoint, "sha256_of", none_left)
+    monkeypatch.setattr(reading, "sha256_of", none_left)
     with pytest.raises(OSError, match="Too many open files"):
         store.newest()
     monkeypatch.undo()

@@ -9,7 +9,6 @@ that was written less than 2 s before it was read is not remembered: clocks of f
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import time
@@ -20,10 +19,13 @@ from pathlib import Path
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
-from trainables.storage.files import open_regular, replace_json
+from trainables.storage.files import open_regular
+from trainables.storage.forms import WrongForm, mapping, text
+from trainables.storage.state_files import read_state, replace_state
 from trainables.text import shown
 
 SETTLED_S = 2.0
+REMEMBERED = mapping(text(r"[0-9a-f]{32}"), keys=r"[0-9 -]+")
 
 
 def digests(root: Path, paths: Sequence[Path]) -> list[str]:
@@ -41,7 +43,7 @@ def digests(root: Path, paths: Sequence[Path]) -> list[str]:
     settled = {mark: digest for mark, digest, is_settled in found if is_settled}
     if settled.keys() != known.keys():
         index.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(index, settled)
+        replace_state(index, settled)
     return [digest for _, digest, _ in found]
 
 
@@ -64,9 +66,9 @@ def _digest(path: Path, known: dict[str, str]) -> tuple[str, str, bool]:
 
 
 def _read(index: Path) -> dict[str, str]:
-    """What is remembered; nothing where that can't be read."""
+    """What is remembered; nothing where that can't be read, or is not what was written."""
     try:
-        known = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known: dict[str, str] = read_state(index, REMEMBERED)
+    except (OSError, WrongForm):
         return {}
-    return known if isinstance(known, dict) else {}
+    return known

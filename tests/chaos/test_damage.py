@@ -1,0 +1,44 @@
+"""Damaged state is given back exactly or refused in one line: a part of `python -m tests.chaos.damage`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import damage
+from tests.trainables import toy
+from trainables.rsst import reports
+from trainables.rsst.config import models
+
+BOUNDED = {"checkpoint": 150, "report": 200, "config": 200, "cursor": 100, "model": 100}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("damage") / "original"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
+        patch.setattr(reports, "latency", reports.latency)
+        toy.install()
+        damage.make(folder)
+        yield folder
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_damaged_files_come_back_exactly_or_are_refused_in_one_line(kind: str, original: Path, tmp_path: Path) -> None:
+    found, faults = damage.run(kind, seed=17, first=0, count=BOUNDED[kind], original=original, work=tmp_path)
+    assert faults == [] and found.total() == BOUNDED[kind]
+
+
+def test_a_reader_that_checks_nothing_is_noticed(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trusting(folder: Path, said: list[str]) -> object:
+        return (folder / "config.json").read_bytes()
+
+    monkeypatch.setitem(damage.KINDS, "config", ("config.json", trusting))
+    _, faults = damage.run("config", seed=17, first=0, count=60, original=original, work=tmp_path)
+    assert len(faults) > 20 and any("in silence" in fault for fault in faults)

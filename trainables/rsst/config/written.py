@@ -1,0 +1,41 @@
+"""The knobs of a trial as its folder keeps them, in config.json.
+
+In: the file. Out: knobs by name, exactly as they were written, for `RSSTConfig.from_knobs`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import ConfigError
+from trainables.storage.forms import WrongForm, either, flag, mapping, maybe, number, text
+from trainables.storage.state_files import read_state
+
+SMALL = 1 << 20
+KNOBS_BY_NAME = mapping(maybe(either(flag, number, text(most=10_000))), keys=r"[A-Za-z][A-Za-z0-9_]{1,60}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The knobs in a config.json, without its checksum; files of earlier versions had none.
+
+    Raises:
+        OSError: it can't be read, or is no regular file.
+        WrongForm: it is not what was written.
+    """
+    found: dict[str, Any] = read_state(path, KNOBS_BY_NAME, seal="may", most=SMALL)
+    if missing := {"arch", "dataset"} - found.keys():
+        raise WrongForm(f"{min(missing)} is missing")
+    return found
+
+
+def config_in(folder: Path) -> dict[str, Any] | None:
+    """The knobs of the trial that `folder` holds; None where it holds none."""
+    try:
+        return read_config(folder / "config.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = f"{reason}; use another one, or put the file back (its checkpoints are below {folder / 'state'})"
+        raise ConfigError("save_dir", folder, "a folder whose config.json can be read", hint) from None
