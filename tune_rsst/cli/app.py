@@ -6,6 +6,7 @@ In: the command line. Out: text, an exit code. Ray, Optuna and MLflow are import
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
-from tune_rsst.cli import results
+from tune_rsst.cli import results, sweeps
 from tune_rsst.cli.results import fail
 from tune_rsst.ledger.file import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
@@ -26,12 +27,26 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 app = typer.Typer(
-    help="Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tune-rsst {version('tune-rsst')}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Search RSST hyperparameters: Ray Tune runs the trials, Optuna chooses them, MLflow shows them."""
 
 
 @app.command()
@@ -168,6 +183,7 @@ def settings() -> None:
 
 
 app.add_typer(results.app)
+app.add_typer(sweeps.app)
 
 
 def main() -> None:

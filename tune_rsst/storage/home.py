@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.files import is_temporary
 from trainables.terminal import is_text, why_no_text
 from tune_rsst.ledger.file import LEDGER_NAME, decode
 from tune_rsst.storage.folder import SweepFolder
@@ -110,12 +111,15 @@ def make(folder: Path) -> None:
 
 
 def sweeps() -> list[SweepFolder]:
-    """All sweeps of this home, oldest first."""
-    if not home().is_dir():
-        return []
-    found = [SweepFolder(path.parent) for path in home().glob(f"*/{LEDGER_NAME}")]
-    begun = sorted((began, folder.name, folder) for folder in found if (began := _started_at(folder)))
+    """All sweeps of this home that have begun, oldest first."""
+    begun = sorted((began, folder.name, folder) for folder in folders() if (began := _started_at(folder)))
     return [folder for _, _, folder in begun]
+
+
+def folders() -> list[SweepFolder]:
+    """All folders with a ledger, by name, also where its first line can't be read."""
+    found = sorted(home().glob(f"*/{LEDGER_NAME}")) if home().is_dir() else []
+    return [SweepFolder(path.parent) for path in found if not is_temporary(path.parent)]
 
 
 def artifacts_follow() -> None:
