@@ -1,8 +1,8 @@
 """Runs a planned sweep from the folder's lock to the final table; new or resumed, on Ray or another runner.
 
-In: a `Plan`. Out: the exit code (0 every trial finished or was stopped early, 3 some failed, 130 interrupted and
-resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never read. What
-happens at Ctrl-C: interrupt.py.
+In: a `Plan`. Out: the exit code (0 every trial finished or was stopped early, or a budget is spent, 3 some failed, 130
+interrupted and resumable, 1 anything else). A resume is a fresh Tuner over the same ledger: Tune's own state is never
+read. What happens at Ctrl-C: interrupt.py.
 """
 
 from __future__ import annotations
@@ -206,6 +206,9 @@ def _resources(
     except ray.exceptions.RayTaskError as error:  # it is the task's own error too, but prints the worker's stack
         raise error.cause from None
     decided = resources.resolve(cpus, gpus, found, config.num_threads, node)
+    if plan.settings.gpu_hours_budget is not None and not decided[1]:
+        valid = "given where trials get a GPU; gpus_per_trial = auto gave them none"
+        raise ConfigError("gpu_hours_budget", plan.settings.gpu_hours_budget, valid)
     driver.record("measured", cpus_per_trial=decided[0], gpus_per_trial=decided[1], measured=asdict(found))
     memory = f"{found.peak_mib:,.0f} MiB" + (f", {found.gpu_mib:,.0f} MiB on the GPU" if on_gpu else "")
     say_here(f"Measured: a trial's step takes {memory}; each trial gets {decided[0]:g} CPU and {decided[1]:g} GPU")

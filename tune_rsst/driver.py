@@ -17,6 +17,7 @@ from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.spending import used_up
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import TrialView, trial_key
 from tune_rsst.search.halving import Rungs, replay
@@ -52,6 +53,7 @@ class Driver(Intake):
         self.halving, self.rungs = self._compared.halving, self._compared.reached
         self.view = replay(ledger.events, self._compared, str(ledger.path.parent.parent))
         self.exhausted = False
+        self._given: set[str] = set()
         self._sizes = KnownSizes(searcher.objective)
         self.expect_images_of(self.view.trials.values())
         self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
@@ -110,8 +112,24 @@ class Driver(Intake):
         """Nothing is left to run."""
         return not self.view.unfinished and (self.exhausted or self.remaining == 0)
 
+    @property
+    def spent(self) -> str | None:
+        """Which budget is spent, in words, or None. From then on no trial begins and no round does."""
+        return used_up(self.view.spending, dict(self.settings))
+
+    @property
+    def halted(self) -> str | None:
+        """`spent`, once every trial that was given out has ended or paused."""
+        return None if self._given or self.complete else self.spent
+
     def next_trial(self) -> TrialView | None:
         """A trial to run: first those that an earlier driver left unfinished, then new ones; None at the end."""
+        trial = None if self.spent else self._next_trial()
+        if trial is not None:
+            self._given.add(trial.trial)
+        return trial
+
+    def _next_trial(self) -> TrialView | None:
         while self._left_over:
             trial = self._left_over.pop(0)
             if trial.unfinished:
@@ -154,6 +172,22 @@ class Driver(Intake):
 
     # --- what came back (intake.py) ----------------------------------------------------------------------------------
 
+    def take(self, result: Mapping[str, Any]) -> bool:
+        """As `Intake.take`; a trial that stands between two rounds pauses where a budget is spent.
+
+        One that has only its test left is let go on. A worker that has just opened a trial has trained nothing here.
+        """
+        over, trial = super().take(result), self.view.trials[result["trial_key"]]
+        if over or (why := self.spent) is None or len(trial.round_events) >= trial.rounds:
+            return over
+        last = (result.get("events") or [{"kind": None}])[-1]["kind"]
+        if not result.get("placed") and last not in ("start", "round"):
+            return False
+        if trial.trial in self._given:
+            self._given.discard(trial.trial)
+            self._write("paused", trial=trial.trial, reason=why)
+        return True
+
     def entered(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
         """A hardened round: its trial may have entered a rung, and may have to stop there."""
         decision = self._compared.compare(trial, metrics)
@@ -165,6 +199,7 @@ class Driver(Intake):
     def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
         """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""
         super().end(trial, state, reason, rung)
+        self._given.discard(trial.trial)
         self._tell(trial.number, trial)
         for number in self.view.repeats_of.get(trial.trial, ()):
             self._tell(number, trial)

@@ -28,7 +28,7 @@ STORE_AT_END_S, STORE_AT_INTERRUPT_S = 120.0, 10.0
 
 
 def finish_again(finished: Finished, console: Console) -> int:
-    """A sweep that has ended: write and upload what a kill left out, then show it."""
+    """A sweep that has ended, or whose budget has: write and upload what a kill left out, then show it."""
     from tune_rsst.tracking.uploader import Uploader
 
     sweep, folder, settings = finished.sweep, finished.sweep.folder, finished.settings
@@ -43,7 +43,7 @@ def finish_again(finished: Finished, console: Console) -> int:
             if problem := storage.close(STORE_AT_END_S):
                 say(console, _not_stored(sweep, problem))
                 return 1
-    say(console, f"{folder.name} is finished: nothing to go on with")
+    say(console, commands.why_at_rest(folder, sweep.view, finished.spent))
     return show_table(sweep, console)
 
 
@@ -77,17 +77,21 @@ def conclude(
         except OSError as error:
             interruption.break_off(f"the best trial's files could not be written ({error})")
         if not interruption.broken:
-            _record_the_end(driver, interruption.problem or _shortfall(plan, driver))
+            _record_the_end(driver, interruption.problem or _shortfall(plan, driver) or driver.halted)
+    at_rest = driver.complete or driver.halted is not None
     unstored, missing = storage and "interrupted before the bucket had everything", 1
     with suppress(KeyboardInterrupt):
-        unstored = storage and storage.close(STORE_AT_END_S if driver.complete else STORE_AT_INTERRUPT_S)
+        unstored = storage and storage.close(STORE_AT_END_S if at_rest else STORE_AT_INTERRUPT_S)
     with suppress(KeyboardInterrupt):
-        missing = uploader.close(UPLOAD_AT_END_S if driver.complete else UPLOAD_AT_INTERRUPT_S)
+        missing = uploader.close(UPLOAD_AT_END_S if at_rest else UPLOAD_AT_INTERRUPT_S)
     if driver.complete and not interruption.broken:
         code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
             say(console, f"The sweep is shorter than asked: {short}")
             code = code if driver.view.trials else 1
+    elif (why := driver.halted) and not (interruption.problem or interruption.terminated):
+        code = show_table(Sweep(plan.folder, driver.view, "interrupted"), console)
+        say(console, f"\n{commands.why_at_rest(plan.folder, driver.view, why)}")
     else:
         code = interruption.exit_code
         _say_how_to_go_on(plan, driver, console)

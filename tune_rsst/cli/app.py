@@ -89,7 +89,9 @@ def sweep(
     if not dry_run:
         _run(plan)
     elif isinstance(plan, Finished):
-        print(f"{plan.sweep.name} is finished: nothing to go on with")
+        from tune_rsst.results.commands import why_at_rest
+
+        print(why_at_rest(plan.sweep.folder, plan.sweep.view, plan.spent))
     else:
         from tune_rsst.planning import preflight
         from tune_rsst.planning.estimate import estimate, lines
@@ -120,22 +122,32 @@ def _run(plan: Plan | Finished) -> NoReturn:
 def extend(
     sweep: Annotated[str, typer.Argument(help="A finished or interrupted sweep.")],
     trials: Annotated[int, typer.Argument(min=1, metavar="N", help="How many trials more.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value …]", help="Settings of this run: epoch_budget=none …")
+    ] = None,
 ) -> None:
     """Go on with a sweep by N trials more than it was to have; what it knows already guides them."""
     from tune_rsst.planning.resume import extension
+    from tune_rsst.settings.written import given
 
-    _run(extension(sweep, trials))
+    _run(extension(sweep, trials, given(None, words or [])))
 
 
 @app.command()
 def retry(
     sweep: Annotated[str, typer.Argument(help="A sweep with failed trials.")],
-    trials: Annotated[list[str] | None, typer.Argument(metavar="[TRIAL …]", help="Some of them; else all.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TRIAL …] [key=value …]", help="Some of them, else all; settings of this run."),
+    ] = None,
 ) -> None:
     """Run failed trials again, from their checkpoints: nodes went away, or what was wrong is put right."""
     from tune_rsst.planning.resume import second_try
+    from tune_rsst.settings.written import given
 
-    _run(second_try(sweep, trials or []))
+    said = words or []
+    trials = [word for word in said if "=" not in word]
+    _run(second_try(sweep, trials, given(None, [word for word in said if "=" in word])))
 
 
 @app.command()

@@ -127,10 +127,16 @@ KINDS: Mapping[str, EventKind] = {
         | {"state": "finished, stopped or failed", "reason": "one line, or null", "rung": "where it stopped, or null"},
     ),
     "reopened": EventKind("A failed trial is to run again.", "driver.reopen", "view, tracking", _TRIAL),
+    "paused": EventKind(
+        "The trial does not go on in this run, because a budget is spent; a resume continues it.",
+        "driver.take",
+        "view",
+        _TRIAL | _REASON,
+    ),
     "measured": EventKind(
         "What `auto` resources were resolved to.",
         "conduct",
-        "people; it is in no view",
+        "view (what was spent)",
         {"cpus_per_trial": "CPUs", "gpus_per_trial": "GPUs", "measured": "time and memory of a step"},
     ),
     "interrupted": EventKind("The driver stopped before the end.", "driver, ending", "view, tracking", {}, _REASON),

@@ -16,6 +16,7 @@ from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
 from tune_rsst.ledger.places import moved
+from tune_rsst.ledger.spending import Spending
 
 UNFINISHED, INTERRUPTED = "running", "interrupted"
 """States of a trial that has not ended: a driver is at the sweep, or nobody is."""
@@ -136,6 +137,8 @@ class SweepView:
     ended: bool = False
     driven: bool = True
     """Whether a driver is at it, as far as the ledger tells; a killed driver does not write that it has gone."""
+    spending: Spending = field(default_factory=Spending)
+    """What was spent by all lives of the driver, up to the newest line."""
     started_at: float = 0.0
     updated_at: float = 0.0
     home: str = field(default="", compare=False)
@@ -156,6 +159,7 @@ class SweepView:
         self.written_in = event.get("home", self.written_in)
         if event["event"] in WITH_PLACES and self.home and self.written_in not in ("", self.home):
             event = moved(event, self.written_in, self.home)
+        self.spending.apply(event)
         if change := APPLY.get(event["event"]):
             change(self, event)
 
@@ -226,7 +230,9 @@ def _placed(view: SweepView, event: Mapping[str, Any]) -> None:
 
 
 def _reported(view: SweepView, event: Mapping[str, Any]) -> None:
-    view.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
+    new = view.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
+    if new and event["kind"] == "epoch" and "adopted_from" not in event["metrics"]:
+        view.spending.epochs += 1
 
 
 def _retried(view: SweepView, event: Mapping[str, Any]) -> None:
@@ -243,6 +249,10 @@ def _reopened(view: SweepView, event: Mapping[str, Any]) -> None:
     trial = view.trials[event["trial"]]
     trial.state, trial.reason, trial.rung, trial.ended_at = UNFINISHED, None, None, None
     view.ended = False
+
+
+def _paused(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.trials[event["trial"]].state = INTERRUPTED
 
 
 def _interrupted(view: SweepView, event: Mapping[str, Any]) -> None:
@@ -272,6 +282,7 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "retried": _retried,
     "ended": _ended,
     "reopened": _reopened,
+    "paused": _paused,
     "interrupted": _interrupted,
     "resumed": _resumed,
     "extended": _extended,

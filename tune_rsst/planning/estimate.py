@@ -15,6 +15,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.measure import Course, Measured, course_of, measure_in_child
 from trainables.rsst.size import Size, dense_sizes
 from trainables.text import duration, mib
+from tune_rsst.ledger.spending import Spending, limits, told
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import capacity, resources
 from tune_rsst.runners.ray_cluster import address, nodes_of
@@ -158,5 +159,16 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
         *([f"  limits          {plan.reach.line}"] if plan.reach.line else []),
+        *_budgets(plan),
         *([f"  {plan.warm.line}"] if plan.warm.line else []),
     ]
+
+
+def _budgets(plan: Plan) -> list[str]:
+    """What may be spent, and what a sweep that goes on has spent of it."""
+    settings = dict(plan.settings)
+    if not (plan.resumes or limits(settings)):
+        return []
+    spent = told(plan.sweep.view.spending if plan.sweep else Spending(), settings)
+    rest = "; then trials end with their round, and a resume goes on" if limits(settings) else ""
+    return [f"  spent so far    {spent}{rest}"]

@@ -63,11 +63,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Finished:
-    """In place of a plan: the sweep has ended and there is nothing to run."""
+    """In place of a plan: nothing is to run, because the sweep has ended or a budget is `spent` (which, in words)."""
 
     sweep: Sweep
     settings: SweepSettings
     note: str | None = None
+    spent: str | None = None
 
 
 def checked(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from trainables.rsst.config import METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
+from tune_rsst.ledger.spending import BUDGETS, limits, used_up
 from tune_rsst.ledger.view import SweepView, data_key
 from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
 from tune_rsst.search.pretrained import SweepWeights
@@ -20,16 +22,22 @@ from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import Sweep
 
 
-def extension(name: str, more_trials: int) -> Plan:
-    """The plan to run `more_trials` more trials of the sweep `name`, finished or interrupted."""
+def extension(name: str, more_trials: int, written: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+    """The plan to run `more_trials` more trials of the sweep `name`, finished or interrupted.
+
+    `written`: settings of this run (RUN_ONLY) that differ from the last one's.
+    """
     sweep, lines = _brought(Sweep.of(home.find(name)))
-    settings = _settings_again(sweep, {})
+    settings = _settings_of_this_run(sweep, written, "extend")
     settings = settings.model_copy(update={"trials": settings.trials + more_trials})
-    return replace(_planned_again(sweep, settings, {}, lines), more_trials=more_trials)
+    return replace(_planned_again(sweep, settings, written, lines), more_trials=more_trials)
 
 
-def second_try(name: str, trials: Sequence[str]) -> Plan:
-    """The plan to run failed trials of the sweep again from their checkpoints: `trials`, else all that may succeed."""
+def second_try(name: str, trials: Sequence[str], written: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+    """The plan to run failed trials of the sweep again from their checkpoints: `trials`, else all that may succeed.
+
+    `written`: as in `extension`.
+    """
     sweep, lines = _brought(Sweep.of(home.find(name)))
     failed = [trial.trial for trial in sweep.view.trials.values() if trial.state == "failed"]
     if other := sorted(set(trials) - set(failed)):
@@ -40,7 +48,8 @@ def second_try(name: str, trials: Sequence[str]) -> Plan:
     if not again:
         hint = f"{', '.join(failed)} would fail in the same way: name those that shall be tried nevertheless"
         raise ConfigError("retry", name, "a sweep with failed trials that may succeed", hint)
-    return replace(_planned_again(sweep, _settings_again(sweep, {}), {}, lines), again=again)
+    settings = _settings_of_this_run(sweep, written, "retry")
+    return replace(_planned_again(sweep, settings, written, lines), again=again)
 
 
 def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:
@@ -52,6 +61,9 @@ def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -
     if finished and not written.keys() - (RUN_ONLY - {"data"}):
         return Finished(sweep, settings, "\n".join(lines) or None)
     plan = _planned_again(sweep, settings, written, lines)
+    if not finished and (sweep.view.unfinished or len(sweep.view.trials) < settings.trials):
+        spent = used_up(sweep.view.spending, dict(settings))
+        return Finished(sweep, plan.settings, plan.note, spent) if spent else plan
     return Finished(sweep, plan.settings, plan.note) if finished else plan
 
 
@@ -132,6 +144,21 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
         raise ConfigError("--resume", name, f"the settings it began with; it differs in {', '.join(changed)}", hint)
     _refuse_other_data(view, plan.settings, "data" in written)
     return plan
+
+
+def _settings_of_this_run(sweep: Sweep, written: Mapping[str, Any], command: str) -> SweepSettings:
+    """As `_settings_again`; `written` may hold settings of a run alone, and they must leave something to spend."""
+    allowed = RUN_ONLY - {"name", "resume"}
+    if other := sorted(written.keys() - allowed):
+        valid = f"not given to `tune-rsst {command}`, which takes {', '.join(sorted(allowed))}"
+        raise ConfigError(other[0], written[other[0]], valid)
+    settings = _settings_again(sweep, written)
+    for name, limit in limits(dict(settings)).items():
+        if used_up(sweep.view.spending, {name: limit}):
+            spent = BUDGETS[name].words(BUDGETS[name].spent(sweep.view.spending), None)
+            valid = f"above the {spent} that the sweep has spent, or none"
+            raise ConfigError(name, f"{limit:g}", valid, f"add {name}=MORE to this command")
+    return settings
 
 
 def _refuse_other_method(name: str, view: SweepView) -> None:

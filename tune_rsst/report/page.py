@@ -14,6 +14,7 @@ from trainables import figures
 from trainables.rsst.metrics import METRICS, said, shown
 from trainables.storage.files import replaced
 from trainables.text import short
+from tune_rsst.ledger import spending
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import packed, sweep_figures
@@ -72,6 +73,7 @@ def _head(sweep: Sweep) -> Iterator[str]:
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
     yield f"<p>{escape(sweep.state)}: {counts(view) or 'no trials yet'}; begun {began}."
     yield f" Objective: {escape(Objective.of(view.settings).words)}."
+    yield f" Spent: {escape(spending.told(view.spending, view.settings))}."
     best = best_of(view)
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"

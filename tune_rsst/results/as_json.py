@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from trainables.rsst.metrics import METRICS, is_words, kept_per
+from tune_rsst.ledger import spending
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import mlflow_page
 from tune_rsst.results.ranking import best_of, pareto_front, rounds_front, standing
@@ -55,5 +56,6 @@ def as_json(sweep: Sweep, parent_run_id: str | None) -> dict[str, Any]:
         "not_valid": [r["reason"] for r in view.repeats if r.get("reason")],
         "infeasible": [{n: r[n] for n in ("number", "params", "metrics", "reason")} for r in view.infeasible],
         "standing": standing(view),
+        "spent": spending.as_json(view.spending, view.settings),
         "trials": [trial_json(t) for t in view.trials.values()],
     }

@@ -16,7 +16,9 @@ from urllib.parse import quote, urlsplit
 
 from trainables.rsst.config import KNOBS
 from trainables.text import single_run
+from tune_rsst.ledger.spending import raised
 from tune_rsst.ledger.tail import LedgerTail
+from tune_rsst.ledger.view import SweepView
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -43,10 +45,24 @@ def tune_rsst(folder: SweepFolder, *words: object) -> str:
     return " ".join([f"TUNE_RSST_HOME={_q(folder.path.parent)}", _program("tune-rsst"), *map(_q, words)])
 
 
-def resume(folder: SweepFolder, settings: Mapping[str, Any]) -> str:
-    """Continue the sweep; `settings` as the ledger holds them."""
+def resume(folder: SweepFolder, settings: Mapping[str, Any], *more: str) -> str:
+    """Continue the sweep, with `more` settings; `settings` as the ledger holds them."""
     storage = [f"storage={settings['storage']}"] if settings.get("storage") else []
-    return tune_rsst(folder, "sweep", "--name", folder.name, "--resume", *storage)
+    return tune_rsst(folder, "sweep", "--name", folder.name, "--resume", *storage, *more)
+
+
+def go_on(folder: SweepFolder, view: SweepView) -> str:
+    """Continue the sweep so that trials run: where a budget is spent, with as much again."""
+    return resume(folder, view.settings, *raised(view.spending, view.settings))
+
+
+def why_at_rest(folder: SweepFolder, view: SweepView, spent: str | None) -> str:
+    """One line for a sweep that begins nothing: it is finished, or a budget is `spent` (the words of `used_up`)."""
+    if spent is None:
+        return f"{folder.name} is finished: nothing to go on with"
+    ended = len(view.trials) - len(view.unfinished)
+    counted = f"{ended} of {view.settings['trials']} trials have ended"
+    return f"{spent}; {counted}, nothing is lost. Go on with: {go_on(folder, view)}"
 
 
 def mlflow_page(sweep: Sweep) -> str:
@@ -70,7 +86,7 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     uri = str(view.settings.get("mlflow_tracking_uri"))
     commands = []
     if state == "interrupted":
-        commands.append((RESUME, resume(folder, view.settings)))
+        commands.append((RESUME, go_on(folder, view)))
     if sweep.killed:
         sync = tune_rsst(folder, "sync", folder.name)
         commands.append(("It was killed: tell MLflow so, if it is not to be continued", sync))

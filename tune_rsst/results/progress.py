@@ -9,6 +9,7 @@ from __future__ import annotations
 from trainables.progress import TRAINING, kept
 from trainables.rsst.metrics import said
 from trainables.text import duration
+from tune_rsst.ledger.spending import BUDGETS, limits, of_budgets
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results import columns as columns_module
 from tune_rsst.results.ranking import at_target, order
@@ -21,6 +22,7 @@ class Progress:
     def __init__(self, view: SweepView, trials: int, clock: float) -> None:
         self.view, self.trials = view, trials
         self._began, self._rounds_at_start = clock, self.rounds_done
+        self._spent_at_start = {name: budget.spent(view.spending) for name, budget in BUDGETS.items()}
         self._judged: set[str] = set()
         self._best: TrialView | None = None
 
@@ -47,9 +49,16 @@ class Progress:
         return open_rounds + max(0, self.trials - len(self.view.trials)) * each
 
     def eta_s(self, now: float) -> float | None:
-        """Seconds to the end, None before the first rounds."""
-        done = self.rounds_done - self._rounds_at_start
-        return (now - self._began) / done * self.rounds_left() if done >= 2 else None
+        """Seconds to the end or, where that is earlier, to that of a budget; None before the first rounds."""
+        done, passed = self.rounds_done - self._rounds_at_start, now - self._began
+        if done < 2:
+            return None
+        left = [passed / done * self.rounds_left()]
+        for name, limit in limits(self.view.settings).items():
+            spent = BUDGETS[name].spent(self.view.spending)
+            if (here := spent - self._spent_at_start[name]) > 0:
+                left.append(passed / here * max(0.0, limit - spent))
+        return min(left)
 
     def line(self, now: float) -> str:
         """One line of counts, best and ETA."""
@@ -59,6 +68,7 @@ class Progress:
         parts = [f"{ended} of {self.trials} trials ended ({columns_module.counts(view) or 'none started'})"]
         if best is not None:
             parts.append(f"best {best.trial} {said(best.metrics, 'val_top1')}")
+        parts += of_budgets(view.spending, view.settings)
         parts.append(duration(now - self._began))
         if ended < self.trials:
             eta = self.eta_s(now)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from trainables.rsst.metrics import METRICS, said
 from trainables.text import one_line
+from tune_rsst.ledger import spending
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import (
@@ -175,7 +176,8 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
     uri = str(view.settings.get("mlflow_tracking_uri"))
     mlflow = mlflow_page(sweep) if uri.startswith("http") else uri
-    lines = [told, *guided, f"Folder: {folder.path}", f"MLflow: {mlflow}"]
+    spent = f"Spent: {spending.told(view.spending, view.settings)}"
+    lines = [told, *guided, spent, f"Folder: {folder.path}", f"MLflow: {mlflow}"]
     if folder.best.exists():
         lines.append(f"Best trial's knobs: {folder.best}")
     if folder.best_model.exists():

@@ -39,6 +39,9 @@ def check(settings: Any) -> None:
         )
     if device == "cpu" and gpus not in (0, "auto"):
         raise ConfigError("gpus_per_trial", gpus, "0 with device = cpu", "no trial would compute on it")
+    if settings.gpu_hours_budget is not None and gpus == 0:
+        hint = "trials hold no GPU; epoch_budget and time_budget_s limit what they take"
+        raise ConfigError("gpu_hours_budget", settings.gpu_hours_budget, "given with gpus_per_trial above 0", hint)
     _check_objective(settings)
 
 

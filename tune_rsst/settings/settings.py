@@ -18,6 +18,7 @@ from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
 from trainables.storage.files import expanded, is_folder
 from trainables.terminal import is_text
+from tune_rsst.ledger.spending import BUDGETS
 
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
@@ -25,7 +26,7 @@ DEFAULT_LARGEST_DENSITY = 0.875
 HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
 PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_address"})
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
-RUN_ONLY = HERE | PLACES | RESOURCES | {"name", "resume"}
+RUN_ONLY = HERE | PLACES | RESOURCES | BUDGETS.keys() | {"name", "resume"}
 
 
 class SweepSettings(BaseModel):
@@ -72,6 +73,15 @@ class SweepSettings(BaseModel):
     )
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         0.0, description="share of a GPU for a trial, at most 1; auto: the share that a measured step needs"
+    )
+    epoch_budget: int | None = Field(
+        None, ge=1, description="epochs that all trials together may train, resumes included; default: no limit"
+    )
+    time_budget_s: float | None = Field(
+        None, gt=0, description="seconds that the sweep may run, resumes included; default: no limit"
+    )
+    gpu_hours_budget: float | None = Field(
+        None, gt=0, description="hours of GPUs that its trials may hold, resumes included; default: no limit"
     )
     mlflow_tracking_uri: str | None = Field(
         None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"

@@ -14,7 +14,7 @@ from trainables.rsst.metrics import METRICS, shown
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.columns import KNOB, counts, searched
-from tune_rsst.results.commands import RESUME, next_commands, rerun_command, resume
+from tune_rsst.results.commands import RESUME, go_on, next_commands, rerun_command, resume
 from tune_rsst.storage.folder import Sweep
 
 NAME_LENGTH, NOTE_LENGTH = 60, 4000
@@ -42,7 +42,7 @@ def trial_note(sweep: Sweep, trial: TrialView) -> str:
     if trial.round_events:
         lines += ["", *_table([trial], ranked=False)]
     lines += _pasted("Run this trial alone", rerun_command(trial.knobs))
-    return "\n".join(lines + _pasted("Go on with the sweep", resume(sweep.folder, sweep.view.settings)))
+    return "\n".join(lines + _pasted("Go on with the sweep", go_on(sweep.folder, sweep.view)))
 
 
 def sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
