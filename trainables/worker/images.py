@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from trainables.rsst.config import KNOBS, RSSTConfig
-from trainables.rsst.data.load import ImageData, load
+from trainables.rsst.data.load import ImageData, load, split_seed
 
-DATA_KNOBS = tuple(name for name, knob in KNOBS.items() if knob.of_the_images)
+DATA_KNOBS = tuple(name for name, knob in KNOBS.items() if knob.of_the_images and name not in ("seed", "split_seed"))
 
 
 class KeptImages:
@@ -21,7 +21,7 @@ class KeptImages:
 
     def of(self, config: RSSTConfig) -> ImageData:
         """The images that `config` asks for."""
-        wanted = tuple(getattr(config, name) for name in DATA_KNOBS)
+        wanted = (split_seed(config), *(getattr(config, name) for name in DATA_KNOBS))
         if self._kept is None or self._kept[0] != wanted:
             self._kept = (wanted, load(config))
         return self._kept[1]

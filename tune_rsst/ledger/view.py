@@ -31,6 +31,8 @@ def trial_key(number: int) -> str:
 
 def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides, besides the images themselves, which digest a trial's data has."""
+    if knobs.get("split_seed") is not None:
+        knobs = {**knobs, "seed": knobs["split_seed"], "split_seed": None}
     return tuple(knobs.get(name) for name, knob in KNOBS.items() if knob.of_the_images and knob.in_fingerprint)
 
 

@@ -97,8 +97,8 @@ def _taken_over(
         config = weights.complete(RSSTConfig.from_knobs(draw.knobs))
     except ConfigError:
         return "outside this space's ranges"
-    follow = ["seed", "pruning_times", "prunings", "rate"]
-    names = [*(name for name in KNOBS if name not in follow), *follow[2:]]
+    follow = ["seed", "split_seed", "pruning_times", "prunings", "rate"]
+    names = [*(name for name in KNOBS if name not in follow), *follow[3:]]
     if other := [name for name in names if there.identity.get(name) != config.identity.get(name)]:
         return f"with another {other[0]}"
     if not _same_images(trial, config, images):
@@ -136,7 +136,8 @@ def _same_images(trial: TrialView, config: RSSTConfig, images: Images) -> bool:
     place = data_key(trial.knobs)
     if place not in images:
         try:
-            images[place] = load_images(RSSTConfig.from_knobs({**config.knobs(), "seed": trial.knobs["seed"]})).digest
+            seeds = {name: trial.knobs.get(name) for name in ("seed", "split_seed")}
+            images[place] = load_images(RSSTConfig.from_knobs({**config.knobs(), **seeds})).digest
         except ConfigError:
             images[place] = None
     return images[place] == trial.data_digest

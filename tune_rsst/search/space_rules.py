@@ -37,7 +37,7 @@ def check(space: Space, settings: SweepSettings, samples: Sequence[Sample]) -> l
 def _refuse_overruled(space: Space, settings: SweepSettings, draws: Sequence[Draw]) -> None:
     """What the sweep decides although the user did not write it must not be in the space."""
     alone = {name for name, knob in KNOBS.items() if knob.single_run}
-    sweeps = ({"seed"} | settings.assumed & settings.fixed_in_trials.keys() | alone) - {"weights"}
+    sweeps = ({"seed", "split_seed"} | settings.assumed & settings.fixed_in_trials.keys() | alone) - {"weights"}
     for name in sorted(sweeps & frozenset().union(*(draw.own for draw in draws))):
         value = f"; the sweep has {name} = {settings.fixed[name]}" if name in settings.fixed else ""
         hint = f"it gives {name}, which would do nothing{value}"

@@ -41,6 +41,7 @@ def refusal(*words: str, knobs: str = "", file: Path | None = None) -> str:
 OVERRULED = {
     '"seed": 3': "seed",
     '"seed": trial.suggest_int("seed", 0, 9)': "seed",
+    '"split_seed": 3': "split_seed",
     '"save_dir": "here"': "save_dir",
     '"on_missing_weights": "scratch"': "on_missing_weights",
     '"target_density": 0.5': "target_density",

@@ -36,6 +36,11 @@ def ramp_shape(c: RSSTConfig) -> str:
     return "exp_custom" if (c.RST_schedule, c.exponents) == ("exp_custom_exponents", 1.0) else c.RST_schedule
 
 
+def split_apart(c: RSSTConfig) -> int | None:
+    """`split_seed` where the images are split by another seed than `seed`, else None."""
+    return None if c.split_seed == c.seed else c.split_seed
+
+
 def _presses(c: RSSTConfig) -> bool:
     return c.struct == "rsst" and c.rounds > 1
 

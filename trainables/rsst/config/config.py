@@ -62,9 +62,7 @@ class RSSTConfig:
     weights: str | None = _knob(
         "local weights file (.safetensors, .pth, .ckpt, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
-    weights_digest: str | None = _knob(
-        "refuse pretrained weights whose digest is another one", None, acts_when=acting.ASKS
-    )
+    weights_digest: str | None = _knob("refuse pretrained weights of another digest", None, acts_when=acting.ASKS)
     patch_embed: str = _knob(
         "how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"), acts_when=acting.FITS
     )
@@ -175,6 +173,9 @@ class RSSTConfig:
     )
     # running
     seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT, of_the_images=True)
+    split_seed: int | None = _knob(
+        "seed of the data split (default: seed)", None, check=_COUNT, of_the_images=True, same_as=acting.split_apart
+    )
     num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
     micro_batch_size: int | None = _knob(
         "images that go through the model at a time, in training, evaluation, scoring and latency; gradients add up to "

@@ -1,6 +1,6 @@
 """Which images a trial sees: named data sets as uint8 tensors, split into train, validation and test by seed.
 
-In: dataset, data (a folder), img_size and seed of an `RSSTConfig`. Out: one `ImageData`.
+In: dataset, data (a folder), img_size, seed and split_seed of an `RSSTConfig`. Out: one `ImageData`.
 Shapes: B images, C channels, H height, W width.
 
 | dataset | train / validation / test | where it comes from |
@@ -64,12 +64,17 @@ class ImageData:
         return len(self.about.classes)
 
 
+def split_seed(config: RSSTConfig) -> int:
+    """The seed that says which images go where: `split_seed` of the config, or its `seed`."""
+    return config.seed if config.split_seed is None else config.split_seed
+
+
 def load(config: RSSTConfig) -> ImageData:
-    """The images of `config.dataset`, split by `config.seed`, `config.img_size` pixels a side."""
+    """The images of `config.dataset`, split by `split_seed`, `config.img_size` pixels a side."""
     if config.dataset == "digits":
         splits, source = _prepared(config, None)
         return image_data(source, splits)
-    key: dict[str, Any] = {"preparation": PREPARATION, "seed": config.seed, "img_size": config.img_size}
+    key: dict[str, Any] = {"preparation": PREPARATION, "seed": split_seed(config), "img_size": config.img_size}
     found: Listing | None = None
 
     def prepare() -> tuple[Splits, dict[str, Any]]:
@@ -126,7 +131,7 @@ def _prepared(config: RSSTConfig, found: Listing | None) -> tuple[Splits, Source
     side = config.img_size
     if config.dataset == "synthetic":
         spec = describe(config.dataset)
-        return synthetic(spec, side, config.seed), drawn(spec, side)
+        return synthetic(spec, side, split_seed(config)), drawn(spec, side)
     share = HELD_OUT
     if found is not None:
         given, source = read(found, side)
@@ -137,7 +142,7 @@ def _prepared(config: RSSTConfig, found: Listing | None) -> tuple[Splits, Source
             (given, source), share = cifar.read(config.dataset, config.data), CIFAR_HELD_OUT
         resize = "none" if source.largest == (side, side) else "stretch"
         given, source = {part: resized(one, side) for part, one in given.items()}, replace(source, resize=resize)
-    notes = (*source.notes, *_parts_split_off(given, share, config.seed))
+    notes = (*source.notes, *_parts_split_off(given, share, split_seed(config)))
     return split(given, config, share), replace(source, notes=notes)
 
 
@@ -152,7 +157,7 @@ def split(given: Splits, config: RSSTConfig, share: float) -> dict[str, Split]:
     """Train, val and test, from `given` train or all; a part that is not given gets `share` of each class."""
     whole = given["all"] if "all" in given else given["train"]
     missing = [part for part in ("val", "test") if part not in given]
-    indices = stratified_split(whole.labels.numpy(), [share] * len(missing), config.seed)
+    indices = stratified_split(whole.labels.numpy(), [share] * len(missing), split_seed(config))
     # indexed by NumPy: torch gives a single channel another stride, and bfloat16 convolutions then give other bits
     images, labels = whole.images.numpy(), whole.labels.numpy()
     new = {

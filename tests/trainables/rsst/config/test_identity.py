@@ -43,6 +43,7 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "ramp at g = 0": (FLAT, {"RST_schedule": "x"}, {"RST_schedule": "exp"}),
     "exponents at g = 0": (FLAT, {"exponents": 2}, {"exponents": 3}),
     "penalty_form at g = 0": (FLAT, {"penalty_form": "normalized"}, {"penalty_form": "l2"}),
+    "split_seed as the seed is": ({"seed": 3}, {"split_seed": 3}, {"split_seed": None}),
     "g = -0": ({}, {"reg_granularity_prune": 0.0}, {"reg_granularity_prune": -0.0}),
     "calibration_images under magnitude": (
         {"criteria": "magnitude"},

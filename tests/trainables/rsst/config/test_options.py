@@ -49,6 +49,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[Any, Any]]] = {
     "seed": ({}, (0, 1)),
 }
 EXEMPT = {
+    "split_seed": "the toy's images are not split by seed; ../data/test_load.py",
     "dataset": "another data set is another result; the tests in ../data load them",
     "allow_duplicates": "matters to image folders only; ../data/test_repeats.py",
     "pretrained": "needs weights; test_pretrained.py",

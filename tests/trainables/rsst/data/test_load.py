@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.rsst.config import RSSTConfig
+from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import load, sources
+from trainables.worker.images import KeptImages
 
 
 def digits(**knobs: object) -> load.ImageData:
@@ -39,6 +40,22 @@ def test_the_split_depends_on_the_seed_alone() -> None:
     first, again, other = digits(seed=0, lr=1e-3), digits(seed=0, lr=2e-3), digits(seed=1)
     assert first.digest == again.digest != other.digest
     assert torch.equal(first.val.images, again.val.images)
+
+
+def test_split_seed_splits_and_the_seed_decides_the_rest() -> None:
+    split = {seed: digits(seed=seed).digest for seed in (0, 1)}
+    assert digits(seed=1, split_seed=0).digest == split[0] != split[1] == digits(seed=0, split_seed=1).digest
+    apart = RSSTConfig.from_knobs({"dataset": "digits", "seed": 1, "split_seed": 0})
+    kept = KeptImages()
+    assert kept.of(apart) is kept.of(RSSTConfig.from_knobs({"dataset": "digits"}))
+    others = [RSSTConfig.from_knobs({"dataset": "digits", "seed": seed}).fingerprint for seed in (0, 1)]
+    assert apart.fingerprint not in others
+
+
+@pytest.mark.parametrize("given", [-1, "x", 0.5])
+def test_a_split_seed_is_a_whole_number(given: object) -> None:
+    with pytest.raises(ConfigError, match=f"split_seed = {given}: valid is "):
+        RSSTConfig.from_knobs({"split_seed": given})
 
 
 def test_the_split_is_the_same_on_every_platform() -> None:
