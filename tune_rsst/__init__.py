@@ -5,7 +5,7 @@ side shows (results, report, tracking); neither imports the other. Both stand on
 
 conduct.py     one sweep from the lock to the exit code
 ending.py      how it ends
-driver.py      the one decision maker: compare, end, ask; knows no Ray
+driver/        the one decision maker: compare, end, ask; knows no Ray
 intake.py      what comes back from runs is written first
 interrupt.py   signals while a sweep ends
 cli/           the commands

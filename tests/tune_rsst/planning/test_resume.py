@@ -206,7 +206,7 @@ def test_a_finished_sweep_is_not_shown_as_the_result_of_other_images(folder: Swe
 def test_a_sweep_of_another_method_is_read_and_not_trained(
     folder: SweepFolder, reports: int | None, recorded: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune_rsst.driver.METHOD_VERSION", 1)
+    monkeypatch.setattr("tune_rsst.driver.sweep.METHOD_VERSION", 1)
     begun(folder, reports=reports)
     if not recorded:
         lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]

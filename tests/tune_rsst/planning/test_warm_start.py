@@ -140,7 +140,7 @@ def test_trials_that_searched_rate_guide_a_space_that_searches_prunings() -> Non
 
 
 def test_trials_of_another_method_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_rsst.driver.METHOD_VERSION", 1)
+    monkeypatch.setattr("tune_rsst.driver.sweep.METHOD_VERSION", 1)
     former("old", TINY, USED)
     with pytest.raises(ConfigError, match="left out: 10 trained by another method"):
         warm("old", TINY, USED)
