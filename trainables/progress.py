@@ -1,6 +1,6 @@
 """How far long work has come: a loop tells it, whoever watches hears it. Without a watcher it costs next to nothing.
 
-In: `tracked` around a loop, or a `teller`.
+In: `tracked` around a loop, or a `teller`; `lasting` around what can't say how far it is.
 Out: `Work` values for the watcher of this thread (`watched`): the console, lines now and then (`every`), or a small
 file in a folder (`keeper`) that another process reads (`kept`).
 Nothing is read back from a device: on a GPU a step counts as done when it is queued.
@@ -8,6 +8,7 @@ Nothing is read back from a device: on a GPU a step counts as done when it is qu
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +50,7 @@ class Work:
     @property
     def words(self) -> list[str]:
         """ "training 1,280/45,000 images", "312 images/s"."""
-        said = [f"{self.what} {amount(self.done, self.total, self.unit)}"]
+        said = [f"{self.what} {amount(self.done, self.total, self.unit)}" if self.unit else self.what]
         if self.done and self.seconds:
             said.append(f"{amount(self.done / self.seconds, 0, self.unit)}/s")
         return said
@@ -97,6 +98,32 @@ def tracked(
         tell(done)
 
 
+@contextmanager
+def lasting(what: str) -> Iterator[None]:
+    """The body may take long and says nothing meanwhile: a thread tells the watcher every 2 s that it goes on.
+
+    For waiting on others (a lock, a network, a compiler) only: a body that hangs looks as if it worked.
+    """
+    watcher = _watcher.get()
+    if watcher is None:
+        yield
+        return
+    began, over = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(KEEP_EVERY_S):
+            watcher(Work(what, 0, 0, "", time.monotonic() - began))
+
+    thread = threading.Thread(target=beat, name="lasting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        watcher(Work(what, 1, 1, "", time.monotonic() - began))
+
+
 def every(seconds: float, say: Callable[[str], None]) -> Watcher:
     """A watcher that says a line of the work, the first after `seconds`, then at most every `seconds`."""
     said_at = time.monotonic()
@@ -119,10 +146,10 @@ def keeper(folder: Path) -> Watcher:
         nonlocal kept_at
         now = time.monotonic()
         with suppress(OSError):  # what is shown may be missing; the work goes on
-            if kept_at and work.done == work.total:
+            if kept_at and work.total and work.done == work.total:
                 kept_at = 0.0
                 (folder / KEPT).unlink(missing_ok=True)
-            elif work.seconds >= KEEP_EVERY_S and work.total and now - kept_at >= KEEP_EVERY_S:
+            elif work.seconds >= KEEP_EVERY_S and now - kept_at >= KEEP_EVERY_S:
                 kept_at = now
                 folder.mkdir(parents=True, exist_ok=True)
                 write_state(folder / KEPT, {"time": time.time(), **asdict(work)})

@@ -139,6 +139,11 @@ class Intake(ABC):
         self._worker_errors[trial] = reason
         self._write("worker_error", trial=trial, reason=reason)
 
+    def hung(self, trial: str, reason: str) -> None:
+        """Its process was ended, because it said nothing for too long; Tune tries it again, or gives it up."""
+        self._worker_errors[trial] = reason
+        self._write("hung", trial=trial, reason=reason)
+
     def given_up(self, trial: str) -> None:
         """Tune will not try this trial again."""
         if self.view.trials[trial].unfinished:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests.trainables import toy
 from trainables import console as console_module
 from trainables import progress
 from trainables.console import Console
-from trainables.progress import KEPT, Work, every, keeper, kept, teller, tracked, watched
+from trainables.progress import KEPT, Work, every, keeper, kept, lasting, teller, tracked, watched
 from trainables.rsst.experiment import run
 from trainables.text import amount
 
@@ -167,3 +169,23 @@ def test_a_full_disk_does_not_end_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     keeper(tmp_path / "file" / "below")(Work("training", 1, 2, "images", 60.0))
     assert kept(tmp_path / "file" / "below") is None
+
+
+def test_waiting_tells_that_it_goes_on_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "KEEP_EVERY_S", 0.02)
+    told, signs = list[Work](), set[str]()
+    with watched(told.append), lasting("waiting for a lock"):
+        while len(told) < 3:
+            time.sleep(0.01)
+    assert {work.words[0] for work in told} == {"waiting for a lock"}
+    assert [work.total for work in told[:3]] == [0, 0, 0] and told[-1].done == told[-1].total == 1
+    with watched(keeper(tmp_path)), lasting("waiting for a lock"):
+        while len(signs) < 2:
+            if (work := kept(tmp_path)) is not None:
+                signs.add(str(work))
+    assert kept(tmp_path) is None and not (tmp_path / KEPT).exists()
+
+
+def test_without_a_watcher_waiting_starts_no_thread() -> None:
+    with lasting("waiting"):
+        assert all(thread.name != "lasting" for thread in threading.enumerate())

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.progress import teller
+from trainables.progress import lasting
 from trainables.rsst.event import REPORT
 from trainables.rsst.state import TrialState
 from trainables.rsst.store.checkpoint import CheckpointStore, StoreBusy
@@ -66,8 +66,8 @@ class DenseRounds:
             except StoreBusy:
                 if begun:
                     return Turn(None, lambda state: None)
-                teller(WAITING, 0)
-                lock.enter_context(store.locked(wait_s=None))
+                with lasting(WAITING):
+                    lock.enter_context(store.locked(wait_s=None))
             state = store.newest()
         except OSError as error:
             self._say(f"dense rounds are not shared: {error}")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from trainables.progress import lasting
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.data.node_cache import cache_folder
@@ -35,6 +36,7 @@ from trainables.rsst.training.epoch import TrialDiverged as TrialDiverged
 from trainables.storage.forms import record, whole
 from trainables.storage.state_files import read_state, replace_state
 
+SAVING = "writing a checkpoint"
 _METHOD = record({}, {"method": whole(1)}, more=True)
 
 
@@ -89,16 +91,21 @@ class Trial:
         for event in self._live:
             if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
                 self._state = self._unsaved = event.snapshot()
-                if event.kind == "round":
-                    keep_round(self._state, self.config.keep_rounds, self.folder)
-                self._store.save(self._state)
+                with lasting(SAVING):
+                    self._save_after(event.kind, self._state)
                 saved_at = time.monotonic()
-                self._unsaved = None
-                if event.kind == "final":
-                    self._write_results(self._state)
             elif event.kind == "epoch":
                 self._unsaved = event.snapshot()
             yield event
+
+    def _save_after(self, kind: str, state: TrialState) -> None:
+        """Write what an event leaves on the disk."""
+        if kind == "round":
+            keep_round(state, self.config.keep_rounds, self.folder)
+        self._store.save(state)
+        self._unsaved = None
+        if kind == "final":
+            self._write_results(state)
 
     def save(self) -> None:
         """Save the state right after the event that was handed out last, where it is not saved yet.

@@ -26,7 +26,7 @@ import ray
 from ray import tune
 
 from trainables.errors import FAILS_AGAIN, certain
-from trainables.progress import keeper, watched
+from trainables.progress import keeper, lasting, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
 from trainables.rsst.training.device import free_memory, is_out_of_memory
@@ -113,11 +113,15 @@ class SweepTrainable(tune.Trainable):
         self._withheld = []
         if not result["done"] or "failed" in result:
             mirror.wake()
-        elif not mirror.flush(FLUSH_S, results=True):
+        elif not self._flushed(mirror):
             self._withheld, result["events"], result["done"] = result["events"], [], False
             self._wait(result, mirror.problem or f"the results are on their way to {mirror.address}")
         else:
             self._busy_since = None
+
+    def _flushed(self, mirror: TrialMirror) -> bool:
+        with watched(keeper(self._folder)), lasting(f"sending the results to {mirror.address}"):
+            return mirror.flush(FLUSH_S, results=True)
 
     def _retry_smaller(self, result: dict[str, Any], reason: str) -> None:
         """Once: go on from the newest checkpoint with half the micro-batch; the second time the trial has failed."""
@@ -178,11 +182,12 @@ class SweepTrainable(tune.Trainable):
         if not self._assignment.get("storage"):
             return
         bucket = Bucket(self._assignment["storage"])
-        fetch_weights(bucket, config.weights, root.parent)
         store = root / config.fingerprint
         store.mkdir(parents=True, exist_ok=True)
         mirror = TrialMirror(bucket.below("trials"), store, self._say)
-        mirror.fetch()
+        with lasting("fetching the trial from the bucket"):
+            fetch_weights(bucket, config.weights, root.parent)
+            mirror.fetch()
         self._mirror = mirror
 
     @property

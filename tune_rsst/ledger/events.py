@@ -119,6 +119,12 @@ KINDS: Mapping[str, EventKind] = {
         "people; it is in no view",
         _TRIAL | _REASON,
     ),
+    "hung": EventKind(
+        "The trial said nothing for too long: its process was ended. It is continued once in each round.",
+        "runners",
+        "view",
+        _TRIAL | _REASON,
+    ),
     "ended": EventKind(
         "The trial is finished, stopped or failed.",
         "driver.end",

@@ -67,6 +67,8 @@ class TrialView:
     """What the sampler had to remember after this trial (`Suggestion.sampler`)."""
     places: list[dict[str, Any]] = field(default_factory=list)
     """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
+    adopted: bool = False  # its dense round, or a part of it
+    silences: list[dict[str, Any]] = field(default_factory=list)  # each time that it hung: round, reason
 
     @property
     def unfinished(self) -> bool:
@@ -115,6 +117,7 @@ class TrialView:
         elif kind == "epoch":
             self.last_epoch = metrics
             self.seconds += float(metrics.get("seconds", 0.0))
+            self.adopted = self.adopted or "adopted_from" in metrics
         elif kind == "round":
             self.round_events.append(metrics)
         elif kind == "final":
@@ -139,8 +142,7 @@ class SweepView:
     ended: bool = False
     driven: bool = True
     """Whether a driver is at it, as far as the ledger tells; a killed driver does not write that it has gone."""
-    spending: Spending = field(default_factory=Spending)
-    """What was spent by all lives of the driver, up to the newest line."""
+    spending: Spending = field(default_factory=Spending)  # of all lives of the driver
     started_at: float = 0.0
     updated_at: float = 0.0
     home: str = field(default="", compare=False)
@@ -232,13 +234,18 @@ def _placed(view: SweepView, event: Mapping[str, Any]) -> None:
 
 
 def _reported(view: SweepView, event: Mapping[str, Any]) -> None:
-    new = view.trials[event["trial"]].apply_report(Event(event["kind"], event["metrics"]))
-    if new and event["kind"] == "epoch" and "adopted_from" not in event["metrics"]:
-        view.spending.epochs += 1
+    report = Event(event["kind"], event["metrics"])
+    new = view.trials[event["trial"]].apply_report(report)
+    view.spending.epochs += new and report.kind == "epoch" and "adopted_from" not in report.metrics
 
 
 def _retried(view: SweepView, event: Mapping[str, Any]) -> None:
     view.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
+
+
+def _hung(view: SweepView, event: Mapping[str, Any]) -> None:
+    trial = view.trials[event["trial"]]
+    trial.silences.append({"round": len(trial.round_events), "reason": event["reason"]})
 
 
 def _ended(view: SweepView, event: Mapping[str, Any]) -> None:
@@ -282,6 +289,7 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "placed": _placed,
     "reported": _reported,
     "retried": _retried,
+    "hung": _hung,
     "ended": _ended,
     "reopened": _reopened,
     "paused": _paused,

@@ -47,13 +47,13 @@ class Told:
     begun: bool = False
     rounds: int = 0
     state: str = UNFINISHED
+    silences: int = 0
 
     @classmethod
     def all_of(cls, trial: TrialView) -> Told:
         """Everything that is known."""
-        return cls(
-            columns_module.begun(trial), len(trial.round_events), UNFINISHED if trial.unfinished else trial.state
-        )
+        state = UNFINISHED if trial.unfinished else trial.state
+        return cls(columns_module.begun(trial), len(trial.round_events), state, len(trial.silences))
 
 
 class LiveTable:
@@ -151,6 +151,8 @@ def _news(trial: TrialView, before: Told) -> Iterator[str]:
         took = f", {duration(m['seconds'])}" if "seconds" in m else ""
         numbers = said(m, "kept_share", "val_top1", "top1_drop", "hardening_gap")
         yield f"{trial.trial} round {m['round'] + 1} of {trial.rounds}: {numbers}{took}"
+    for silence in trial.silences[before.silences :]:
+        yield f"{trial.trial} hangs: {silence['reason']}"
     if trial.state != before.state and not trial.unfinished:
         m = trial.metrics
         result = f" {said(m, 'val_top1', 'top1_drop')} at {said(m, 'kept_share')}" if "val_top1" in m else ""

@@ -104,5 +104,7 @@ def within_round(trial: TrialView, folder: SweepFolder | None) -> str:
     place = [f"epoch {done + 1}/{epochs}"] if epochs and done < epochs and (last or work) else []
     if work is None:
         return "".join(place)
+    if not work.total:
+        return ", ".join([*place, work.words[0]])
     share = f"{work.done / work.total:.0%}".replace("%", " %")
     return ", ".join([*place, share if work.what == TRAINING else f"{work.what} {share}"])

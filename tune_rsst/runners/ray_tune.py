@@ -7,7 +7,6 @@ pickles these objects into its own, disposable state; nothing is in the pickles.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from ray.tune.search import Searcher
 
 from trainables.worker.ray_trainable import SweepTrainable
 from tune_rsst.runners import Tick
+from tune_rsst.runners.adapter import Adapter
+from tune_rsst.runners.hung import HungTrials
 from tune_rsst.storage.folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -29,27 +30,7 @@ MAX_WORKER_FAILURES = 2
 log = logging.getLogger(__name__)
 
 
-class _Adapter:
-    """The driver, a guard around it, an empty pickle."""
-
-    driver: Intake
-
-    def guarded(self, action: Callable[[], Any], otherwise: Any = None) -> Any:
-        """`action()`; where it raises, the sweep is stopped and `otherwise` returned."""
-        if self.driver.interruption.broken:
-            return otherwise
-        try:
-            return action()
-        except Exception as error:
-            log.debug("the driver failed", exc_info=True)
-            self.driver.interruption.break_off(f"{type(error).__name__}: {error}")
-            return otherwise
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class LedgerSearcher(_Adapter, Searcher):
+class LedgerSearcher(Adapter, Searcher):
     """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
 
     def __init__(self, driver: Intake, folder: SweepFolder, resources: dict[str, float]) -> None:
@@ -92,12 +73,12 @@ class LedgerSearcher(_Adapter, Searcher):
         return None
 
 
-class LedgerScheduler(_Adapter, FIFOScheduler):
-    """Hands every result to the driver and passes its decision on."""
+class LedgerScheduler(Adapter, FIFOScheduler):
+    """Hands every result to the driver and passes its decision on. `hung` says why a worker is lost, if it knows."""
 
-    def __init__(self, driver: Intake) -> None:
+    def __init__(self, driver: Intake, hung: HungTrials | None = None) -> None:
         super().__init__()
-        self.driver = driver
+        self.driver, self._hung = driver, hung
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         known = self._reports_of(result)
@@ -115,7 +96,9 @@ class LedgerScheduler(_Adapter, FIFOScheduler):
             self.guarded(lambda: self.driver.take(result))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self.guarded(lambda: self.driver.worker_error(trial.config["trial_key"], _reason(trial)))
+        hung = self._hung
+        if hung is None or not self.guarded(lambda: hung.ended(trial)):
+            self.guarded(lambda: self.driver.worker_error(trial.config["trial_key"], _reason(trial)))
 
 
 def _reason(trial: Trial) -> str:
@@ -129,7 +112,7 @@ def _reason(trial: Trial) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:500]
 
 
-class Ticker(_Adapter, Callback):
+class Ticker(Adapter, Callback):
     """Lets the live table look at the view a few times a second; writes an interruption down as soon as it is known."""
 
     def __init__(self, driver: Intake, tick: Tick) -> None:
@@ -155,11 +138,12 @@ def fit(
 
     `trainable` takes and gives what SweepTrainable does.
     """
+    hung = HungTrials(driver, folder, MAX_WORKER_FAILURES)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(driver, folder, resources),
-            scheduler=LedgerScheduler(driver),
+            scheduler=LedgerScheduler(driver, hung),
             num_samples=driver.remaining,
             max_concurrent_trials=at_once,
             reuse_actors=True,
@@ -167,7 +151,7 @@ def fit(
         run_config=tune.RunConfig(
             name="run",
             storage_path=str(folder.tune),
-            callbacks=[Ticker(driver, tick)],
+            callbacks=[hung, Ticker(driver, tick)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_FAILURES),
             verbose=0,

@@ -26,7 +26,8 @@ DEFAULT_LARGEST_DENSITY = 0.875
 HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
 PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_address"})
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
-RUN_ONLY = HERE | PLACES | RESOURCES | BUDGETS.keys() | {"name", "resume"}
+SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
+RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | BUDGETS.keys() | {"name", "resume"}
 
 
 class SweepSettings(BaseModel):
@@ -82,6 +83,15 @@ class SweepSettings(BaseModel):
     )
     gpu_hours_budget: float | None = Field(
         None, gt=0, description="hours of GPUs that its trials may hold, resumes included; default: no limit"
+    )
+    hung_after_s: float | None = Field(
+        60.0,
+        gt=0,
+        description="a trial that says nothing for so long, and for 5 × its median round, is ended and continued once; "
+        "none: never",
+    )
+    hung_first_round_s: float | None = Field(
+        600.0, gt=0, description="the same before its first round has ended, and while it is opened; none: never"
     )
     mlflow_tracking_uri: str | None = Field(
         None, description="default: MLFLOW_TRACKING_URI, else sqlite in TUNE_RSST_HOME"

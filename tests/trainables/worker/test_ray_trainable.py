@@ -180,6 +180,7 @@ def test_while_it_trains_long_it_leaves_how_far_it_is(actor: Any, monkeypatch: p
 
     monkeypatch.setattr(progress, "write_state", write)
     steps(actor)
-    assert {work.what for work in seen} >= {"training", "evaluating"} and all(work.total for work in seen)
+    assert {work.what for work in seen} >= {"training", "evaluating"}
+    assert all(work.total for work in seen if work.what != "writing a checkpoint")
     store = next(path for path in Path(actor._assignment["store"]).iterdir() if path.is_dir())
     assert not (store / progress.KEPT).exists()
