@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,10 +108,11 @@ def lasting(what: str) -> Iterator[None]:
     if watcher is None:
         yield
         return
-    began, over = time.monotonic(), threading.Event()
+    began, over, told = time.monotonic(), threading.Event(), threading.Event()
 
     def beat() -> None:
         while not over.wait(KEEP_EVERY_S):
+            told.set()
             watcher(Work(what, 0, 0, "", time.monotonic() - began))
 
     thread = threading.Thread(target=beat, name="lasting", daemon=True)
@@ -121,7 +122,17 @@ def lasting(what: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        watcher(Work(what, 1, 1, "", time.monotonic() - began))
+        if told.is_set():
+            watcher(Work(what, 1, 1, "", time.monotonic() - began))
+
+
+@contextmanager
+def after_waiting(what: str, lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """`lock`, which another process may hold for long: as `lasting` until it is entered, not in the body."""
+    with ExitStack() as entered:
+        with lasting(what):
+            entered.enter_context(lock)
+        yield
 
 
 def every(seconds: float, say: Callable[[str], None]) -> Watcher:

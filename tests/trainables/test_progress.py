@@ -15,8 +15,9 @@ from tests.trainables import toy
 from trainables import console as console_module
 from trainables import progress
 from trainables.console import Console
-from trainables.progress import KEPT, Work, every, keeper, kept, lasting, teller, tracked, watched
+from trainables.progress import KEPT, Work, after_waiting, every, keeper, kept, lasting, teller, tracked, watched
 from trainables.rsst.experiment import run
+from trainables.storage.locks import held
 from trainables.text import amount
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -184,6 +185,35 @@ def test_waiting_tells_that_it_goes_on_and_leaves_nothing(tmp_path: Path, monkey
             if (work := kept(tmp_path)) is not None:
                 signs.add(str(work))
     assert kept(tmp_path) is None and not (tmp_path / KEPT).exists()
+
+
+def test_the_wait_for_a_lock_is_told_and_the_work_under_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "KEEP_EVERY_S", 0.02)
+    told, inside = list[Work](), threading.Event()
+
+    def waits() -> None:
+        with watched(told.append), after_waiting("waiting for another process", held(tmp_path / "lock")):
+            inside.set()
+
+    with held(tmp_path / "lock"):
+        thread = threading.Thread(target=waits, daemon=True)
+        thread.start()
+        while len(told) < 3:
+            time.sleep(0.01)
+        assert not inside.is_set()
+    thread.join(60)
+    assert inside.is_set() and {work.what for work in told} == {"waiting for another process"}
+    with held(tmp_path / "lock", wait_s=0.0):
+        before = len(told)
+    with watched(told.append), after_waiting("not told", held(tmp_path / "lock")):
+        time.sleep(0.1)
+    assert len(told) == before, "neither a lock that is free nor the work under it"
+    with pytest.raises(KeyError), after_waiting("waiting", held(tmp_path / "lock")):
+        raise KeyError
+    with held(tmp_path / "lock", wait_s=0.0):
+        pass
 
 
 def test_without_a_watcher_waiting_starts_no_thread() -> None:

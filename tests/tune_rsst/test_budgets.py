@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests.tune_rsst.fake_sweep import EPOCHS, events, tiny
 from trainables.rsst.config import ConfigError
+from trainables.rsst.measure import Measured
 from tune_rsst import conduct
 from tune_rsst.cli import app
 from tune_rsst.driver import Driver, assemble
@@ -22,6 +23,7 @@ from tune_rsst.ledger.file import Ledger, read
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning import resume
 from tune_rsst.planning.begin import make_plan
+from tune_rsst.planning.estimate import estimate, lines
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results.progress import Progress
 from tune_rsst.runners import replay
@@ -217,25 +219,44 @@ def test_spent_said_in_one_line_resumed_refused_raised_and_finished(
     assert code == 0 and Sweep.of(folder).state == "finished" and "is spent" not in text
 
 
+REFUSED = {
+    "extend fake 2 lr=0.1": "lr = 0.1: valid is not given to `tune-rsst extend`, which takes ",
+    "extend fake 2 trials=9": "trials = 9: valid is not given to `tune-rsst extend`, which takes ",
+    "extend fake 2": "epoch_budget = 5: valid is above the 6 epochs that the sweep has spent, or none; add ",
+    "extend fake 2 epoch_budget=0": "epoch_budget = 0: valid is ",
+    "retry fake t0000 epoch_budget=99": "retry = t0000: valid is a failed trial of fake",
+    "retry fake epoch_budget=99": "retry = fake: valid is a sweep with failed trials; it has none",
+}
+
+
 @pytest.mark.medium
-def test_the_plan_shows_the_budget_and_what_is_spent_of_it(
+def test_extend_and_retry_take_settings_of_the_run_and_refuse_others(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran(begin("epoch_budget=5", "stopping=none"))
-    for words, line in {
-        (
-            "name=new",
-            "space=digits",
-            "time_budget_s=600",
-        ): "  spent so far    0 epochs, 0 s of 10 min 00 s; then trials",
-        (
-            "--name",
-            "fake",
-            "--resume",
-            "epoch_budget=50",
-        ): "  spent so far    6 of 50 epochs, 0 s; then trials end with",
-    }.items():
-        monkeypatch.setattr("sys.argv", ["tune-rsst", "sweep", *words, "--dry-run"])
+    capsys.readouterr()
+    before = folder.ledger.read_bytes()
+    for words, said in REFUSED.items():
+        monkeypatch.setattr("sys.argv", ["tune-rsst", *words.split()])
         with pytest.raises(SystemExit) as ended:
             app.main()
-        assert ended.value.code == 0 and line in capsys.readouterr().out
+        text = capsys.readouterr()
+        assert ended.value.code == 2 and said in text.err and text.err.count("\n") == 1
+    assert folder.ledger.read_bytes() == before
+
+
+@pytest.mark.medium
+def test_the_plan_shows_the_budget_and_what_is_spent_of_it(folder: SweepFolder) -> None:
+    ran(begin("epoch_budget=5", "stopping=none"))
+    step = Measured("cpu", train_s=1e-3, train_small_s=1e-3, eval_s=0.0, peak_mib=400.0)
+    for plan, line in [
+        (
+            begin("name=new", "time_budget_s=600"),
+            "  spent so far    0 epochs, 0 s of 10 min 00 s; then trials end with",
+        ),
+        (planned("epoch_budget=50"), "  spent so far    6 of 50 epochs, "),
+    ]:
+        assert isinstance(plan, Plan)
+        assert any(one.startswith(line) for one in lines(plan, estimate(plan, lambda *_: step)))
+    new = begin("name=new")
+    assert not any("spent" in one for one in lines(new, estimate(new, lambda *_: step)))

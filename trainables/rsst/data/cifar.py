@@ -18,7 +18,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
-from trainables.progress import tracked
+from trainables.progress import after_waiting, tracked
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.about import Source
 from trainables.rsst.data.node_cache import cache_folder
@@ -27,6 +27,7 @@ from trainables.storage.files import replaced, temporary_folder
 from trainables.storage.locks import held
 
 TIMEOUT_S = 20.0  # without one byte from the server
+DOWNLOADED = "waiting for a download of another process"
 CLASSES: dict[str, Any] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
@@ -78,7 +79,7 @@ def _check_archive(kind: Any, archive: Path) -> None:
 def _download_once(dataset: str, kind: Any, archive: Path) -> None:
     where = f"put {kind.filename} (md5 {kind.tgz_md5}, from {kind.url}) into {archive.parent}, or give data=FOLDER"
     try:
-        with held(archive.with_name(f".{archive.name}.lock")):
+        with after_waiting(DOWNLOADED, held(archive.with_name(f".{archive.name}.lock"))):
             if not archive.is_file():
                 _download(kind, archive)
     except (OSError, HTTPException, ValueError) as error:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainables.progress import tracked
+from trainables.progress import after_waiting, lasting, tracked
 from trainables.rsst.data.split import Split, Splits
 from trainables.storage.files import expanded, open_regular, remove_leftovers, replaced_folder
 from trainables.storage.forms import HEX, listed, mapping, record, text
@@ -37,6 +37,7 @@ MANIFEST = record(
     {"key": text(HEX), "arrays": listed(text(r"[a-z]{1,20}_(images|labels)")), "facts": mapping(), "digest": text(HEX)}
 )
 SMALL = 1 << 26  # bytes of a manifest, at most: names of classes, notes
+PREPARED_ELSEWHERE = "waiting for images that another process prepares"
 AT_ONCE = 2**26  # bytes that are hashed between two looks at the clock
 
 
@@ -85,10 +86,12 @@ def shared(key: Mapping[str, Any], prepare: Callable[[], tuple[Splits, dict[str,
     folder = cache_folder() / "prepared" / name
     found = _mapped(folder)
     if found is None:
-        with held(folder.with_suffix(".lock")):
+        with after_waiting(PREPARED_ELSEWHERE, held(folder.with_suffix(".lock"))):
             found = _mapped(folder)
             if found is None:
-                _write(folder, *prepare())
+                splits, facts = prepare()
+                with lasting("writing the images"):
+                    _write(folder, splits, facts)
                 found = _mapped(folder)
     if found is None:
         raise OSError(f"{folder} does not read back as it was written")
