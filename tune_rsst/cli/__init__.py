@@ -1,1 +1,1 @@
-"""The command line: `tune-rsst` and its commands."""
+"""The ways in: the command line, `tune-rsst` and its commands, and the same from Python (api.py)."""

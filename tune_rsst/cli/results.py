@@ -14,6 +14,7 @@ import typer
 
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, shown
+from tune_rsst.cli.api import load
 from tune_rsst.settings import addresses
 from tune_rsst.storage import home
 from tune_rsst.storage.cursor import load_cursor
@@ -103,19 +104,8 @@ def report(
     to: Annotated[Path | None, typer.Option("--to", help="The file; else report.html in the sweep's folder.")] = None,
 ) -> None:
     """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
-    from trainables.figures import save_trial
-    from tune_rsst.report.page import write_report
-    from tune_rsst.report.sweep_figures import save_figures
-
-    folder = home.find(sweep)
-    found = Sweep.of(folder, elsewhere=True)
-    target = (to or folder.report).absolute()
-    if not target.parent.is_dir():
-        raise ConfigError("to", to, "a file in a folder that exists")
-    for trial in found.view.trials.values():
-        save_trial(trial, folder.pictures / trial.trial)
-    save_figures(found.view, folder.pictures)
-    print(f"report: {write_report(found, target)}\npictures: {folder.pictures}")
+    found = load(sweep)
+    print(f"report: {found.report(to)}\npictures: {found.path / 'pictures'}")
 
 
 @app.command()

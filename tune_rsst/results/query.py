@@ -73,18 +73,23 @@ def _test(text: str, name: str, sign: str, wanted: str) -> Condition:
 
 
 def print_csv(view: SweepView, keep: Condition) -> None:
+    """`ranking_rows` as CSV; what is not known is empty."""
+    names, rows = ranking_rows(view, keep)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows([names, *rows])
+
+
+def ranking_rows(view: SweepView, keep: Condition = lambda trial: True) -> tuple[list[str], list[list[Any]]]:
     """Ended trials by rank, then running ones; every metric that is a number or a text, then what was searched.
 
-    As in the table, only finished trials that the objective allows have a rank.
+    As in the table, only finished trials that the objective allows have a rank. Returns the columns' names, the rows.
     """
     trials, places = [*rank(view), *view.unfinished], ranks(view)
     metrics = [n for t in trials for n, v in t.metrics.items() if not isinstance(v, list | dict) and not is_words(n)]
-    searched = [name for trial in trials for name in trial.params]
-    names, knobs = list(dict.fromkeys(metrics)), [f"knob.{name}" for name in dict.fromkeys(searched)]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["rank", "trial", "state", "reason", *names, *knobs])
-    for trial in trials:
-        if keep(trial):
-            row = [places.get(trial.trial), trial.trial, trial.state, trial.reason]
-            row += [trial.metrics.get(name) for name in names]
-            writer.writerow(row + [trial.searched.get(name.removeprefix("knob.")) for name in knobs])
+    names, knobs = list(dict.fromkeys(metrics)), list(dict.fromkeys(name for t in trials for name in t.params))
+    rows = [
+        [places.get(t.trial), t.trial, t.state, t.reason, *map(t.metrics.get, names), *map(t.searched.get, knobs)]
+        for t in trials
+        if keep(t)
+    ]
+    return ["rank", "trial", "state", "reason", *names, *(f"knob.{name}" for name in knobs)], rows

@@ -5,9 +5,9 @@ In: a file and `key=value` words. Out: settings by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from trainables.plain_yaml import YamlError, mapping_in, value_of
@@ -38,6 +38,26 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     for name, value in found.items():
         _known(name, value)
     return found
+
+
+def from_python(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings given as Python's objects: None is `none`, a path its text, NumPy's numbers are numbers."""
+    found = {name: _plain(value) for name, value in settings.items()}
+    for name, value in found.items():
+        _known(name, value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """`value` as a YAML file would give it."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    item = getattr(value, "item", None)  # of a number of NumPy's or torch's
+    return item() if callable(item) and getattr(value, "shape", None) == () else value
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
