@@ -147,7 +147,10 @@ def names_of_the_code() -> Names:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         texts = {id(node.body[0].value) for node in ast.walk(tree) if has_docstring(node)}  # type: ignore[attr-defined]
         stem = path.parent.name if path.name == "__init__.py" else path.stem
-        modules.setdefault(stem, set()).update(identifiers(tree.body, texts))
+        only_for_types = [inner for node in tree.body if isinstance(node, ast.If) for inner in node.body]
+        modules.setdefault(stem, set()).update(identifiers([*tree.body, *only_for_types], texts))
+        above = path.parent.parent if path.name == "__init__.py" else path.parent
+        modules.setdefault(above.name, set()).add(stem)  # a package has its modules
         for node in ast.walk(tree):
             used |= identifiers([node], texts)
             if isinstance(node, ast.arg):

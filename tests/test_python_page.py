@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from trainables import train
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -38,7 +40,12 @@ SAME = ("val_top1", "test_top1", "kept_share", "params", "epochs_trained", "top1
 
 def start(script: Path, where: Path, *arguments: str) -> subprocess.Popen[str]:
     """Run `script` in `where`, which is its home too, in a process group of its own."""
-    surroundings = {"HOME": str(where), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    surroundings = {
+        "HOME": str(where),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "TUNE_RSST_HOME": str(where / "sweeps"),
+    }
     return subprocess.Popen(
         [sys.executable, str(script), *arguments],
         cwd=where,
@@ -57,6 +64,10 @@ def test_the_page_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path) -> No
     printed, _ = page.communicate(timeout=300)
     assert page.returncode == 0, printed[-3000:]
     assert len(re.findall(r"^\d +0\.\d+ +[01]\.\d+ +\d +(?:True|False)$", printed, re.M)) == 4, printed
+    assert (
+        re.search(r"^best: t000\d 0\.\d+ 0\.\d+$", printed, re.M) and (tmp_path / "sweeps/mine/report.html").is_file()
+    )
+    assert list((tmp_path / "sweeps/mine/exports").glob("t*/model.safetensors"))
     assert "final 2 0." in printed and re.search(r"Ray Train: 0\.\d+", printed)
     from mlflow import MlflowClient
 
@@ -64,6 +75,19 @@ def test_the_page_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path) -> No
     [experiment] = client.search_experiments(filter_string="name = 'mine'")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 4 and all({"val_top1", "kept_share"} <= run.data.metrics.keys() for run in runs)
+
+
+def test_the_notebook_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TUNE_RSST_HOME", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(repo_root))
+    book = nbformat.read(repo_root / "docs/sweep.ipynb", as_version=4)
+    NotebookClient(book, timeout=250, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    lines = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "t0000 round 1 of" in lines and "Sweep notebook: finished" in lines and "\x1b" not in lines
+    assert any("image/png" in output.data for output in outputs if "data" in output)
+    assert [output.data["text/plain"] for output in outputs if output.output_type == "execute_result"][-1][:2] == "0."
 
 
 def test_a_killed_tuner_is_restored_and_ends_with_the_numbers_of_the_trial_alone(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,12 +21,7 @@ Handlers = dict[signal.Signals, Any]
 
 
 def hear(handler: Callable[[int, Any], None]) -> Handlers:
-    """Let `handler` have the signals that end a process; returns what was there, for `unhear`. Ignored ones stay so.
-
-    Only the main thread can: in another one nothing changes, and signals go to whoever runs there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
+    """Let `handler` have the signals that end a process; returns what was there, for `unhear`. Ignored ones stay so."""
     found = {number: before for number in ENDING if (before := signal.getsignal(number)) is not signal.SIG_IGN}
     for number in found:
         signal.signal(number, handler)

@@ -41,11 +41,18 @@ if TYPE_CHECKING:
     from tune_rsst.tracking.uploader import Uploader
 
 
-def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *, models: bool = True) -> int:
+def run(
+    plan: Plan | Finished,
+    console: Console,
+    runner: Runner | None = None,
+    *,
+    models: bool = True,
+    tell: Callable[[str], object] = lambda problem: None,
+) -> int:
     """Run `plan` to its end or to an interruption; print the table and say what to do next.
 
     `runner` runs the trials; None: Ray Tune (`on_ray`). `models`: whether trials leave models; without them no files of
-    the best trial are written, and no pictures are drawn for MLflow.
+    the best trial are written, and no pictures are drawn for MLflow. `tell` gets why it broke off, where it did.
     """
     if isinstance(plan, Finished):
         return finish_again(plan, console)
@@ -75,6 +82,8 @@ def run(plan: Plan | Finished, console: Console, runner: Runner | None = None, *
         finally:
             ledger.close()
             shutil.rmtree(folder.tune, ignore_errors=True)
+            if interruption.problem:
+                tell(interruption.problem)
 
 
 def _write_settings(plan: Plan) -> None:

@@ -47,7 +47,7 @@ class Interruption:
         self.problem: str | None = None
         self.broken = self.terminated = self.written = False
         self.write_down: Callable[[], None] = lambda: None  # the driver's: it calls `claim` before it writes
-        self._running, self._in_main_thread = False, True
+        self._running = False
         self._lock = threading.Lock()
 
     @property
@@ -63,7 +63,7 @@ class Interruption:
         """The driver can't continue: nothing more is written, and the runner is ended as by Ctrl-C."""
         self.fail(why)
         self.broken = True
-        if self._running and self._in_main_thread:
+        if self._running:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def taken_over(self, who: str) -> None:
@@ -88,11 +88,9 @@ class Interruption:
     def listening(self) -> Iterator[None]:
         """While a runner is at work: SIGTERM and SIGHUP are heard, and `break_off` ends the runner.
 
-        All do so by SIGINT, which a script's background process (`tune-rsst sweep &`) begins by ignoring. In a thread
-        that is not the main one no signal is heard, and a runner that is broken off ends with its trials' next reports.
+        All do so by SIGINT, which a script's background process (`tune-rsst sweep &`) begins by ignoring.
         """
-        self._in_main_thread = _in_main_thread()
-        ignored = self._in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         if ignored:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         before = self.hear()
@@ -117,18 +115,10 @@ class Interruption:
     @staticmethod
     @contextmanager
     def ignored() -> Iterator[None]:
-        """Signals are ignored while a few short writes are made; in a thread that is not the main one none comes."""
-        if not _in_main_thread():
-            yield
-            return
+        """Signals are ignored while a few short writes are made."""
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDING)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _in_main_thread() -> bool:
-    """Whether the caller runs in the only thread that hears signals."""
-    return threading.current_thread() is threading.main_thread()

@@ -1,18 +1,23 @@
 """Sweeps from Python: `tune_rsst.sweep(…)` runs one, `tune_rsst.load(…)` reads one, both give a `Sweep`.
 
 In: settings and knobs by the names that the command line has. Out: what a sweep has found, as objects.
-Both ways in plan and run a sweep by the same functions; nothing is decided here.
+A sweep runs in a process of its own (child.py). So a script's own Ray, signals and threads are left alone, and what
+ends the sweep's process, memory that ran out for example, does not end a notebook.
 """
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from tune_rsst.settings.written import from_python
 from tune_rsst.storage import folder as on_disk
@@ -20,13 +25,11 @@ from tune_rsst.storage import home
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
-    from tune_rsst.planning.plan import Finished, Plan
-
-_ONE_AT_A_TIME = threading.Lock()
 FORMATS = ("safetensors", "pt2", "onnx")
 INTERRUPTED, FAILED_TRIALS = 130, 3
+ROOT = str(Path(__file__).parents[2])
+COLOURED = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 
 
 class Sweep:
@@ -131,15 +134,11 @@ class Sweep:
 
     def extend(self, trials: int, *, progress: bool = True) -> Sweep:
         """Go on by this many trials more, as `tune-rsst extend`; returns when they have ended."""
-        from tune_rsst.planning.resume import extension
-
-        return _run(extension(self.name, trials), progress)
+        return _run({"command": "extend", "sweep": self.name, "trials": _at_least_1(trials)}, progress)
 
     def retry(self, *trials: str, progress: bool = True) -> Sweep:
         """Run failed trials again from their checkpoints, these or all, as `tune-rsst retry`."""
-        from tune_rsst.planning.resume import second_try
-
-        return _run(second_try(self.name, list(trials)), progress)
+        return _run({"command": "retry", "sweep": self.name, "trials": trials}, progress)
 
     def _read(self) -> on_disk.Sweep:
         found = on_disk.Sweep.of(self._folder, self._lines, elsewhere=True)
@@ -156,71 +155,82 @@ def load(name: str | None = None) -> Sweep:
     return Sweep(home.find(name))
 
 
+def _at_least_1(trials: object) -> int:
+    number = from_python({"trials": trials})["trials"]
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigError("trials", trials, "a whole number from 1 on", "how many more")
+    return number
+
+
 def sweep(*, progress: bool = True, **settings: Any) -> Sweep:
     """Run a sweep to its end, as `tune-rsst sweep` does: settings and knobs by their names, None is its `none`.
 
-    `progress`: print what the command prints, else nothing. It may be called from any thread. A killed one goes on with
+    `progress`: print what the command prints, else nothing. Any thread may call it, for several sweeps at once too.
+    Where the calling process ends, or Ctrl-C is pressed, the sweep ends in order and goes on later with
     `sweep(name=NAME, resume="must")`, or the same call with `resume="auto"`.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the sweep is resumable.
-        RuntimeError: it broke off, with the reason; it is resumable.
+        KeyboardInterrupt: it was interrupted.
+        RuntimeError: it broke off, with the reason.
     """
-    from tune_rsst.planning.begin import make_plan
-    from tune_rsst.planning.preflight import TELL_EVERY_S
-
-    _refuse_a_second_ray()
-    written = from_python(settings)
-    with watched(every(TELL_EVERY_S, print if progress else lambda line: None)):
-        plan = make_plan(written, None, resume=False)
-    return _run(plan, progress)
+    return _run({"command": "sweep", "settings": from_python(settings)}, progress)
 
 
-def _run(plan: Plan | Finished, progress: bool) -> Sweep:
-    from tune_rsst.conduct import run
-    from tune_rsst.planning.plan import Finished
-    from tune_rsst.results.table import say
-
-    _refuse_a_second_ray()
-    console = _console(progress)
-    found = Sweep(plan.sweep.folder if isinstance(plan, Finished) else plan.folder)
-    if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise ConfigError("name", found.name, "no other sweep in this process", "start it in a process of its own")
-    try:
-        if plan.note:
-            say(console, plan.note)
-        code = run(plan, console)
-    finally:
-        _ONE_AT_A_TIME.release()
-    if code not in (0, FAILED_TRIALS):
-        _raise(found, code, console)
-    return found
-
-
-def _raise(found: Sweep, code: int, console: Console) -> NoReturn:
-    go_on = f"go on with tune_rsst.sweep(name={found.name!r}, resume='must')"
+def _run(request: Mapping[str, Any], progress: bool) -> Sweep:
+    """Have a child do what `request` says (`child.answer`), and say in this process how it went."""
+    answer = run_child(request, progress)
+    if answer.get("refused"):
+        raise ConfigError(*answer["refused"])
+    if not answer.get("sweep") or (answer["code"] == 2 and answer.get("reason")):
+        raise RuntimeError(answer.get("reason") or f"the sweep's process ended with exit code {answer['code']}")
+    name, code = answer["sweep"], answer["code"]
+    go_on = f"go on with tune_rsst.sweep(name={name!r}, resume='must')"
     if code == INTERRUPTED:
-        raise KeyboardInterrupt(f"{found.name} is interrupted; {go_on}")
-    reasons = [event["reason"] for event in found.ledger if event["event"] == "interrupted" and event.get("reason")]
-    said = console.file.getvalue().strip().splitlines() if isinstance(console.file, io.StringIO) else []
-    reason = (reasons or said or ["what was printed says why"])[-1]
-    raise RuntimeError(f"{found.name} broke off: {reason}; {go_on}")
+        raise KeyboardInterrupt(f"{name} is interrupted; {go_on}")
+    if code not in (0, FAILED_TRIALS):
+        reason = answer.get("reason") or f"its process ended with exit code {code}"
+        raise RuntimeError(f"{name} broke off: {reason}; {go_on}")
+    return load(name)
 
 
-def _console(progress: bool) -> Console:
-    """Standard output; plain lines in a notebook, where each line of a table would be a block of HTML."""
-    from rich.console import Console
+def run_child(request: Mapping[str, Any], progress: bool) -> dict[str, Any]:
+    """What the child answers, with its exit code as `code`. Its lines are printed as they come.
 
-    from tune_rsst.results.table import LOG_WIDTH, make_console
+    On a terminal it draws there itself. Ctrl-C is passed on once it reaches the main thread; for a call in another
+    thread the child hears the terminal's itself.
+    """
+    terminal = sys.__stdout__
+    in_main = threading.current_thread() is threading.main_thread()
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        place: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        if not progress:
+            place = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        elif terminal is not None and sys.stdout is terminal and terminal.isatty():
+            place = {}
+        place["env"] = _environment(plain="stdout" in place)
+        command = [sys.executable, "-u", "-P", "-m", "tune_rsst.cli.child", str(asked), str(answered), str(os.getpid())]
+        place |= {"stdin": subprocess.DEVNULL, "process_group": 0 if in_main else None}
+        with subprocess.Popen(command, **place) as child:
+            _wait(child, lambda line: print(line, end="", flush=True))
+        answer = json.loads(answered.read_text(encoding="utf-8")) if answered.exists() else {}
+    return {"code": child.returncode, **answer}
 
-    if not progress:
-        return Console(file=io.StringIO(), width=LOG_WIDTH)
-    console = make_console()
-    return Console(width=LOG_WIDTH, force_jupyter=False) if console.is_jupyter else console
+
+def _environment(plain: bool) -> dict[str, str]:
+    """The child's: it imports the package that this process has. `plain`: a notebook's kernel asks for colours too."""
+    found = {name: value for name, value in os.environ.items() if not (plain and name in COLOURED)}
+    return {**found, "PYTHONPATH": os.pathsep.join([ROOT, *filter(None, [found.get("PYTHONPATH")])])}
 
 
-def _refuse_a_second_ray() -> None:
-    """A process has one Ray; the sweep starts or joins its own, and ends it."""
-    ray = sys.modules.get("ray")
-    if ray is not None and not _ONE_AT_A_TIME.locked() and ray.is_initialized():
-        raise ConfigError("ray", "connected in this process", "not connected", "call ray.shutdown() before the sweep")
+def _wait(child: subprocess.Popen[Any], say: Callable[[str], None]) -> None:
+    """Until the child has ended; Ctrl-C, each time, is the child's."""
+    while True:
+        try:
+            for line in child.stdout or ():
+                say(line)
+            child.wait()
+            return
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)

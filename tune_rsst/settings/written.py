@@ -42,22 +42,24 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
 
 def from_python(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings given as Python's objects: None is `none`, a path its text, NumPy's numbers are numbers."""
-    found = {name: _plain(value) for name, value in settings.items()}
-    for name, value in found.items():
+    for name, value in settings.items():
         _known(name, value)
-    return found
+    return {name: _plain(name, value) for name, value in settings.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """`value` as a YAML file would give it."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(name, one) for one in value]
     if isinstance(value, PurePath):
         return str(value)
-    item = getattr(value, "item", None)  # of a number of NumPy's or torch's
-    return item() if callable(item) and getattr(value, "shape", None) == () else value
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):  # a number of NumPy's or torch's
+        value = value.item()
+    if not isinstance(value, str | int | float):
+        raise ConfigError(name, value, "a text, a number, True, False or None")
+    return value
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:
@@ -79,5 +81,5 @@ def _known(name: str, value: Any) -> None:
         close = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"
         raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
-    if isinstance(value, dict) or (isinstance(value, list) and name not in ("rungs", "warm_start")):
+    if isinstance(value, dict) or (isinstance(value, list | tuple) and name not in ("rungs", "warm_start")):
         raise ConfigError(name, value, "one value; all settings are in one flat list")

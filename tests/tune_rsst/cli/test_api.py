@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import signal
-import threading
+import re
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import tune_rsst
 from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.rsst.config import ConfigError
 from tune_rsst import conduct
-from tune_rsst.cli import api
+from tune_rsst.cli import api, child
 from tune_rsst.cli.results import show
 from tune_rsst.driver import Driver
 from tune_rsst.ledger.lock import driving
@@ -49,13 +49,19 @@ def recorded(tmp_path: Path) -> tune_rsst.Sweep:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch, runner: Callable[..., Any] = serial.run) -> None:
-    """Trials run here, one after the other, or as `runner` has it."""
+    """The child's work is done in this process, one trial after the other, or as `runner` has it."""
 
-    def run(plan: Any, console: Any) -> int:
-        own = None if isinstance(plan, Finished) else partial(runner, folder=plan.folder)
-        return run_on(plan, console, own)
+    def run(plan: Any, console: Any, **more: Any) -> int:
+        return run_on(
+            plan, console, None if isinstance(plan, Finished) else partial(runner, folder=plan.folder), **more
+        )
+
+    def run_child(request: Any, progress: bool) -> dict[str, Any]:
+        with redirect_stdout(sys.stdout if progress else io.StringIO()):
+            return child.answer_to(json.loads(json.dumps(request)), lambda found: None)
 
     monkeypatch.setattr(conduct, "run", run)
+    monkeypatch.setattr(api, "run_child", run_child)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +87,23 @@ def test_pythons_values_are_those_of_the_command_line(given: dict[str, Any], tak
         ({"save_dir": "x"}, "not a setting of a sweep"),
         ({"lr": {"low": 1}}, "one value"),
         ({"lr": [1e-3, 1e-2]}, "one value"),
-        ({"lr": np.array([1e-3, 1e-2])}, "a finite number"),
+        ({"lr": np.array([1e-3, 1e-2])}, "a text, a number"),
         ({"trials": None}, "a whole number"),
         ({"trials": 0}, "trials"),
         ({"name": "none/such"}, "name"),
         ({"name": "missing", "resume": "must"}, "a sweep in"),
         ({"space": 7}, "space"),
-        ({"lr": object()}, "a finite number"),
-        ({"dataset": object()}, "dataset"),
+        ({"lr": object()}, "a text, a number"),
+        ({"dataset": b"digits"}, "a text, a number"),
+        ({"lr": float("nan")}, "a finite number"),
+        ({"lr": 1 + 2j}, "a text, a number"),
     ],
     ids=lambda value: str(value)[:30].partition(" object")[0],
 )
-def test_what_the_command_line_refuses_is_refused_in_the_same_words(given: dict[str, Any], said: str) -> None:
+def test_what_the_command_line_refuses_is_refused_in_the_same_words(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    without_ray(monkeypatch)
     with pytest.raises(ConfigError, match=said) as refusal:
         tune_rsst.sweep(**given)
     assert "\n" not in str(refusal.value) and not home.sweeps()
@@ -111,80 +122,40 @@ def test_a_sweep_in_a_script_prints_what_the_command_prints(
 
 
 @pytest.mark.medium
-def test_a_sweep_in_a_thread_gives_the_same_and_is_extended_there(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_is_extended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     without_ray(monkeypatch)
-    found: dict[str, tune_rsst.Sweep] = {}
-
-    def train() -> None:
-        found["one"] = tune_rsst.sweep(progress=False, **SMALL)
-        found["more"] = found["one"].extend(1, progress=False)
-
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=train)
-    thread.start()
-    thread.join(100)
-    assert not thread.is_alive() and (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    main = tune_rsst.sweep(progress=False, **SMALL)
-    first = found["more"].trials.iloc[:2].set_index("trial")
-    assert len(found["more"].trials) == 2 and found["one"].name == found["more"].name
-    assert main.best is not None and first.loc["t0000", "val_top1"] == main.best["metrics"]["val_top1"]
-    assert not capsys.readouterr().out
+    one = tune_rsst.sweep(progress=False, **SMALL)
+    more = one.extend(np.int64(1), progress=False)
+    assert len(one.trials) == len(more.trials) == 2 and one.name == more.name and not capsys.readouterr().out
+    for number in (0, -1, 1.5, True, None, "two"):
+        with pytest.raises(ConfigError, match="a whole number from 1 on"):
+            one.extend(number)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a sweep with failed trials"):
+        one.retry(progress=False)
+    with pytest.raises(ConfigError, match="a failed trial of"):
+        one.retry("t0000", progress=False)
 
 
-@pytest.mark.parametrize("where", ["main", "thread"])
-def test_a_sweep_that_broke_off_raises_with_its_reason_and_goes_on(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def broken(driver: Driver, tick: Tick, folder: SweepFolder) -> None:
-        raise OSError("the cable was pulled")
+def broken(driver: Driver, tick: Tick, folder: SweepFolder) -> None:
+    raise OSError("the cable was pulled")
 
-    without_ray(monkeypatch, broken)
-    errors: list[BaseException] = []
 
-    def train() -> None:
-        try:
-            tune_rsst.sweep(name="mine", progress=False, **SMALL)
-        except RuntimeError as error:
-            errors.append(error)
+def full(driver: Driver, tick: Tick, folder: SweepFolder) -> None:
+    driver.interruption._running = False  # no runner that a signal would end
+    driver.interruption.break_off("the disk is full")
 
-    if where == "main":
-        train()
-    else:
-        thread = threading.Thread(target=train)
-        thread.start()
-        thread.join(60)
-    [error] = errors
-    assert "mine broke off: OSError: the cable was pulled" in str(error)
-    assert "tune_rsst.sweep(name='mine', resume='must')" in str(error)
+
+@pytest.mark.medium
+@pytest.mark.parametrize(("runner", "reason"), [(broken, "OSError: the cable was pulled"), (full, "the disk is full")])
+def test_a_sweep_that_broke_off_raises_with_its_reason_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, runner: Callable[..., Any], reason: str
+) -> None:
+    without_ray(monkeypatch, runner)
+    with pytest.raises(RuntimeError) as error:
+        tune_rsst.sweep(name="mine", progress=False, **SMALL)
+    assert str(error.value) == f"mine broke off: {reason}; go on with tune_rsst.sweep(name='mine', resume='must')"
     without_ray(monkeypatch)
     assert tune_rsst.sweep(name="mine", resume="must", progress=False).state == "finished"
-
-
-def test_a_driver_that_fails_in_a_thread_ends_without_a_signal_to_whoever_runs_in_the_main_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    heard: list[int] = []
-
-    def failing(driver: Driver, tick: Tick, folder: SweepFolder) -> None:
-        driver.interruption.break_off("the disk is full")
-
-    without_ray(monkeypatch, failing)
-    errors: list[str] = []
-
-    def train() -> None:
-        try:
-            tune_rsst.sweep(name="mine", progress=False, **SMALL)
-        except RuntimeError as error:
-            errors.append(str(error))
-
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        thread = threading.Thread(target=train)
-        thread.start()
-        thread.join(60)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert not heard and ["the disk is full" in error for error in errors] == [True]
 
 
 def test_an_interrupted_sweep_is_a_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,22 +168,35 @@ def test_an_interrupted_sweep_is_a_keyboard_interrupt(monkeypatch: pytest.Monkey
     assert tune_rsst.load("mine").state == "interrupted"
 
 
-def test_one_process_has_one_sweep_and_no_ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused: list[str] = []
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        (
+            {"code": -9, "sweep": "mine"},
+            RuntimeError,
+            "mine broke off: its process ended with exit code -9; go on with",
+        ),
+        ({"code": 1}, RuntimeError, "the sweep's process ended with exit code 1"),
+        ({"code": 1, "reason": "the ledger is damaged"}, RuntimeError, "the ledger is damaged"),
+        ({"code": 130, "sweep": "mine"}, KeyboardInterrupt, "mine is interrupted; go on with"),
+        ({"code": 2, "refused": ["lr", 7, "less", "or so"]}, ConfigError, "lr = 7: valid is less; or so"),
+    ],
+)
+def test_how_the_child_ended_is_an_exception_here(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], error: type[BaseException], said: str
+) -> None:
+    monkeypatch.setattr(api, "run_child", lambda request, progress: answer)
+    with pytest.raises(error, match=re.escape(said)):
+        tune_rsst.sweep()
 
-    def meanwhile(driver: Driver, tick: Tick, folder: SweepFolder) -> None:
-        try:
-            tune_rsst.sweep(name="second", progress=False, **SMALL)
-        except ConfigError as error:
-            refused.append(str(error))
-        serial.run(driver, tick, folder)
 
-    without_ray(monkeypatch, meanwhile)
-    assert tune_rsst.sweep(name="first", progress=False, **SMALL).state == "finished"
-    assert ["no other sweep in this process" in line for line in refused] == [True]
-    monkeypatch.setitem(api.sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"call ray.shutdown\(\) before the sweep"):
-        tune_rsst.sweep(name="third", progress=False, **SMALL)
+@pytest.mark.medium
+def test_the_child_prints_here_and_its_refusal_is_raised_here(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="stopping = halvin: valid is"):
+        tune_rsst.sweep(stopping="halvin", arch="vit_tiny_digits")
+    assert not capsys.readouterr().out
+    found = api.run_child({"command": "extend", "sweep": "none", "trials": 1}, progress=True)
+    assert found["code"] == 2 and found["refused"][0] == "sweep"
 
 
 def test_trials_are_the_rows_of_the_csv(recorded: tune_rsst.Sweep, capsys: pytest.CaptureFixture[str]) -> None:
