@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import yaml
@@ -22,12 +23,20 @@ from trainables import provenance
 from trainables.provenance import origin
 from trainables.rsst.config import ConfigError
 from trainables.storage.files import replaced
-from tune_rsst.ending import STORE_AT_INTERRUPT_S, UPLOAD_AT_INTERRUPT_S, conclude, finish_again
+from tune_rsst.ending import (
+    STORE_AT_INTERRUPT_S,
+    UPLOAD_AT_INTERRUPT_S,
+    conclude,
+    conclude_confirmation,
+    finish_again,
+)
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import driving
+from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning import preflight
 from tune_rsst.planning.plan import Finished, Plan
+from tune_rsst.results.confirmed import table as confirmed
 from tune_rsst.results.live import LiveTable
 from tune_rsst.results.table import say
 from tune_rsst.runners import Runner, Tick, capacity, local_ray, ray_cluster
@@ -37,7 +46,8 @@ from tune_rsst.storage import home
 from tune_rsst.storage.bucket import SweepStorage, held
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.driver import Confirmation, Driver
+    from tune_rsst.intake import Follower
     from tune_rsst.tracking.uploader import Uploader
 
 
@@ -69,7 +79,7 @@ def run(
             storage.start()
         driver, uploader = _assemble(plan, ledger, storage, interruption, models)
         try:
-            _train(plan, driver, console, runner)
+            _train(plan, console, runner, _parts(driver))
         except ConfigError as error:
             driver.record("interrupted", reason=str(error))
             if storage is not None:
@@ -84,6 +94,47 @@ def run(
             shutil.rmtree(folder.tune, ignore_errors=True)
             if interruption.problem:
                 tell(interruption.problem)
+
+
+def confirm(
+    plan: Plan,
+    top: int,
+    seeds: int,
+    console: Console,
+    runner: Runner | None = None,
+    *,
+    split: bool = False,
+    models: bool = True,
+) -> int:
+    """Train the best `top` finished trials of a sweep again, each with `seeds` fresh seeds; print the table.
+
+    `plan`: the sweep's, as for a resume. `runner`, `models` and the exit code: as in `run` (3: a run failed).
+    """
+    folder, interruption = plan.folder, Interruption()
+    home.check_writable()
+    preflight.check(plan, partial(say, console))
+    with driving(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
+        ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
+        try:
+            view = SweepView.of(ledger.events, str(folder.path.parent))
+            wanted = confirmed.wanted(view, top, seeds, split, partial(say, console))
+            if storage is not None:
+                storage.start()
+            from tune_rsst.driver import Confirmation
+            from tune_rsst.tracking.uploader import Uploader
+
+            uploader = Uploader(folder, plan.settings.flat(), files=models)
+            followers: list[Follower] = [uploader, storage] if storage else [uploader]
+            uploader.start()
+            driver = Confirmation(ledger, view, plan.settings, wanted, interruption, followers)
+            try:
+                _train(plan, console, runner, iter([] if driver.complete else [driver]))
+            finally:
+                code = conclude_confirmation(plan, driver, view, uploader, storage, console, models)
+            return code
+        finally:
+            ledger.close()
+            shutil.rmtree(folder.tune, ignore_errors=True)
 
 
 def _write_settings(plan: Plan) -> None:
@@ -134,38 +185,49 @@ def _assemble(
     return driver, uploader
 
 
-def _train(plan: Plan, driver: Driver, console: Console, runner: Runner | None = None) -> None:
-    """Let the runner run what the driver gives out, to the end or to an interruption."""
-    if driver.complete or driver.interruption.broken:
+def _parts(driver: Driver) -> Iterator[Driver | Confirmation]:
+    """What a sweep has to run, one part after the other."""
+    if not driver.complete:
+        yield driver
+
+
+def _train(plan: Plan, console: Console, runner: Runner | None, parts: Iterator[Driver | Confirmation]) -> None:
+    """Let the runner run what each of `parts` gives out, to the end or to an interruption."""
+    first = next(parts, None)
+    if first is None or (interruption := first.interruption).broken:
         return
     try:
         with ExitStack() as place:
             if runner is None:
-                runner = place.enter_context(on_ray(plan, driver, partial(say, console)))
+                runner = place.enter_context(on_ray(plan, first, partial(say, console)))
             else:
-                place.enter_context(driver.interruption.listening())
-            with LiveTable(driver.view, plan.settings.trials, console, plan.folder) as table:
-                runner(driver, table.tick)
-                table.tick(force=True)
+                place.enter_context(interruption.listening())
+            for part in chain([first], parts):
+                with LiveTable(part.view, part.total, console, plan.folder, part.called) as table:
+                    runner(part, table.tick)
+                    table.tick(force=True)
     except KeyboardInterrupt:
         return
     except ConfigError:
         raise
     except Exception as error:
         logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
-        driver.interruption.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        interruption.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
 
 @contextmanager
 def on_ray(
-    plan: Plan, driver: Driver, say_here: Callable[[str], None], trainable: Callable[[], type] | None = None
+    plan: Plan,
+    driver: Driver | Confirmation,
+    say_here: Callable[[str], None],
+    trainable: Callable[[], type] | None = None,
 ) -> Iterator[Runner]:
     """The sweep's Ray, local or a cluster, for as long as the context lasts. Yields the runner that uses it.
 
     `trainable` gives the class that runs a trial (None: SweepTrainable); it is called where Ray may be imported.
     """
     where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
-    left = f"{driver.remaining} of {plan.settings.trials} trials to run"
+    left = f"{driver.remaining} of {driver.total} {driver.called} to run"
     say_here(f"Sweep {plan.folder.name}: {left}; starting {where} …\nFolder: {plan.folder.path}")
     try:
         with (
@@ -178,7 +240,11 @@ def on_ray(
 
 
 def _fit(
-    plan: Plan, say_here: Callable[[str], None], trainable: Callable[[], type] | None, driver: Driver, tick: Tick
+    plan: Plan,
+    say_here: Callable[[str], None],
+    trainable: Callable[[], type] | None,
+    driver: Driver | Confirmation,
+    tick: Tick,
 ) -> None:
     from tune_rsst.runners.ray_tune import SweepTrainable, fit
 
@@ -195,7 +261,7 @@ def _fit(
 
 
 def _resources(
-    plan: Plan, driver: Driver, nodes: Sequence[capacity.Node], say_here: Callable[[str], None]
+    plan: Plan, driver: Driver | Confirmation, nodes: Sequence[capacity.Node], say_here: Callable[[str], None]
 ) -> tuple[float, float]:
     """CPUs and GPUs of a trial; auto is measured on a worker, with a GPU if there is one, and recorded."""
     cpus, gpus = plan.settings.cpus_per_trial, plan.settings.gpus_per_trial

@@ -13,14 +13,16 @@ from rich.console import Console
 
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import driving
+from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
-from tune_rsst.results.table import print_table, say
+from tune_rsst.results.confirmed import table as confirmed
+from tune_rsst.results.table import print_confirmed, print_table, say
 from tune_rsst.storage.bucket import SweepStorage, held
 from tune_rsst.storage.folder import Sweep
 
 if TYPE_CHECKING:
-    from tune_rsst.driver import Driver
+    from tune_rsst.driver import Confirmation, Driver
     from tune_rsst.tracking.uploader import Uploader
 
 UPLOAD_AT_END_S, UPLOAD_AT_INTERRUPT_S = 120.0, 20.0
@@ -79,11 +81,7 @@ def conclude(
         if not interruption.broken:
             _record_the_end(driver, interruption.problem or _shortfall(plan, driver) or driver.halted)
     at_rest = driver.complete or driver.halted is not None
-    unstored, missing = storage and "interrupted before the bucket had everything", 1
-    with suppress(KeyboardInterrupt):
-        unstored = storage and storage.close(STORE_AT_END_S if at_rest else STORE_AT_INTERRUPT_S)
-    with suppress(KeyboardInterrupt):
-        missing = uploader.close(UPLOAD_AT_END_S if at_rest else UPLOAD_AT_INTERRUPT_S)
+    unstored, missing = _closed(uploader, storage, at_rest)
     if driver.complete and not interruption.broken:
         code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
@@ -95,16 +93,66 @@ def conclude(
     else:
         code = interruption.exit_code
         _say_how_to_go_on(plan, driver, console)
+    lacking = _say_what_is_missing(plan, driver.view, uploader, unstored, missing, console)
+    return code or lacking
+
+
+def conclude_confirmation(
+    plan: Plan,
+    driver: Confirmation,
+    view: SweepView,
+    uploader: Uploader,
+    storage: SweepStorage | None,
+    console: Console,
+    models: bool = True,
+) -> int:
+    """As `conclude`, of `tune-rsst confirm`: best.yaml and the best model are those of what it has chosen by now."""
+    interruption = driver.interruption
+    with interruption.ignored():
+        try:
+            if models:
+                best.write_best(Sweep(plan.folder, view, "running"))
+        except OSError as error:
+            interruption.break_off(f"the best trial's files could not be written ({error})")
+        if not interruption.broken:
+            driver.interrupted(interruption.problem)
+    unstored, missing = _closed(uploader, storage, driver.complete)
+    sweep = Sweep(plan.folder, view, view.state(running=False))
+    print_confirmed(console, sweep)
+    code = 3 if confirmed.failed(view) else 0
+    if not driver.complete or interruption.broken:
+        code = interruption.exit_code
+        head = f"It broke off: {interruption.problem}. " if interruption.problem else "Interrupted. "
+        ended = f"{driver.total - driver.remaining} of {driver.total} runs have ended"
+        say(console, f"{head}{ended}; nothing is lost. Go on with: {commands.confirm(sweep)}")
+    lacking = _say_what_is_missing(plan, view, uploader, unstored, missing, console)
+    return code or lacking
+
+
+def _closed(uploader: Uploader, storage: SweepStorage | None, at_rest: bool) -> tuple[str | None, int]:
+    """Send the rest to bucket and MLflow: why the bucket does not have all, lines that MLflow does not have."""
+    unstored: str | None = "interrupted before the bucket had everything" if storage else None
+    missing = 1
+    with suppress(KeyboardInterrupt):
+        unstored = storage.close(STORE_AT_END_S if at_rest else STORE_AT_INTERRUPT_S) if storage else None
+    with suppress(KeyboardInterrupt):
+        missing = uploader.close(UPLOAD_AT_END_S if at_rest else UPLOAD_AT_INTERRUPT_S)
+    return unstored, missing
+
+
+def _say_what_is_missing(
+    plan: Plan, view: SweepView, uploader: Uploader, unstored: str | None, missing: int, console: Console
+) -> int:
+    """1 where the bucket does not have everything, else 0."""
     if unstored:
-        say(console, _not_stored(Sweep(plan.folder, driver.view, "interrupted"), unstored))
-        code = code or 1
+        say(console, _not_stored(Sweep(plan.folder, view, "interrupted"), unstored))
     if uploader.refused:
         say(console, f"MLflow refused a part of what it was sent ({uploader.refused[-1]}); the ledger has it")
     if missing:
         reason = f" ({uploader.problems[-1]})" if uploader.problems else ""
         sync = commands.tune_rsst(plan.folder, "sync", plan.folder.name)
         say(console, f"MLflow does not have everything yet{reason}; this uploads the rest: {sync}")
-    return code
+    return 1 if unstored else 0
 
 
 def _record_the_end(driver: Driver, reason: str | None) -> None:

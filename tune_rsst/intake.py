@@ -36,6 +36,8 @@ class Intake(ABC):
     """Holds the runs, as its `trials`."""
     settings: SweepSettings
     interruption: Interruption
+    called = "trials"
+    """What its runs are, for people."""
 
     def __init__(self) -> None:
         self._worker_errors: dict[str, str] = {}
@@ -49,6 +51,11 @@ class Intake(ABC):
     @abstractmethod
     def remaining(self) -> int:
         """Runs that have not ended, those not given out yet included."""
+
+    @property
+    def total(self) -> int:
+        """All of its runs, those that have ended and those that are to come."""
+        return len(self.view.trials)
 
     @property
     @abstractmethod

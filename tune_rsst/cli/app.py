@@ -5,6 +5,7 @@ In: the command line. Out: text, an exit code. Ray, Optuna and MLflow are import
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -131,6 +132,38 @@ def extend(
     from tune_rsst.settings.written import given
 
     _run(extension(sweep, trials, given(None, words or [])))
+
+
+@app.command()
+def confirm(
+    sweep: Annotated[str, typer.Argument(help="A sweep with finished trials.")],
+    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="How many of its best trials.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, metavar="N", help="Fresh seeds for each of them.")] = 5,
+    split: Annotated[
+        bool, typer.Option("--split", help="Each seed splits the images anew, too; else the sweep's own split stays.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The table as one JSON object; all else goes to stderr.")
+    ] = False,
+) -> None:
+    """Train a sweep's best trials again with fresh seeds, and choose among them by the mean of val_top1.
+
+    One seed and a few hundred validation images choose by luck. After a kill the same command goes on.
+    """
+    from tune_rsst.conduct import confirm as run
+    from tune_rsst.planning.resume import confirmation
+    from tune_rsst.results.confirmed.table import as_json as found
+    from tune_rsst.results.table import make_console, say
+    from tune_rsst.storage.folder import Sweep
+
+    plan = confirmation(sweep)
+    console = make_console(stderr=as_json)
+    if plan.note:
+        say(console, plan.note)
+    code = run(plan, top, seeds, console, split=split)
+    if as_json:
+        print(json.dumps(found(Sweep.of(plan.folder)), ensure_ascii=False))
+    raise SystemExit(code)
 
 
 @app.command()

@@ -108,6 +108,11 @@ class Driver(Intake):
         return max(0, self.settings.trials - ended)
 
     @property
+    def total(self) -> int:
+        """Trials that the sweep is to have."""
+        return self.settings.trials
+
+    @property
     def complete(self) -> bool:
         """Nothing is left to run."""
         return not self.view.unfinished and (self.exhausted or self.remaining == 0)

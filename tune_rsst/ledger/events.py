@@ -22,6 +22,7 @@ class EventKind(NamedTuple):
 
 
 _TRIAL = {"trial": "the trial, t0007"}
+_RUN = {"trial": "the run, t0007-seed12 or t0007-seed12-split"}
 _ASKED = {
     "number": "the trial's number in Optuna's study",
     "params": "suggested parameter → value",
@@ -30,7 +31,7 @@ _ASKED = {
 _SAMPLER = {"sampler": "what the sampler must remember after this suggestion"}
 _REASON = {"reason": "one line"}
 
-KINDS: Mapping[str, EventKind] = {
+_KINDS: Mapping[str, EventKind] = {
     "sweep_started": EventKind(
         "The first line: what the sweep is.",
         "driver.assemble",
@@ -160,7 +161,51 @@ KINDS: Mapping[str, EventKind] = {
         "The sweep gets more trials.", "conduct", "view", {"trials": "how many in all", "by": "how many more"}
     ),
     "sweep_ended": EventKind("Nothing is left to run.", "ending", "view, tracking", {}, _REASON),
+    "confirm_started": EventKind(
+        "Trials are repeated with fresh seeds: each of these by each of these seeds. Written again where it goes on.",
+        "driver (confirm)",
+        "view, results, tracking",
+        {
+            "trials": "the trials, best first",
+            "seeds": "the fresh seeds",
+            "split": "whether each seed splits the images anew",
+        },
+    ),
+    "confirm_suggested": EventKind(
+        "A run that repeats a trial with another seed. It is no trial: the study, rungs and rank know nothing of it.",
+        "driver (confirm)",
+        "view, results, tracking",
+        _RUN
+        | {
+            "of": "the trial that it repeats",
+            "seed": "its seed",
+            "knobs": "every knob of the run",
+            "fingerprint": "hash of the knobs that decide its numbers; its store's folder",
+            "rounds": "how many rounds it has",
+        },
+    ),
 }
+_LIKE_A_TRIALS = ("placed", "reported", "retried", "system", "worker_error", "hung", "ended", "reopened")
+KINDS: Mapping[str, EventKind] = {
+    **_KINDS,
+    **{
+        f"confirm_{kind}": EventKind(
+            f"As `{kind}`, of a run that repeats a trial.",
+            "driver (confirm)",
+            _KINDS[kind].readers.replace(", search (rungs)", "").replace(", search (study)", ""),
+            _RUN | {name: held for name, held in _KINDS[kind].fields.items() if name != "trial"},
+        )
+        for kind in _LIKE_A_TRIALS
+    },
+    "confirm_interrupted": EventKind(
+        "`tune-rsst confirm` stopped before its end. At the end of a sweep that line is `interrupted`.",
+        "driver (confirm)",
+        "view, tracking",
+        {},
+        _REASON,
+    ),
+}
+"""Kind → what a line of it holds."""
 
 
 def check(event: str, fields: Iterable[str]) -> None:

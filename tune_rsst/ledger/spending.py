@@ -10,6 +10,8 @@ Out: epochs, seconds and GPU hours; lines for people.
 - GPU hours: for each trial the seconds from a worker's opening it to its end, to its pause or to the end of that life
   of the driver, by the share of a GPU that it had (`gpus_per_trial`; auto: as measured).
 
+Runs that repeat trials (`tune-rsst confirm`, also at the end of a sweep) are in none of these.
+
 A clock that was set back adds nothing; one that was set forward adds what it jumped.
 """
 
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 
 from trainables.text import counted, duration
 
-BEGIN_A_LIFE, END_A_LIFE = ("sweep_started", "resumed"), ("interrupted", "sweep_ended")
+BEGIN_A_LIFE, END_A_LIFE = ("sweep_started", "resumed"), ("interrupted", "sweep_ended", "confirm_started")
 BEFORE_A_LIFE = ("ended", "reopened", "extended")
 """A new driver may write these before its `resumed`: the time up to them can be that of nobody."""
 

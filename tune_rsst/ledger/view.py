@@ -11,118 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.errors import FAILS_AGAIN
-from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
-from trainables.rsst.metrics import kept_per
 from tune_rsst.ledger.places import moved
 from tune_rsst.ledger.spending import Spending
+from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView
+from tune_rsst.ledger.trial import data_key as data_key
+from tune_rsst.ledger.trial import searched as searched
+from tune_rsst.ledger.trial import trial_key as trial_key
 
-UNFINISHED, INTERRUPTED = "running", "interrupted"
-"""States of a trial that has not ended: a driver is at the sweep, or nobody is."""
-WITH_PLACES = ("sweep_started", "suggested", "resumed")  # events that hold addresses
-ORIGIN = kept_per("start")  # what a trial started from, known before its first round
-
-
-def trial_key(number: int) -> str:
-    """ "t0007": the trial's id everywhere; the number is Optuna's."""
-    return f"t{number:04d}"
-
-
-def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides, besides the images themselves, which digest a trial's data has."""
-    if knobs.get("split_seed") is not None:
-        knobs = {**knobs, "seed": knobs["split_seed"], "split_seed": None}
-    return tuple(knobs.get(name) for name, knob in KNOBS.items() if knob.of_the_images and knob.in_fingerprint)
-
-
-def searched(params: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` for people: a suggested rate as the trial has it, the effective one."""
-    return {name: knobs.get(name, value) if name == "rate" else value for name, value in params.items()}
-
-
-@dataclass
-class TrialView:
-    """One trial as far as the ledger knows it."""
-
-    trial: str
-    number: int
-    params: dict[str, Any]
-    distributions: dict[str, str]
-    knobs: dict[str, Any]
-    fingerprint: str
-    rounds: int
-    state: str = UNFINISHED
-    reason: str | None = None
-    rung: int | None = None
-    ended_at: float | None = None
-    seen: set[tuple[str, int, int]] = field(default_factory=set)
-    round_events: list[dict[str, Any]] = field(default_factory=list)
-    last_epoch: dict[str, Any] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)
-    final: dict[str, Any] | None = None
-    seconds: float = 0.0
-    micro_batch_size: int | None = None
-    sampler: dict[str, Any] = field(default_factory=dict)
-    """What the sampler had to remember after this trial (`Suggestion.sampler`)."""
-    places: list[dict[str, Any]] = field(default_factory=list)
-    """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""
-    adopted: bool = False  # its dense round, or a part of it
-    silences: list[dict[str, Any]] = field(default_factory=list)  # each time that it hung: round, reason
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether it has not ended: it runs, waits for a worker, or goes on when the sweep is resumed."""
-        return self.state in (UNFINISHED, INTERRUPTED)
-
-    @property
-    def fails_again(self) -> bool:
-        """Whether it failed so that no second try would help."""
-        return self.state == "failed" and (self.reason or "").startswith(FAILS_AGAIN)
-
-    @property
-    def searched(self) -> dict[str, Any]:
-        """`params` for people."""
-        return searched(self.params, self.knobs)
-
-    @property
-    def data_digest(self) -> str | None:
-        """Digest of the images that the trial began with; None before its first report (and in older ledgers)."""
-        return self.origin.get("data_digest")
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The newest value of everything: where the trial started, the last hardened round, the final event, epochs."""
-        found = self.origin | (self.round_events[-1] if self.round_events else {})
-        found |= self.final or {}
-        if self.micro_batch_size is not None:
-            found["micro_batch_size"] = self.micro_batch_size
-        if self.last_epoch and self.last_epoch["epochs_trained"] > found.get("epochs_trained", -1):
-            found["epochs_trained"] = self.last_epoch["epochs_trained"]
-            found.setdefault("round", self.last_epoch["round"])
-        return found
-
-    def knows(self, event: Event) -> bool:
-        """Whether this core event is in the ledger already."""
-        return event.key in self.seen
-
-    def apply_report(self, event: Event) -> bool:
-        """Take one core event in. False when it was known already."""
-        key, kind, metrics = event.key, event.kind, event.metrics
-        if key in self.seen:
-            return False
-        self.seen.add(key)
-        if kind == "start":
-            self.origin = {name: metrics[name] for name in ORIGIN if name in metrics}
-        elif kind == "epoch":
-            self.last_epoch = metrics
-            self.seconds += float(metrics.get("seconds", 0.0))
-            self.adopted = self.adopted or "adopted_from" in metrics
-        elif kind == "round":
-            self.round_events.append(metrics)
-        elif kind == "final":
-            self.final = metrics
-        return True
+LIKE_A_TRIALS = ("placed", "reported", "retried", "hung", "ended", "reopened", "interrupted")
+WITH_PLACES = ("sweep_started", "suggested", "resumed", "confirm_suggested")  # events that hold addresses
 
 
 @dataclass
@@ -142,7 +40,10 @@ class SweepView:
     ended: bool = False
     driven: bool = True
     """Whether a driver is at it, as far as the ledger tells; a killed driver does not write that it has gone."""
-    spending: Spending = field(default_factory=Spending)  # of all lives of the driver
+    spending: Spending = field(default_factory=Spending)
+    """What was spent by all lives of the driver, up to the newest line."""
+    confirm: SweepView | None = None
+    """The runs that repeat trials with fresh seeds, as its `trials`; `start`: what was asked for last."""
     started_at: float = 0.0
     updated_at: float = 0.0
     home: str = field(default="", compare=False)
@@ -192,6 +93,12 @@ class SweepView:
         self.driven = driven
         for trial in self.unfinished:
             trial.state = UNFINISHED if driven else INTERRUPTED
+        if self.confirm is not None and not driven:
+            self.confirm.drive(False)
+
+    def run(self, name: str) -> TrialView:
+        """A trial of this sweep, or a run that repeats one."""
+        return self.trials[name] if name in self.trials or self.confirm is None else self.confirm.trials[name]
 
     def count(self, state: str) -> int:
         """Number of trials in `state`."""
@@ -281,6 +188,34 @@ def _sweep_ended(view: SweepView, event: Mapping[str, Any]) -> None:
     view.ended = True
 
 
+def _confirm_started(view: SweepView, event: Mapping[str, Any]) -> None:
+    """A life of `confirm` begins: those of its runs that were asked for this time go on."""
+    view.confirm = runs = view.confirm or SweepView(view.name)
+    runs.settings, runs.start, runs.driven = view.settings, dict(event), True
+    for run in runs.unfinished:
+        asked = run.confirms in event["trials"] and run.knobs["seed"] in event["seeds"]
+        run.state = UNFINISHED if asked and is_split(run) == event["split"] else INTERRUPTED
+
+
+def is_split(run: TrialView) -> bool:
+    """Whether a run that repeats a trial sees a split of its own."""
+    return run.knobs.get("split_seed") is None
+
+
+def _confirm_suggested(view: SweepView, event: Mapping[str, Any]) -> None:
+    runs, of = view.confirm, view.trials[event["of"]]
+    assert runs is not None
+    about = {name: event[name] for name in ("trial", "knobs", "fingerprint", "rounds")}
+    own = TrialView(**about, number=of.number, params=of.params, distributions={}, confirms=of.trial)
+    runs.trials[own.trial] = own
+
+
+def _confirm(view: SweepView, event: Mapping[str, Any]) -> None:
+    """A line of a run that repeats a trial changes that run as the same line changes a trial."""
+    assert view.confirm is not None
+    view.confirm.apply({**event, "event": event["event"].removeprefix("confirm_")})
+
+
 APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "sweep_started": _sweep_started,
     "suggested": _suggested,
@@ -297,4 +232,10 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "resumed": _resumed,
     "extended": _extended,
     "sweep_ended": _sweep_ended,
+    "confirm_started": _confirm_started,
+    "confirm_suggested": _confirm_suggested,
+    **dict.fromkeys(
+        (f"confirm_{kind}" for kind in ("placed", "reported", "retried", "hung", "ended", "reopened", "interrupted")),
+        _confirm,
+    ),
 }

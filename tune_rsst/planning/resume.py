@@ -12,6 +12,7 @@ from typing import Any
 
 from trainables.rsst.config import METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
+from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.spending import BUDGETS, limits, used_up
 from tune_rsst.ledger.view import SweepView, data_key
 from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
@@ -50,6 +51,17 @@ def second_try(name: str, trials: Sequence[str], written: Mapping[str, Any] = Ma
         raise ConfigError("retry", name, "a sweep with failed trials that may succeed", hint)
     settings = _settings_of_this_run(sweep, written, "retry")
     return replace(_planned_again(sweep, settings, written, lines), again=again)
+
+
+def confirmation(name: str) -> Plan:
+    """The plan to repeat trials of the sweep `name`, which nobody runs now: its settings, as for a resume."""
+    folder = home.find(name)
+    with driving(folder.path):
+        pass  # else the line that says that it is run
+    sweep, lines = _brought(Sweep.of(folder))
+    if not sweep.view.count("finished"):
+        raise ConfigError("confirm", sweep.name, "a sweep with finished trials", "it has none yet")
+    return _planned_again(sweep, _settings_again(sweep, {}), {}, lines)
 
 
 def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:

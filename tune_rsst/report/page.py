@@ -21,6 +21,7 @@ from tune_rsst.report import packed, sweep_figures
 from tune_rsst.report.optuna_figures import with_unit
 from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
+from tune_rsst.results.confirmed import table as confirmed
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -53,6 +54,7 @@ def _page(sweep: Sweep) -> Iterator[str]:
     yield from _head(sweep)
     yield "<h2>Trials</h2>"
     yield from _table(view)
+    yield from _confirmed(view)
     for name, figure in sweep_figures.interactive(view):
         yield f"<h2>{name.replace('_', ' ').capitalize()}</h2>"
         yield f'<p class="note">{escape(sweep_figures.CAPTIONS[name])}.</p>'
@@ -103,6 +105,21 @@ def _table(view: SweepView) -> Iterator[str]:
     yield "</tbody></table>"
     why = reasons(trial for trial in view.trials.values() if trial.reason)
     for line in [*why, *over_limits(view), *not_valid(view)]:
+        yield f'<p class="note">{escape(line)}</p>'
+
+
+def _confirmed(view: SweepView) -> Iterator[str]:
+    """The best trials again with fresh seeds, where they were repeated."""
+    if view.confirm is None:
+        return
+    best = confirmed.choice(view)
+    yield "<h2>The best trials again, with fresh seeds</h2>"
+    yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in confirmed.HEADS) + "</tr></thead><tbody>"
+    for one, cells in confirmed.rows(view):
+        mark = ' class="best"' if best and best.trial.trial == one.trial.trial else ""
+        yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table>"
+    for line in confirmed.lines(view):
         yield f'<p class="note">{escape(line)}</p>'
 
 

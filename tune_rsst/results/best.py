@@ -13,6 +13,7 @@ from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPO
 from trainables.storage.files import replaced, replaced_folder
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
+from tune_rsst.results.confirmed.table import remark
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.bucket import fetch_model
 from tune_rsst.storage.folder import Sweep
@@ -36,6 +37,7 @@ def write_best(sweep: Sweep) -> TrialView | None:
     told = said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective")
     lines = [
         f"# Sweep {folder.name}, trial {best.trial}: {told}",
+        *([f"# {line}"] if (line := remark(sweep.view)) else []),
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]

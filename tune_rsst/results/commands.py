@@ -19,6 +19,7 @@ from trainables.text import single_run
 from tune_rsst.ledger.spending import raised
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import SweepView
+from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import Sweep, SweepFolder
@@ -65,6 +66,14 @@ def why_at_rest(folder: SweepFolder, view: SweepView, spent: str | None) -> str:
     return f"{spent}; {counted}, nothing is lost. Go on with: {go_on(folder, view)}"
 
 
+def confirm(sweep: Sweep) -> str:
+    """Go on with what was asked of `tune-rsst confirm` last."""
+    wanted = Wanted.last(sweep.view)
+    assert wanted is not None
+    asked = ["--top", len(wanted.trials), "--seeds", len(wanted.seeds), *(["--split"] if wanted.split else [])]
+    return tune_rsst(sweep.folder, "confirm", sweep.name, *asked)
+
+
 def mlflow_page(sweep: Sweep) -> str:
     """Where a browser shows the sweep's runs: on its MLflow server, or on the one that the printed command starts.
 
@@ -87,6 +96,8 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     commands = []
     if state == "interrupted":
         commands.append((RESUME, go_on(folder, view)))
+    if state != "running" and view.confirm is not None and (wanted := Wanted.last(view)) and wanted.open(view):
+        commands.append(("Go on with the runs that confirm it", confirm(sweep)))
     if sweep.killed:
         sync = tune_rsst(folder, "sync", folder.name)
         commands.append(("It was killed: tell MLflow so, if it is not to be continued", sync))

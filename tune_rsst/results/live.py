@@ -60,11 +60,16 @@ class LiveTable:
     """Context manager around a run; call `tick` as often as you like."""
 
     def __init__(
-        self, view: SweepView, trials: int, console: Console | None = None, folder: SweepFolder | None = None
+        self,
+        view: SweepView,
+        trials: int,
+        console: Console | None = None,
+        folder: SweepFolder | None = None,
+        called: str = "trials",
     ) -> None:
         """`folder`: the sweep's, where running trials leave how far they are within an epoch."""
         self._console = console or Console(file=sys.stdout)
-        self._progress = Progress(view, trials, time.monotonic())
+        self._progress = Progress(view, trials, time.monotonic(), called)
         self._view = view
         self._drawn_at, self._news_at = 0.0, time.monotonic()
         self._own: Mapping[str, Callable[[TrialView], str]] = {

@@ -19,8 +19,8 @@ from tune_rsst.storage.folder import SweepFolder
 class Progress:
     """How far the sweep is, and an estimate of what is left, from the rounds that this run has seen."""
 
-    def __init__(self, view: SweepView, trials: int, clock: float) -> None:
-        self.view, self.trials = view, trials
+    def __init__(self, view: SweepView, trials: int, clock: float, called: str = "trials") -> None:
+        self.view, self.trials, self.called = view, trials, called
         self._began, self._rounds_at_start = clock, self.rounds_done
         self._spent_at_start = {name: budget.spent(view.spending) for name, budget in BUDGETS.items()}
         self._judged: set[str] = set()
@@ -65,7 +65,7 @@ class Progress:
         view = self.view
         best = self.best()
         ended = len(view.trials) - len(view.unfinished)
-        parts = [f"{ended} of {self.trials} trials ended ({columns_module.counts(view) or 'none started'})"]
+        parts = [f"{ended} of {self.trials} {self.called} ended ({columns_module.counts(view) or 'none started'})"]
         if best is not None:
             parts.append(f"best {best.trial} {said(best.metrics, 'val_top1')}")
         parts += of_budgets(view.spending, view.settings)

@@ -11,6 +11,8 @@ from typing import Literal
 
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.wanted import Wanted
+from tune_rsst.results.confirmed.choice import choice
 
 Standing = Literal["feasible", "infeasible", "stopped", "failed", "running", "interrupted"]
 
@@ -44,8 +46,15 @@ def ranking(view: SweepView) -> list[TrialView]:
 
 
 def best_of(view: SweepView) -> TrialView | None:
-    """The first of the ranking (pareto: the most accurate of the front); None while there is none."""
-    return next(iter(ranking(view)), None)
+    """What `tune-rsst confirm` has chosen, else the first of the ranking (pareto: the most accurate of the front).
+
+    None while there is none. A trial that finished since then and ranks above all that were repeated goes before.
+    """
+    order = ranking(view)
+    chosen, wanted = choice(view), Wanted.last(view)
+    if chosen is not None and wanted is not None and chosen.trial in order and order[0].trial in wanted.trials:
+        return chosen.trial
+    return next(iter(order), None)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from tune_rsst.results.columns import (
     state_words,
 )
 from tune_rsst.results.commands import mlflow_page, next_commands
+from tune_rsst.results.confirmed import table as confirmed
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, rounds_front, standing
 from tune_rsst.storage.folder import Sweep
 
@@ -46,9 +47,10 @@ TOLD_OF_THE_BEST = ("val_top1", "test_top1", "kept_share", "top1_drop")
 TO_THE_LEFT = ("trial", "state", "init_effective", "arch", "dataset")
 
 
-def make_console() -> Console:
-    """Standard output; wider than rich would guess where it is no terminal, so that logs have whole lines."""
-    return Console(width=None if sys.stdout and sys.stdout.isatty() else LOG_WIDTH)
+def make_console(*, stderr: bool = False) -> Console:
+    """Standard output, or error; wider than rich would guess where it is no terminal, so that logs have whole lines."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(width=None if stream and stream.isatty() else LOG_WIDTH, stderr=stderr)
 
 
 def say(console: Console, line: str) -> None:
@@ -125,8 +127,22 @@ def print_table(
         say(console, line)
     for line in _summary(sweep, best):
         say(console, line)
+    print_confirmed(console, sweep)
     for title, command in next_commands(sweep):
         say(console, f"\n{title}:\n  {command}")
+
+
+def print_confirmed(console: Console, sweep: Sweep) -> None:
+    """What repeating the best trials has told; nothing where none was ever repeated."""
+    if sweep.view.confirm is None:
+        return
+    best = confirmed.choice(sweep.view)
+    say(console, f"\nSweep {sweep.name}: best trials again with fresh seeds\n")
+    drawn = plain_table(confirmed.HEADS)
+    for one, cells in confirmed.rows(sweep.view):
+        chosen = best is not None and one.trial.trial == best.trial.trial
+        drawn.add_row(*cells, style="bold green" if chosen else None)
+    print_fitting(console, drawn, *confirmed.lines(sweep.view))
 
 
 def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Callable[[TrialView], bool]) -> Table:

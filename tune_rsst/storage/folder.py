@@ -104,4 +104,7 @@ class Sweep:
         killed = state == "interrupted" and view.driven
         if killed:
             view.drive(False)
+        if not running and (runs := view.confirm) is not None:
+            killed = killed or (runs.driven and bool(runs.unfinished))
+            runs.drive(False)
         return cls(folder, view, state, lines, killed)

@@ -74,5 +74,7 @@ def _versions(plan: RunWrites) -> list[tuple[str, str]]:
     """(run, version) of the runs that have ended; an extended sweep gets new files at its next end."""
     found = [(t.trial, f"{t.state} {len(t.round_events)} rounds") for t in plan.view.trials.values() if t.ended_at]
     if plan.state == "finished":
-        found.append((PARENT, f"{plan.state} {len(found)} trials"))
+        repeated = sum(bool(run.ended_at) for run in plan.view.confirm.trials.values()) if plan.view.confirm else 0
+        more = f", {repeated} runs again" if repeated and not plan.repeats else ""
+        found.append((PARENT, f"{plan.state} {len(found)} trials{more}"))
     return found

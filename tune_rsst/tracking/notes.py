@@ -15,6 +15,8 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.columns import KNOB, counts, searched
 from tune_rsst.results.commands import RESUME, go_on, next_commands, rerun_command, resume
+from tune_rsst.results.confirmed.table import remark
+from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.folder import Sweep
 
 NAME_LENGTH, NOTE_LENGTH = 60, 4000
@@ -35,8 +37,9 @@ def run_name(trial: str, params: Mapping[str, Any]) -> str:
 
 def trial_note(sweep: Sweep, trial: TrialView) -> str:
     """Markdown note of a child run."""
+    what = "Trial" if trial.confirms is None else f"Trial {trial.confirms} again with seed {trial.knobs['seed']}: run"
     lines = [
-        f"Trial **{trial.trial}** of sweep **{sweep.view.name}**: {trial.state}"
+        f"{what} **{trial.trial}** of sweep **{sweep.view.name}**: {trial.state}"
         + (f" ({trial.reason})" if trial.reason else "")
     ]
     if trial.round_events:
@@ -64,7 +67,9 @@ def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
     ]
     if ranking:
         lines += ["", *_table(ranking, ranked=True)]
-        lines += _pasted("Run the best trial alone", rerun_command(ranking[0].knobs))
+        best = best_of(view) or ranking[0]
+        lines += ["", line] if (line := remark(view)) else []
+        lines += _pasted("Run the best trial alone", rerun_command(best.knobs))
     commands = next_commands(sweep)
     if sweep.state == "running":  # MLflow does not hear of a kill
         commands.append((f"{RESUME}, should it be interrupted", resume(sweep.folder, view.settings)))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
-from tune_rsst.tracking.writes import PARENT, Images, Write
+from tune_rsst.tracking.write import PARENT, Images, Write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -182,8 +182,9 @@ class Uploader:
 
     def _settle(self) -> None:
         """A sweep that ended without saying so, and that nobody drives, was killed."""
-        if self._store is not None and self._plan.births and self._plan.state == "running":
-            self._plan.interrupted()
+        killed = self._plan.births and (self._plan.state == "running" or self._plan.repeats)
+        if self._store is not None and killed:
+            self._plan.interrupted() if self._plan.state == "running" else self._plan.repeats_no_more()
             for write in self._plan.take():
                 self._store.put(write, self._plan)
 

@@ -13,87 +13,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from trainables.rsst.event import Event
-from trainables.rsst.metrics import METRICS, kept_per
-from trainables.storage.secrets import hide_password
 from tune_rsst.ledger.view import SweepView, searched
-from tune_rsst.results.ranking import at_target, pareto_front, ranking
+from tune_rsst.results.confirmed.choice import choice
+from tune_rsst.results.ranking import at_target, best_of, pareto_front, ranking
 from tune_rsst.storage.folder import Sweep, SweepFolder
-from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, sweep_note, trial_note
-
-PARENT = ""
-STATUS = {
-    "running": "RUNNING",
-    "interrupted": "KILLED",
-    "finished": "FINISHED",
-    "stopped": "KILLED",
-    "failed": "FAILED",
-}
-SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
-START_PARAMS = tuple(name for name in kept_per("start") if not METRICS[name].words)
-PARETO_COLOR = "#c2410c"
-MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
-
-Point = tuple[str, float, int, int]
-"""key, value, time in ms, step"""
-Images = tuple[Mapping[str, Any], str]
-"""What is known of a data set, and where it is"""
-
-
-@dataclass
-class Write:
-    """What is to be in one run (`run` is a trial or PARENT) beside what is there already; `status` None leaves it.
-
-    `images`: data sets that the run reads, each as its start event has it (`AboutImages.to_json`) and where it is.
-    """
-
-    run: str
-    points: list[Point] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    images: list[Images] = field(default_factory=list)
-    status: str | None = None
-    end_ms: int | None = None
-
-
-def text(value: object) -> str:
-    """A value as parameter text: numbers as the UI reads numbers, truth values and None as the flags take them."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return hide_password(str(value))[:MAX_PARAM]
-
-
-def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:
-    """Those of `names` that are finite numbers in `metrics`, as points of MLflow's curves."""
-    numbers = ((n, v) for n in names if isinstance(v := metrics.get(n), int | float) and not isinstance(v, bool))
-    return [(into + name, float(value), ms, step) for name, value in numbers if math.isfinite(value)]
-
-
-def points_of(event: Event, ms: int) -> list[Point]:
-    """What a trial's event adds to its curves. The end adds what rounds do not report: the rest ends with its curve.
-
-    What is known at the start is no curve but a parameter.
-    """
-    if event.kind == "start":
-        return []
-    step = event.metrics.get("epochs_trained" if event.kind == "epoch" else "round", 0)
-    of_rounds = kept_per("round") if event.kind == "final" else ()
-    return points((n for n in kept_per(event.kind) if n not in of_rounds), event.metrics, ms, int(step))
-
-
-def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The tags that a trial's event adds."""
-    return {n: text(metrics[n]) for n, metric in METRICS.items() if metric.tag and metrics.get(n) is not None}
-
-
-def images_of(event: Event, knobs: Mapping[str, Any]) -> list[Images]:
-    """The data set that a trial's event names: its start, but for those of older versions."""
-    found = event.metrics.get("images")
-    return [(found, str(knobs.get("data") or found["name"]))] if found else []
+from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
+from tune_rsst.tracking.write import (
+    MAX_TAG,
+    PARENT,
+    PARETO_COLOR,
+    START_PARAMS,
+    STATUS,
+    SWEEP_STATUS,
+    Write,
+    images_of,
+    points,
+    points_of,
+    tags_of,
+    text,
+)
 
 
 class RunWrites:
@@ -123,10 +65,12 @@ class RunWrites:
             tags = self._write(run).tags
             if run == PARENT:
                 order = ranking(self.view)
-                tags |= {"best_trial": order[0].trial} if order else {}
+                best, confirmed = best_of(self.view), choice(self.view)
+                tags |= {"best_trial": best.trial} if best else {}
+                tags |= {"confirmed_trial": confirmed.trial.trial} if confirmed else {}
                 tags["mlflow.note.content"] = sweep_note(sweep, order)[:MAX_TAG]
             else:
-                tags["mlflow.note.content"] = trial_note(sweep, self.view.trials[run])[:MAX_TAG]
+                tags["mlflow.note.content"] = trial_note(sweep, self.view.run(run))[:MAX_TAG]
         writes = sorted(self._writes.values(), key=lambda w: w.run)
         self._writes, self._touched, self._rank_again = {}, set(), False
         return writes
@@ -136,33 +80,44 @@ class RunWrites:
         tags = {"sweep": self.view.name, "sweep_uid": self.sweep_uid, "mlflow.source.name": "tune-rsst"}
         if run == PARENT:
             return self.view.name, self.births[PARENT], {**tags, "role": "sweep"}
-        return run_name(run, self.view.trials[run].searched), self.births[run], {**tags, "role": "trial", "trial": run}
+        trial = self.view.run(run)
+        tags |= {"role": "trial"} if trial.confirms is None else {"role": "confirm", "configuration": trial.confirms}
+        return run_name(run, trial.searched), self.births[run], {**tags, "trial": run}
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take the next ledger event in. Kinds that a later version may add ask for nothing."""
-        report = Event(event["kind"], event["metrics"]) if event["event"] == "reported" else None
-        known = report is not None and self.view.trials[event["trial"]].knows(report)
+        kind = str(event["event"])
+        report = Event(event["kind"], event["metrics"]) if kind in ("reported", "confirm_reported") else None
+        known = report is not None and self.view.run(event["trial"]).knows(report)
         self.view.apply(event)
         ms = round(float(event["time"]) * 1000)
-        match event["event"]:
+        match kind:
             case "sweep_started":
                 self._sweep_started(event, ms)
             case "suggested":
-                self._suggested(event, ms)
+                self._suggested(event, event["params"], ms)
+            case "confirm_suggested":
+                self._suggested(event, {}, ms)
             case "infeasible":
                 n = len(self.view.infeasible)
                 self._write(PARENT).points.append(("trials/infeasible", float(n), ms, n))
                 self._touched.add(PARENT)
-            case "reported" if report is not None and not known:
+            case "reported" | "confirm_reported" if report is not None and not known:
                 self._reported(event["trial"], report, ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
+            case "confirm_ended":
+                self._run_ended(event["trial"], ms)
             case "reopened":
                 self._reopened(event["trial"], ms)
-            case "system":
+            case "confirm_reopened":
+                self._goes_on(event["trial"], ms)
+            case "confirm_started" | "confirm_interrupted":
+                self._runs_that_repeat(ms)
+            case "system" | "confirm_system":
                 for sample in event["samples"]:
                     self._sampled(event["trial"], sample)
-            case "placed":
+            case "placed" | "confirm_placed":
                 self._write(event["trial"]).tags |= {
                     name: text(event[name]) for name in ("host", "node") if event[name]
                 }
@@ -189,6 +144,23 @@ class RunWrites:
         self._sweep_state("interrupted", ms)
         for trial in self.view.unfinished:
             self._trial_state(trial.trial, ms)
+        self._runs_that_repeat(ms)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether runs that repeat trials are under way, as far as the ledger tells."""
+        runs = self.view.confirm
+        return runs is not None and runs.driven and bool(runs.unfinished)
+
+    def repeats_no_more(self) -> None:
+        """Nobody carries them out any more."""
+        if self.view.confirm is not None:
+            self.view.confirm.drive(False)
+            self._runs_that_repeat(round(self.view.updated_at * 1000))
+
+    def _runs_that_repeat(self, ms: int) -> None:
+        for run in self.view.confirm.unfinished if self.view.confirm else ():
+            self._trial_state(run.trial, ms)
 
     def _write(self, run: str) -> Write:
         return self._writes.setdefault(run, Write(run))
@@ -205,18 +177,18 @@ class RunWrites:
                 write.tags[tag] = text(value)
         self._sweep_state("running", None)
 
-    def _suggested(self, event: Mapping[str, Any], ms: int) -> None:
+    def _suggested(self, event: Mapping[str, Any], params: Mapping[str, Any], ms: int) -> None:
         trial = event["trial"]
         self.births.setdefault(trial, ms)
         write = self._write(trial)
         knobs = event["knobs"]
-        write.params |= {name: text(value) for name, value in {**knobs, **searched(event["params"], knobs)}.items()}
+        write.params |= {name: text(value) for name, value in {**knobs, **searched(params, knobs)}.items()}
         write.tags["fingerprint"] = event["fingerprint"]
         self._trial_state(trial, ms)
 
     def _trial_state(self, name: str, ms: int) -> None:
         """The run's status is that of the trial since `ms`."""
-        write, state = self._write(name), self.view.trials[name].state
+        write, state = self._write(name), self.view.run(name).state
         write.status, write.tags["state"] = STATUS[state], state
         write.end_ms = None if write.status == "RUNNING" else ms
         self._touched.add(name)
@@ -226,12 +198,13 @@ class RunWrites:
         write.points += points_of(event, ms)
         write.tags |= tags_of(metrics)
         write.params |= {name: text(metrics[name]) for name in START_PARAMS if metrics.get(name) is not None}
-        for images in images_of(event, self.view.trials[trial].knobs):
+        run = self.view.run(trial)
+        for images in images_of(event, run.knobs):
             write.images.append(images)
             if (digest := images[0]["digest"]) not in self._data_sets:  # the sweep's own run names each once
                 self._data_sets.add(digest)
                 self._write(PARENT).images.append(images)
-        self._epochs += kind == "epoch"
+        self._epochs += kind == "epoch" and run.confirms is None
         if kind == "round":
             self._touched.add(trial)
         if kind == "start" and metrics.get("init_effective"):
@@ -254,14 +227,17 @@ class RunWrites:
         names, ms = (name for name in sample if name != "time"), round(float(sample["time"]) * 1000)
         self._write(trial).points += points(names, sample, ms, self._samples[trial], "system/")
 
+    def _run_ended(self, name: str, ms: int) -> None:
+        self._trial_state(name, ms)
+        if reason := self.view.run(name).reason:
+            self._write(name).tags["reason"] = text(reason)[:MAX_TAG]
+        self._touched.add(PARENT)
+
     def _trial_ended(self, name: str, ms: int) -> None:
         trial, write = self.view.trials[name], self._write(name)
-        self._trial_state(name, ms)
-        if trial.reason:
-            write.tags["reason"] = text(trial.reason)[:MAX_TAG]
+        self._run_ended(name, ms)
         if trial.state == "stopped":
             write.points += points_of(Event("final", trial.metrics), ms)
-        self._touched.add(PARENT)
         self._count[trial.state] += 1
         ended = sum(self._count.values())
         parent = self._write(PARENT)
@@ -270,10 +246,13 @@ class RunWrites:
             self._best = trial.metrics["val_top1"]
             parent.points.append(("best/val_top1", self._best, ms, self._epochs))
 
-    def _reopened(self, name: str, ms: int) -> None:
-        """A failed trial is tried again, in the same run."""
+    def _goes_on(self, name: str, ms: int) -> None:
+        """What has failed is tried again, in the same run."""
         self._trial_state(name, ms)
         self._write(name).tags["reason"] = ""
+
+    def _reopened(self, name: str, ms: int) -> None:
+        self._goes_on(name, ms)
         self._count["failed"] -= 1
         self._touched.add(PARENT)
 
@@ -285,9 +264,9 @@ class RunWrites:
         self._rank_again = self._rank_again or end_ms is not None
 
     def _sweep_best(self, ms: int) -> None:
-        if order := ranking(self.view):
-            best = points(("test_top1", "density", "params"), order[0].metrics, ms, self._epochs, "best/")
-            self._write(PARENT).points += best
+        if best := best_of(self.view):
+            told = points(("test_top1", "density", "params"), best.metrics, ms, self._epochs, "best/")
+            self._write(PARENT).points += told
 
     def _tag_ranks(self) -> None:
         front, places = pareto_front(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}

@@ -1,0 +1,1 @@
+"""What repeating trials with fresh seeds tells: which configuration is best, and how sure that is."""

@@ -1,0 +1,143 @@
+"""Which trial is chosen by the mean of its runs with fresh seeds, and how sure that is.
+
+In: the view of a ledger. Out: mean, standard deviation and interval of each trial that was repeated; the choice.
+
+The interval is Student's: of n values with mean m and sample standard deviation s it is m ± t·s/√n, where t is the
+97.5 % point of Student's distribution with n − 1 degrees of freedom ("Student", The probable error of a mean,
+Biometrika 6, 1908). It holds for values that are independent and normal; accuracies of a few seeds are so roughly. With
+the sweep's own split it is about seeds alone: which images are in validation is the same in every run.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.wanted import Wanted
+
+CONFIDENCE = 0.95
+EQUAL = 1e-9  # means that differ by less are a tie: sums of the same hits in another order
+
+
+def within(t: float, freedom: int) -> float:
+    """Share of Student's distribution between −t and t; M. Abramowitz, I. Stegun, Handbook, 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    if freedom % 2 == 0:
+        term = total = 1.0
+        for k in range(2, freedom, 2):
+            term *= square * (k - 1) / k
+            total += term
+        return sine * total
+    if freedom == 1:
+        return 2 * angle / math.pi
+    term = total = math.cos(angle)
+    for k in range(3, freedom, 2):
+        term *= square * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total)
+
+
+def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """t with the share `confidence` of Student's distribution between −t and t, by halving."""
+    low, high = 0.0, 1.0
+    while within(high, freedom) < confidence:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle, freedom) < confidence else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of n values: mean, sample standard deviation, and the interval; the last two only for n of 2 and more."""
+
+    n: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        """None without values."""
+        if not values:
+            return None
+        mean, n = statistics.fmean(values), len(values)
+        if n == 1:
+            return cls(n, mean, None, None, None)
+        deviation = statistics.stdev(values)
+        half = student_t(n - 1) * deviation / math.sqrt(n)
+        return cls(n, mean, deviation, mean - half, mean + half)
+
+    def overlaps(self, other: Spread) -> bool:
+        """Whether the intervals have a value in common."""
+        ends = self.low, self.high, other.low, other.high
+        if None in ends:
+            return True
+        return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A trial and its runs with the seeds that were asked for last; `val` and `test`: of those that have finished."""
+
+    trial: TrialView
+    runs: tuple[TrialView, ...]
+    val: Spread | None
+    test: Spread | None
+
+    @property
+    def complete(self) -> bool:
+        """Every run has finished: only such trials can be chosen."""
+        return all(run.state == "finished" for run in self.runs)
+
+    def count(self, *states: str) -> int:
+        """Runs in one of `states`."""
+        return sum(run.state in states for run in self.runs)
+
+
+def repeated(view: SweepView) -> list[Repeated]:
+    """What was asked for last, best first: by mean val_top1, then fewer parameters, then the lower number.
+
+    Trials whose runs have not all finished stand last.
+    """
+    wanted = Wanted.last(view)
+    if wanted is None or view.confirm is None:
+        return []
+    there, found = view.confirm.trials, []
+    for name in wanted.trials:
+        runs = tuple(there[run] for seed in wanted.seeds if (run := wanted.run(name, seed)) in there)
+        done = [run.metrics for run in runs if run.state == "finished"]
+        spreads = [Spread.of([m[metric] for m in done if metric in m]) for metric in ("val_top1", "test_top1")]
+        found.append(Repeated(view.trials[name], runs, *spreads))
+    return sorted(found, key=_order)
+
+
+def _order(one: Repeated) -> tuple[bool, float, float, int]:
+    mean = -1.0 if one.val is None else one.val.mean
+    return not one.complete, -round(mean / EQUAL), one.trial.metrics.get("params", math.inf), one.trial.number
+
+
+def over(view: SweepView) -> bool:
+    """Whether something was to be repeated, and every run of it has ended."""
+    wanted = Wanted.last(view)
+    return wanted is not None and not wanted.open(view)
+
+
+def choice(view: SweepView) -> Repeated | None:
+    """The trial with the highest mean val_top1, once every run has ended; None before, and where no trial can be."""
+    first = next(iter(repeated(view)), None) if over(view) else None
+    return first if first is not None and first.complete else None
+
+
+def tied(view: SweepView) -> list[Repeated]:
+    """The trials whose mean equals that of the choice, the choice first; fewer than two: there is no tie."""
+    first = choice(view)
+    if first is None:
+        return []
+    return [one for one in repeated(view) if one.complete and _order(one)[1] == _order(first)[1]]

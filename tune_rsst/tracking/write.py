@@ -1,0 +1,86 @@
+"""What can be written into a run in MLflow, without MLflow: points, parameters, tags, data sets of a trial's events.
+
+In: a trial's events and knobs. Out: a `Write`, and what goes into it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables.rsst.event import Event
+from trainables.rsst.metrics import METRICS, kept_per
+from trainables.storage.secrets import hide_password
+from tune_rsst.tracking.notes import NOTE_LENGTH
+
+PARENT = ""
+STATUS = {
+    "running": "RUNNING",
+    "interrupted": "KILLED",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+}
+SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
+START_PARAMS = tuple(name for name in kept_per("start") if not METRICS[name].words)
+PARETO_COLOR = "#c2410c"
+MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
+
+Point = tuple[str, float, int, int]
+"""key, value, time in ms, step"""
+Images = tuple[Mapping[str, Any], str]
+"""What is known of a data set, and where it is"""
+
+
+@dataclass
+class Write:
+    """What is to be in one run (`run` is a trial or PARENT) beside what is there already; `status` None leaves it.
+
+    `images`: data sets that the run reads, each as its start event has it (`AboutImages.to_json`) and where it is.
+    """
+
+    run: str
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    images: list[Images] = field(default_factory=list)
+    status: str | None = None
+    end_ms: int | None = None
+
+
+def text(value: object) -> str:
+    """A value as parameter text: numbers as the UI reads numbers, truth values and None as the flags take them."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return hide_password(str(value))[:MAX_PARAM]
+
+
+def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:
+    """Those of `names` that are finite numbers in `metrics`, as points of MLflow's curves."""
+    numbers = ((n, v) for n in names if isinstance(v := metrics.get(n), int | float) and not isinstance(v, bool))
+    return [(into + name, float(value), ms, step) for name, value in numbers if math.isfinite(value)]
+
+
+def points_of(event: Event, ms: int) -> list[Point]:
+    """What a trial's event adds to its curves. The end adds what rounds do not report: the rest ends with its curve.
+
+    What is known at the start is no curve but a parameter.
+    """
+    if event.kind == "start":
+        return []
+    step = event.metrics.get("epochs_trained" if event.kind == "epoch" else "round", 0)
+    of_rounds = kept_per("round") if event.kind == "final" else ()
+    return points((n for n in kept_per(event.kind) if n not in of_rounds), event.metrics, ms, int(step))
+
+
+def tags_of(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that a trial's event adds."""
+    return {n: text(metrics[n]) for n, metric in METRICS.items() if metric.tag and metrics.get(n) is not None}
+
+
+def images_of(event: Event, knobs: Mapping[str, Any]) -> list[Images]:
+    """The data set that a trial's event names: its start, but for those of older versions."""
+    found = event.metrics.get("images")
+    return [(found, str(knobs.get("data") or found["name"]))] if found else []
