@@ -22,7 +22,7 @@ from tests.tune_rsst.recorded import Recorder, reported
 
 pytestmark = pytest.mark.medium
 ROOT = Path(__file__).resolve().parents[1]
-KNOB = '    stretch: float = _knob("made up by a test", 0.5, unit="parsecs", short="st", check=_POSITIVE)\n'
+KNOB = '    stretch: float = _knob("made up by a test", 0.5, unit="parsecs", short="st", check=checks.POSITIVE)\n'
 METRIC = """\
     "sag": Metric("furlongs", "made up by a test", ".2f", ("round", "final"), "lower",
                   label="sagging", column="sag_col", legend="how far it sags"),

@@ -96,7 +96,7 @@ def checked(
     for dataset, images in {(c.dataset, c.data) for c in draws}:
         if not describe(dataset, images).sweepable:
             raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")
-    for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data): c for c in draws}.values():
+    for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data, c.compile): c for c in draws}.values():
         architecture_of(one)  # an error if it is no model that runs; no memory for its weights
     weights = weights or SweepWeights()
     weights.look_for(draws)

@@ -66,8 +66,8 @@ def probes(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Iterat
 
 
 def distinct(plan: Plan) -> list[RSSTConfig]:
-    """One config for each data set, size and device that the space draws."""
-    return list({(c.dataset, c.data, c.img_size, c.device): c for c in plan.draws}.values())
+    """One config for each data set, size, device and way to compute that the space draws."""
+    return list({(c.dataset, c.data, c.img_size, c.device, c.compile): c for c in plan.draws}.values())
 
 
 def look(configs: Iterable[RSSTConfig], say: Callable[[str], None]) -> list[str]:

@@ -17,30 +17,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from trainables.errors import ConfigError as ConfigError
-from trainables.rsst.config import acting, presets
-from trainables.rsst.config.knobs import Check, Knob, check_range, converted
+from trainables.rsst.config import acting, checks, presets
+from trainables.rsst.config.knobs import Knob, check_range, converted
 from trainables.rsst.config.pairs import check_pairs
-from trainables.rsst.config.schedule import MAX_ROUNDS, schedule
+from trainables.rsst.config.schedule import schedule
 
 METHOD_VERSION = 2
 """Part of every fingerprint; to be raised when the same knobs begin to give other numbers."""
-
-_POSITIVE: Check = ("a number > 0", lambda v: v > 0)
-_NOT_NEGATIVE: Check = ("a number ≥ 0", lambda v: v >= 0)
-_OPEN_UNIT: Check = ("between 0 and 1, both excluded", lambda v: 0 < v < 1)
-_SHARE: Check = ("at least 0 and below 1", lambda v: 0 <= v < 1)
-_AT_LEAST_1: Check = ("a whole number ≥ 1", lambda v: v >= 1)
-_COUNT: Check = ("a whole number ≥ 0", lambda v: v >= 0)
-_REWIND: Check = (
-    "init, none or epoch:K with K ≥ 1",
-    lambda v: v in ("init", "none") or acting.rewind_epoch(v) is not None,
-)
-_SIDE: Check = ("1 to 4096", lambda v: 1 <= v <= 4096)
-_THREADS: Check = ("1 to 1024", lambda v: 1 <= v <= 1024)
-_HEIGHT: Check = ("0 to 100", lambda v: 0 <= v <= 100)
-_ROUNDS: Check = (f"1 to {MAX_ROUNDS}", lambda v: 1 <= v <= MAX_ROUNDS)
-_PRUNINGS: Check = (f"0 to {MAX_ROUNDS - 1}", lambda v: 0 <= v < MAX_ROUNDS)
-_NAME: Check = ("a name that is not empty", lambda v: bool(v))
 
 
 def _knob(help: str, default: Any = MISSING, **properties: Any) -> Any:
@@ -54,7 +37,9 @@ class RSSTConfig:
 
     # the model and where it starts
     arch: str = _knob(
-        "vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name", check=_NAME, decides_presets=True
+        "vit_tiny, vit_small, vit_base, vit_digits, or any timm ViT by its name",
+        check=checks.NAME,
+        decides_presets=True,
     )
     pretrained: bool = _knob(
         "start from ImageNet (or your own) weights instead of random ones", False, decides_presets=True
@@ -74,8 +59,8 @@ class RSSTConfig:
         in_fingerprint=False,
         in_rerun=False,
     )
-    img_size: int = _knob("side of the (square) images (pixels)", check=_SIDE, unit="pixels", of_the_images=True)
-    patch_size: int = _knob("side of a patch (pixels)", check=_AT_LEAST_1, unit="pixels")
+    img_size: int = _knob("side of the (square) images (pixels)", check=checks.SIDE, unit="pixels", of_the_images=True)
+    patch_size: int = _knob("side of a patch (pixels)", check=checks.AT_LEAST_1, unit="pixels")
     # data
     dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True, decides_presets=True)
     data: str | None = _knob(
@@ -94,19 +79,20 @@ class RSSTConfig:
         of_the_images=True,
     )
     augment: str = _knob("training augmentation", choices=("none", "flip", "crop", "standard", "strong"))
-    label_smoothing: float = _knob("label smoothing (share)", 0.0, check=_SHARE, unit="share")
+    label_smoothing: float = _knob("label smoothing (share)", 0.0, check=checks.SHARE, unit="share")
     # training
-    epochs: int = _knob("epochs in each round", check=_AT_LEAST_1, unit="epochs", decides_presets=True)
-    lr: float = _knob("peak learning rate", check=_POSITIVE)
-    warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=_COUNT, unit="epochs")
-    batch_size: int = _knob("images per optimizer step", check=_AT_LEAST_1, unit="images", short="batch")
+    epochs: int = _knob("epochs in each round", check=checks.AT_LEAST_1, unit="epochs", decides_presets=True)
+    lr: float = _knob("peak learning rate", check=checks.POSITIVE)
+    warmup: int = _knob("epochs of linear learning-rate warm-up in each round", check=checks.COUNT, unit="epochs")
+    batch_size: int = _knob("images per optimizer step", check=checks.AT_LEAST_1, unit="images", short="batch")
     optimizer: str = _knob("optimizer", "adamw", choices=("adamw", "sgd"))
-    momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=_SHARE, unit="share")
-    weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=_NOT_NEGATIVE, short="wd")
+    momentum: float = _knob("momentum of sgd, first beta of adamw", 0.9, check=checks.SHARE, unit="share")
+    weight_decay: float = _knob("weight decay of weight matrices", 0.05, check=checks.NOT_NEGATIVE, short="wd")
     lr_schedule: str = _knob(
         "learning rate after warm-up", "cosine", choices=("cosine", "multistep"), acts_when=acting.DECAYS
     )
     amp: bool = _knob("train in bfloat16 autocast", False)
+    compile: bool = _knob("train with compiled blocks, one program for all widths", False)
     # pruning
     struct: str = _knob(
         "rsst presses the doomed units, then removes them; refill removes first, then trains",
@@ -120,23 +106,25 @@ class RSSTConfig:
     calibration_images: int = _knob(
         "training images that l1, l2 and saliency look at",
         256,
-        check=_AT_LEAST_1,
+        check=checks.AT_LEAST_1,
         unit="images",
         acts_when=acting.LOOKS,
     )
-    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=_ROUNDS, unit="rounds")
-    prunings: int = _knob("the same number without the dense round: pruning_times - 1", check=_PRUNINGS, short="n")
+    pruning_times: int = _knob("rounds R, the dense round included: R - 1 prunings", check=checks.ROUNDS, unit="rounds")
+    prunings: int = _knob(
+        "the same number without the dense round: pruning_times - 1", check=checks.PRUNINGS, short="n"
+    )
     rate: float = _knob(
         "share of the alive units that each round removes; with target_density only the number of prunings acts",
         0.15,
-        check=_OPEN_UNIT,
+        check=checks.OPEN_UNIT,
         unit="share",
         acts_when=acting.PRUNES,
     )
     target_density: float | None = _knob(
         "kept share of units at the end; pruning_times then follows from prunings or rate, and rate from both",
         None,
-        check=_OPEN_UNIT,
+        check=checks.OPEN_UNIT,
         unit="share",
         short="density",
     )
@@ -153,7 +141,7 @@ class RSSTConfig:
     rewind: str = _knob(
         "weights that each later round starts from: init, none, epoch:K of round 0",
         "init",
-        check=_REWIND,
+        check=checks.REWIND,
         acts_when=acting.PRUNES,
         same_as=acting.rewinds_to,
     )
@@ -167,21 +155,25 @@ class RSSTConfig:
         acts_when=acting.RAMPS,
         same_as=acting.ramp_shape,
     )
-    exponents: float = _knob("p of the ramp exp_custom_exponents", check=_POSITIVE, acts_when=acting.BENDS)
+    exponents: float = _knob("p of the ramp exp_custom_exponents", check=checks.POSITIVE, acts_when=acting.BENDS)
     reg_granularity_prune: float = _knob(
-        "g, the height of the penalty's ramp", check=_HEIGHT, short="g", acts_when=acting.PRESSES
+        "g, the height of the penalty's ramp", check=checks.HEIGHT, short="g", acts_when=acting.PRESSES
     )
     # running
-    seed: int = _knob("seed of everything random, the data split included", 0, check=_COUNT, of_the_images=True)
+    seed: int = _knob("seed of everything random, the data split included", 0, check=checks.COUNT, of_the_images=True)
     split_seed: int | None = _knob(
-        "seed of the data split (default: seed)", None, check=_COUNT, of_the_images=True, same_as=acting.split_apart
+        "seed of the data split (default: seed)",
+        None,
+        check=checks.COUNT,
+        of_the_images=True,
+        same_as=acting.split_apart,
     )
-    num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=_THREADS)
+    num_threads: int = _knob("CPU threads of one trial (1 and 2 give different bits)", 1, check=checks.THREADS)
     micro_batch_size: int | None = _knob(
         "images that go through the model at a time, in training, evaluation, scoring and latency; gradients add up to "
         "those of the whole batch (default: the whole batch, and 512 where nothing is trained)",
         None,
-        check=_AT_LEAST_1,
+        check=checks.AT_LEAST_1,
         in_fingerprint=False,
         unit="images",
         of_the_run=True,
@@ -192,7 +184,7 @@ class RSSTConfig:
     keep_rounds: int = _knob(
         "rounds whose model is kept; of more, the largest goes that a smaller one matches (0: the last one alone)",
         20,
-        check=_COUNT,
+        check=checks.COUNT,
         in_fingerprint=False,
         unit="models",
         of_the_run=True,

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from timm.layers import Attention, Mlp
+from timm.layers import Attention, LayerNorm, Mlp
 from timm.models.vision_transformer import Block
+from torch import nn
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED, own_sizes, reason
@@ -27,7 +28,10 @@ _SHARED = ("attn.proj.bias", "mlp.fc2.bias", "attn.q_norm.", "attn.k_norm.")
 
 def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Architecture:
     """The unpruned architecture that `config` asks for (0.3 s for vit_small, once per process and shape)."""
-    return _accepted(config.arch, NAMED.get(config.arch), config.img_size, config.patch_size, in_chans, num_classes)
+    found = _accepted(config.arch, NAMED.get(config.arch), config.img_size, config.patch_size, in_chans, num_classes)
+    if config.compile:
+        _require_compilable(config.arch, found)
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -84,3 +88,25 @@ def _require_plain(asked: str, index: int, block: Any) -> None:
         if name.startswith(("attn.", "mlp.")) and name not in _UNITS and not name.startswith(_SHARED):
             hint = f"blocks.{index}.{name} acts across heads or neurons"
             raise ConfigError("arch", asked, _PLAIN, hint)
+
+
+def _require_compilable(asked: str, arch: Architecture) -> None:
+    """Refuse blocks with a part that block.py does not have: norms of another kind, anything random."""
+    for index, block in blocks_of(build(arch, "meta")):
+        attn, mlp = block.attn, block.mlp
+        for name in ("norm1", "norm2", "attn.q_norm", "attn.k_norm"):
+            part = block.get_submodule(name)
+            if type(part) not in (nn.LayerNorm, LayerNorm, nn.Identity):
+                _refuse_to_compile(asked, f"blocks.{index}.{name} is a {type(part).__name__}")
+        rates = {"attn.attn_drop": attn.attn_drop.p, "attn.proj_drop": attn.proj_drop.p}
+        rates |= {"mlp.drop1": mlp.drop1.p, "mlp.drop2": mlp.drop2.p}
+        rates |= {name: getattr(block.get_submodule(name), "drop_prob", 0) for name in ("drop_path1", "drop_path2")}
+        for name, rate in rates.items():
+            if rate:
+                _refuse_to_compile(asked, f"blocks.{index}.{name} drops {rate:g} at random")
+        if list(mlp.act.parameters()):
+            _refuse_to_compile(asked, f"the activation blocks.{index}.mlp.act has weights")
+
+
+def _refuse_to_compile(asked: str, reason: str) -> None:
+    raise ConfigError("compile", True, f"false with arch = {asked}", f"{reason}; leave compile out")

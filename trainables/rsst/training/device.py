@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.training.block import refuse_without_compiler
 from trainables.rsst.training.kernels import training_numbers
 from trainables.rsst.training.linear import linear_kernels
 
@@ -27,10 +28,12 @@ OUT_OF_MEMORY = (
 
 
 def choose_device(config: RSSTConfig) -> torch.device:
-    """The device that `config.device` names; auto takes CUDA where there is one."""
+    """The device that `config.device` names; auto takes CUDA where there is one. `compile` needs a compiler there."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", "cuda", "cpu or auto on this machine", "torch finds no CUDA device")
     wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if config.compile:
+        refuse_without_compiler(wanted)
     return torch.device(wanted)
 
 
@@ -42,8 +45,9 @@ def free_memory() -> None:
 
 
 def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:
-    """What the bits of a result depend on besides the config."""
+    """What the bits of a result depend on besides the config; with `compile` the blocks' training is Inductor's."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    compiled = {"block_kernels": "inductor"} if config.compile else {}
     return {
         "torch_version": torch.__version__,
         "num_threads": config.num_threads,
@@ -51,6 +55,7 @@ def environment(config: RSSTConfig, device: torch.device) -> dict[str, Any]:
         "device_name": name,
         "training_numbers": training_numbers(device.type, config.amp),
         "linear_kernels": linear_kernels(device.type),
+        **compiled,
     }
 
 

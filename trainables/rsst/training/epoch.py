@@ -7,6 +7,7 @@ Nothing is read back from the device within an epoch. A step is an optimizer ste
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from trainables.progress import TRAINING, tracked
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.seeding import derived
+from trainables.rsst.training.block import compiled_blocks
 from trainables.rsst.training.kernels import fast_kernels, tf32
 from trainables.rsst.training.linear import fast_linears
 from trainables.rsst.training.plan import EpochPlan
@@ -36,9 +38,19 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     config, images, round = training.config, training.images, training.round
     training.model.train()
     torch.manual_seed(derived(config.seed, "dropout", round, epoch))
-    with fast_linears(training.model, images.device.type):
+    with fast_linears(training.model, images.device.type), _compiled(training):
         losses, rate = _steps(training, epoch, EpochPlan.of(config, images, round, epoch))
     return _mean_of_finite(losses, round, epoch), rate
+
+
+def _compiled(training: Training) -> AbstractContextManager[None]:
+    """With `compile` the blocks are compiled for the number of images that goes through the model at a time."""
+    config, images = training.config, training.images
+    if not config.compile:
+        return nullcontext()
+    most = config.micro_batch_size or config.batch_size
+    at_once = min(most, config.batch_size, len(images.train))
+    return compiled_blocks(training.model, at_once, amp=config.amp)
 
 
 def refuse_broken(training: Training, epoch: int) -> None:

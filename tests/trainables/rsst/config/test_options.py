@@ -55,6 +55,7 @@ EXEMPT = {
     "pretrained": "needs weights; test_pretrained.py",
     "weights_digest": "refuses weights, changes no number by itself; test_pretrained.py",
     "patch_embed": "matters to pretrained weights only; test_pretrained.py",
+    "compile": "Inductor's numbers, a minute to compile; ../training/test_block.py and test_inductor.py",
     "prunings": "pruning_times in another count; test_identity.py",
     "num_threads": "the same sums in another order: on the toy's small matrices often the same bits",
 }
