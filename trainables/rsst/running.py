@@ -31,6 +31,7 @@ from trainables.rsst.state import TrialState, grouped, load_optimizer_tensors, o
 from trainables.rsst.training.device import choose_device, environment
 from trainables.rsst.training.epoch import TrialDiverged
 from trainables.rsst.training.evaluation import Accuracy, evaluate
+from trainables.rsst.training.kernels import repeatable
 from trainables.rsst.training.setup import Training
 
 
@@ -158,7 +159,8 @@ class Running:
         """Score what round − 1 trained and choose what this round removes."""
         calibration = self.images.calibration(self.config.calibration_images, self.config.seed)
         share = self.config.kept_share_after(self.round)
-        self.doomed = self.pruner.choose(self.model, self.form, self.config, calibration, share)
+        with repeatable(self.config.deterministic):
+            self.doomed = self.pruner.choose(self.model, self.form, self.config, calibration, share)
 
     def rewind_weights(self) -> None:
         """Start the round from the rewind weights, which are sliced to what is alive; with rewind = none: go on."""

@@ -181,6 +181,9 @@ class RSSTConfig:
     device: str = _knob(
         "auto, cpu or cuda", "auto", choices=("auto", "cpu", "cuda"), in_fingerprint=False, of_the_run=True
     )
+    deterministic: bool = _knob(
+        "a GPU's sums in the same order each time (slower there)", False, in_fingerprint=False, of_the_run=True
+    )
     keep_rounds: int = _knob(
         "rounds whose model is kept; of more, the largest goes that a smaller one matches (0: the last one alone)",
         20,

@@ -42,7 +42,8 @@ class BlockKind:
 
     `sizes`: images, tokens, embed dim, head dim; `one_head`, `one_neuron`: whether it has no more. `eps` of the norms
     n1, q, k, n2 (None: no norm there). `device`, `amp`, `dtype`: what a step computes on and in, and the block's input.
-    `has`: the names of its weights. `act`: an activation that prints as `act_name`.
+    `repeats`: whether sums must come in the same order each time. `has`: the names of its weights. `act`: an
+    activation that prints as `act_name`.
     """
 
     sizes: tuple[int, int, int, int]
@@ -53,6 +54,7 @@ class BlockKind:
     device: torch.device
     amp: bool
     dtype: torch.dtype
+    repeats: bool
     act_name: str
     act: nn.Module = field(compare=False)
 
@@ -78,13 +80,15 @@ def compiled_blocks(model: nn.Module, images: int, *, amp: bool) -> Iterator[Non
     Others (the last, smaller batch of an epoch) go through timm's own: they are no second program.
     """
     import torch._dynamo
+    import torch._inductor.config
     import torch.fx.experimental._config
 
     blocks: list[Any] = list(model.blocks)  # type: ignore[arg-type]
     for block in blocks:
         block.forward = _chosen(block, images, amp)
     try:
-        with _own_cache(), torch._dynamo.config.patch(recompile_limit=1), _two_sizes():
+        fixed = torch._inductor.config.patch(deterministic=torch.are_deterministic_algorithms_enabled())
+        with _own_cache(), fixed, torch._dynamo.config.patch(recompile_limit=1), _two_sizes():
             yield
     finally:
         for block in blocks:
@@ -147,6 +151,7 @@ def kind_of(block: Any, x: Tensor, weights: Mapping[str, Tensor], amp: bool) -> 
         device=x.device,
         amp=amp,
         dtype=x.dtype,
+        repeats=torch.are_deterministic_algorithms_enabled(),
         act_name=repr(mlp.act),
         act=mlp.act,
     )

@@ -18,7 +18,7 @@ from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.batches import Batch
 from trainables.rsst.seeding import derived
 from trainables.rsst.training.block import compiled_blocks
-from trainables.rsst.training.kernels import fast_kernels, tf32
+from trainables.rsst.training.kernels import fast_kernels, repeatable, tf32
 from trainables.rsst.training.linear import fast_linears
 from trainables.rsst.training.plan import EpochPlan
 from trainables.rsst.training.schedule import learning_rate
@@ -38,7 +38,7 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     config, images, round = training.config, training.images, training.round
     training.model.train()
     torch.manual_seed(derived(config.seed, "dropout", round, epoch))
-    with fast_linears(training.model, images.device.type), _compiled(training):
+    with repeatable(config.deterministic), fast_linears(training.model, images.device.type), _compiled(training):
         losses, rate = _steps(training, epoch, EpochPlan.of(config, images, round, epoch))
     return _mean_of_finite(losses, round, epoch), rate
 

@@ -6,6 +6,7 @@ On a GPU training multiplies float32 matrices in TF32 (10 bits of mantissa, sums
 Validation, hardening gap and test are in float32 throughout, convolutions too, for which torch takes TF32 by itself.
 On a CPU torch's scaled_dot_product_attention is several times slower in bfloat16 than the same two products of
 matrices (`python -m benchmarks.engine`), so that `amp` gave hardly anything there.
+Some of a GPU's kernels add in the order in which their parts get ready; `deterministic` takes others.
 """
 
 from __future__ import annotations
@@ -40,6 +41,26 @@ def tf32(device: str, *, allowed: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def repeatable(on: bool) -> Iterator[None]:
+    """With `on` the body's sums come in the same order each time, on a GPU too; what has no such kernel is an error.
+
+    torch's flag is one of the whole process: it is set for the body alone.
+    """
+    if not on:
+        yield
+        return
+    before, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warns)
 
 
 def fast_kernels(device: str, amp: bool) -> AbstractContextManager[Any]:

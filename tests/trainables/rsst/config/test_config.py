@@ -22,6 +22,7 @@ LOCATION = {
     "micro_batch_size",
     "keep_rounds",
     "share_dense",
+    "deterministic",
 }
 
 PINNED = [

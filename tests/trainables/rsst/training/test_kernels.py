@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from tests.trainables import toy
+from trainables.rsst.config import ConfigError
 from trainables.rsst.data.load import ImageData
+from trainables.rsst.running import Running
 from trainables.rsst.training import epoch, evaluation, kernels
-from trainables.rsst.training.kernels import fast_kernels, tf32, training_numbers
+from trainables.rsst.training.device import choose_device
+from trainables.rsst.training.kernels import fast_kernels, repeatable, tf32, training_numbers
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -92,3 +96,68 @@ def test_training_allows_it_and_evaluation_does_not(tiny: ImageData, monkeypatch
     toy.last_state(toy.config(pruning_times=1, epochs=1, batch_size=96), tiny)
     training = [("cpu", True)] * asked.count(("cpu", True))
     assert len(training) >= 1 and asked[: len(training)] == training and set(asked[len(training) :]) == {("cpu", False)}
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)], ids=["off", "on", "warns"])
+def test_torchs_flag_is_set_for_the_body_alone(before: tuple[bool, bool]) -> None:
+    def flags() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    try:
+        with suppress(ZeroDivisionError), repeatable(True):
+            assert flags() == (True, False)
+            raise ZeroDivisionError
+        assert flags() == before
+        with repeatable(False):
+            assert flags() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def no_fixed_order(_module: object, _given: object, logits: torch.Tensor) -> torch.Tensor:
+    """A kernel that has none, on a CPU too."""
+    return logits.put(torch.tensor([0]), torch.tensor([0.0]))
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["off", "deterministic"])
+@pytest.mark.parametrize("where", ["training", "scoring"])
+def test_a_trial_refuses_what_has_no_fixed_order(tiny: ImageData, where: str, on: bool) -> None:
+    trial = Running.fresh(toy.config(deterministic=on, criteria="saliency"), tiny)
+    trial.round = 1
+    steps = {"training": lambda: epoch.train_epoch(trial.training, 0), "scoring": trial.choose_doomed}
+    trial.model.head.register_forward_hook(no_fixed_order)
+    if not on:
+        steps[where]()
+        return
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        steps[where]()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_on_a_cpu_it_changes_no_number_and_no_fingerprint(tiny: ImageData) -> None:
+    usual, asked = (toy.config(deterministic=on, pruning_times=2, augment="strong") for on in (False, True))
+    told = [toy.outcome(config, tiny) for config in (usual, asked)]
+    assert {metrics.pop("kernels", None) for _, metrics in told[1]} == {None, "deterministic"}
+    assert told[0] == told[1] and usual.fingerprint == asked.fingerprint
+    assert Running.fresh(usual, tiny).dense_key != Running.fresh(asked, tiny).dense_key
+
+
+@pytest.mark.parametrize(
+    ("there", "then"), [(None, ":4096:8"), (":4096:8", ":4096:8"), (":16:8", ":16:8"), (":0:0", None)], ids=str
+)
+def test_cublas_is_told_before_its_first_product(
+    there: str | None, then: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", there or "")
+    if there is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choose_device(toy.config(device="cuda"))
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == there
+    if then is None:
+        with pytest.raises(ConfigError, match=r"^CUBLAS_WORKSPACE_CONFIG = :0:0: valid is :4096:8 or :16:8 with det"):
+            choose_device(toy.config(device="cuda", deterministic=True))
+    else:
+        assert choose_device(toy.config(device="cuda", deterministic=True)).type == "cuda"
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == then
