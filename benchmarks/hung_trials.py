@@ -1,12 +1,12 @@
 """A sweep on a local Ray whose workers are slowed down, or stopped for ever: who is ended for hanging, and how soon.
 
-    python -m benchmarks.hung_trials --trials 100 --slower 4     no worker hangs: none may be ended
+    python -m benchmarks.hung_trials --trials 40 --slower 4     no worker hangs: none may be ended
     python -m benchmarks.hung_trials --trials 8 --stops 5        SIGSTOP at random moments: each is noticed
 
 Slower: each worker is stopped and continued ten times in 4 s, so that it runs for one part in `--slower`. Prints for
 each stop when the worker's process was ended and the limit of its trial; how many were ended that nobody had stopped;
-and whether every model has the bytes of a sweep without Ray that was left alone. Exit code 1 where one does not, where
-a stop was not noticed, or where one was ended that was not stopped.
+and whether every model has the bytes of a sweep without Ray that was left alone; a trial that is stopped twice in one
+round fails. Exit code 1 where a model differs, a stop was not noticed, or one was ended that was not stopped.
 """
 
 from __future__ import annotations
@@ -127,7 +127,13 @@ def run_disturbed(home: Path, arguments: argparse.Namespace) -> tuple[int, dict[
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        stopped = disturb(process, arguments.slower, arguments.stops, arguments.every_s, arguments.seed)
+        try:
+            stopped = disturb(process, arguments.slower, arguments.stops, arguments.every_s, arguments.seed)
+        finally:
+            if process.poll() is None:  # this program was interrupted
+                tell(workers(process.pid), signal.SIGCONT)
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
     return process.returncode, stopped
 
 
@@ -165,13 +171,16 @@ def main() -> int:
         here, alone = models(folder, view), run_alone(SweepFolder(Path(place) / "alone"), home, arguments)
         reports = [(e["trial"], e["seq"]) for e in events if e["event"] == "reported"]
         wrongly = sum(pid not in stopped for pid, _, _ in ends)
+        twice = [t.trial for t in view.trials.values() if str(t.reason).startswith("it hung again")]
         equal = sum(here[trial] == alone.get(trial) for trial in here)
         print(
             f"{len(here)} trials in {passed:.0f} s, exit code {code}; {len(stopped)} processes stopped, "
             f"{len(ends) - wrongly} of them ended, {wrongly} ended that were not stopped; {equal} of {len(alone)} "
             f"models as in a sweep left alone, {len(reports) - len(set(reports))} reports twice"
         )
-        return int(code != 0 or wrongly > 0 or len(ends) - wrongly != len(stopped) or here != alone)
+        if twice:
+            print(f"failed, as the rule has it, because they were stopped twice in one round: {', '.join(twice)}")
+        return int(code not in (0, 3) or wrongly > 0 or len(ends) < len(stopped) or equal + len(twice) < len(alone))
 
 
 if __name__ == "__main__":

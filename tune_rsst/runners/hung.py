@@ -11,10 +11,11 @@ bucket, stores are their nodes' own: a short task on the node reads the sign, fo
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray.tune import Callback
@@ -24,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from trainables.text import duration
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.runners.adapter import Adapter
-from tune_rsst.runners.end_process import end_unless_alive, sign_in
+from tune_rsst.runners.end_process import LOG, Examined, end_unless_alive, sign_in
 from tune_rsst.runners.silence import Silence, limit_s, own_rounds_s
 from tune_rsst.storage.folder import SweepFolder
 
@@ -32,17 +33,30 @@ if TYPE_CHECKING:
     from tune_rsst.intake import Intake
 
 LOOK_EVERY_S, LOOKS_IN_A_LIMIT, LAST_WORD_S = 1.0, 4, 30.0
+ANSWER_S = 60.0  # in which a node must have ended a process
 log = logging.getLogger(__name__)
+
+
+class _End(NamedTuple):
+    """A process that is to be ended: its node's answer, the reason, Tune's count of failures before, and since when."""
+
+    answer: Any
+    reason: str
+    failures: int
+    since: float
 
 
 class HungTrials(Adapter, Callback):
     """Tune's callback that watches. `last_failure`: Tune's count at which a trial is not continued any more."""
 
-    def __init__(self, driver: Intake, folder: SweepFolder, last_failure: int) -> None:
+    def __init__(
+        self, driver: Intake, folder: SweepFolder, last_failure: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.driver, self._folder, self._last_failure = driver, folder, last_failure
-        self._silence = Silence()
+        self._clock = clock
+        self._silence = Silence(clock)
         self._looks: dict[str, Any] = {}
-        self._ends: dict[str, tuple[Any, str, int]] = {}
+        self._ends: dict[str, _End] = {}
         self._ended: set[str] = set()
         self._looked_at: dict[str, float] = {}
 
@@ -117,23 +131,26 @@ class HungTrials(Adapter, Callback):
         trial.run_metadata.num_failures = self._last_failure if again else min(before, self._last_failure - 1)
         reason = (
             f"{'it hung again: ' if again else ''}nothing was heard of it for {duration(silent_s)} in round "
-            f"{len(view.round_events) + 1}; its process {pid} on {host} was ended, its stack is in "
-            f"{self._store(name) / 'messages.log'}"
+            f"{min(len(view.round_events) + 1, view.rounds)}; its process {pid} on {host} was ended"
         )
-        self._ends[name] = (_on_node(node, end_unless_alive, pid, self._store(name), sign), reason, before)
+        answer = _on_node(node, end_unless_alive, pid, self._store(name), sign)
+        self._ends[name] = _End(answer, reason, before, self._clock())
 
     def _take_end(self, name: str, trial: Trial, timeout_s: float) -> None:
         """Write that its process was ended, once that is known; where it was not, the trial goes on."""
-        answer, reason, before = self._ends[name]
-        if not ray.wait([answer], timeout=timeout_s)[0]:
+        end = self._ends[name]
+        answered = bool(ray.wait([end.answer], timeout=timeout_s)[0])
+        if not answered and self._clock() - end.since < ANSWER_S:
             return
         del self._ends[name]
-        found = _value(answer)
+        found = _value(end.answer) if answered else Examined(True, None)
         if found is not None and found.ended:
             self._ended.add(name)
-            self.driver.hung(name, reason)
+            stack = f"its stack is in {self._store(name) / LOG}" if answered else "its node did not say its stack"
+            self.driver.hung(name, f"{end.reason}, {stack}")
+            _give_up(trial)
             return
-        trial.run_metadata.num_failures = before
+        trial.run_metadata.num_failures = end.failures
         if found is not None:
             self._silence.saw(name, found.sign)
 
@@ -145,6 +162,13 @@ class HungTrials(Adapter, Callback):
         known = name in self._ended
         self._ended.discard(name)
         return known
+
+
+def _give_up(trial: Trial) -> None:
+    """Let Ray count the actor as dead, though its process may hang in the kernel and not hear SIGKILL yet."""
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor)
 
 
 def _actor(trial: Trial) -> str:

@@ -16,7 +16,6 @@ from tune_rsst.runners import hung as hung_module
 from tune_rsst.runners.end_process import Examined, end_unless_alive, sign_in
 from tune_rsst.runners.hung import HungTrials
 from tune_rsst.runners.ray_tune import MAX_WORKER_FAILURES, LedgerScheduler, LedgerSearcher
-from tune_rsst.runners.silence import Silence
 from tune_rsst.search.spaces import Space
 from tune_rsst.storage.folder import SweepFolder
 
@@ -49,8 +48,7 @@ class Stage:
         self.folder = SweepFolder(folder)
         self.sweep = FakeSweep(folder, TINY, settings_of(TINY, "trials=1", "stopping=none", *words))
         self.driver, self.now = self.sweep.driver, 0.0
-        self.hung = HungTrials(self.driver, self.folder, MAX_WORKER_FAILURES)
-        self.hung._silence = Silence(lambda: self.now)
+        self.hung = HungTrials(self.driver, self.folder, MAX_WORKER_FAILURES, lambda: self.now)
         self.scheduler = LedgerScheduler(self.driver, self.hung)
         self.searcher = LedgerSearcher(self.driver, self.folder, {"CPU": 1})
         found = self.searcher.suggest("tune-t0000")
@@ -59,6 +57,7 @@ class Stage:
         self.reports = list(events(RSSTConfig.from_knobs(self.driver.knobs_of(self.trial))))
         self.done: list[tuple[Any, ...]] = []
         self.answers: list[Any] = []
+        self.killed: list[Any] = []
 
         def on_node(node: str, action: Any, *given: Any) -> Any:
             self.done.append((action, *given))
@@ -67,6 +66,7 @@ class Stage:
         monkeypatch.setattr(hung_module, "_place", lambda trial: ("node", 4711, "box"))
         monkeypatch.setattr(hung_module, "_on_node", on_node)
         monkeypatch.setattr(hung_module.ray, "wait", lambda refs, timeout: ([] if refs[0] is PENDING else refs, []))
+        monkeypatch.setattr(hung_module.ray, "kill", self.killed.append)
         monkeypatch.setattr(hung_module, "_value", lambda answer: None if answer is ERROR else answer)
 
     @property
@@ -128,6 +128,7 @@ def test_it_is_continued_once_and_fails_the_second_time_in_the_same_round(stage:
     assert first[0] == second[0] == "hung" and ended == ("ended", second[1])
     assert first[1].startswith("nothing was heard of it for 1 min 00 s in round 2; its process 4711 on box was ended")
     assert second[1].startswith("it hung again: nothing was heard of it for 1 min 00 s in round 2; ")
+    assert len(stage.killed) == 2, "Ray is told too: a process in the kernel does not hear SIGKILL at once"
     assert first[1].endswith(f"its stack is in {store / 'messages.log'}")
 
 
@@ -178,6 +179,17 @@ def test_a_worker_that_is_lost_otherwise_keeps_its_own_reason(stage: Stage) -> N
     stage.passes(62)
     assert stage.loses_its_worker() is True, "its node has not said that it ended it"
     assert [event for event, _ in stage.written] == ["worker_error", "worker_error"]
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for(stage: Stage) -> None:
+    stage.passes(1)
+    stage.report(3)
+    stage.answers = [PENDING]
+    stage.passes(60 + 58)
+    assert not stage.killed and not stage.trial.silences
+    stage.passes(4)
+    assert len(stage.killed) == 1 and stage.written[0][1].endswith("was ended, its node did not say its stack")
+    assert stage.loses_its_worker() is True and len(stage.written) == 1
 
 
 def test_where_nobody_sets_a_limit_a_trial_may_say_nothing_for_ever(
