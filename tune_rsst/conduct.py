@@ -79,7 +79,7 @@ def run(
             storage.start()
         driver, uploader = _assemble(plan, ledger, storage, interruption, models)
         try:
-            _train(plan, console, runner, _parts(driver))
+            _train(plan, driver, console, runner)
         except ConfigError as error:
             driver.record("interrupted", reason=str(error))
             if storage is not None:
@@ -128,7 +128,7 @@ def confirm(
             uploader.start()
             driver = Confirmation(ledger, view, plan.settings, wanted, interruption, followers)
             try:
-                _train(plan, console, runner, iter([] if driver.complete else [driver]))
+                _train(plan, driver, console, runner)
             finally:
                 code = conclude_confirmation(plan, driver, view, uploader, storage, console, models)
             return code
@@ -185,16 +185,24 @@ def _assemble(
     return driver, uploader
 
 
-def _parts(driver: Driver) -> Iterator[Driver | Confirmation]:
-    """What a sweep has to run, one part after the other."""
+def _parts(driver: Driver | Confirmation, say_here: Callable[[str], None]) -> Iterator[Driver | Confirmation]:
+    """What there is to run, one part after the other: a sweep's trials, then the runs that confirm its best."""
+    from tune_rsst.driver import Driver
+
     if not driver.complete:
         yield driver
+    halt = driver.interruption
+    if halt.broken or halt.problem or halt.terminated or not driver.complete or not isinstance(driver, Driver):
+        return
+    if (wanted := confirmed.owed(driver.view, driver.settings)) is not None:
+        say_here(confirmed.begin(driver.view, wanted))
+        yield driver.repeat(wanted)
 
 
-def _train(plan: Plan, console: Console, runner: Runner | None, parts: Iterator[Driver | Confirmation]) -> None:
-    """Let the runner run what each of `parts` gives out, to the end or to an interruption."""
-    first = next(parts, None)
-    if first is None or (interruption := first.interruption).broken:
+def _train(plan: Plan, driver: Driver | Confirmation, console: Console, runner: Runner | None = None) -> None:
+    """Let the runner run what the driver gives out, to the end or to an interruption."""
+    parts, interruption = _parts(driver, partial(say, console)), driver.interruption
+    if interruption.broken or (first := next(parts, None)) is None:
         return
     try:
         with ExitStack() as place:

@@ -16,7 +16,7 @@ from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.results import best, commands
-from tune_rsst.results.confirmed import table as confirmed
+from tune_rsst.results.confirmed.table import failed, owed
 from tune_rsst.results.table import print_confirmed, print_table, say
 from tune_rsst.storage.bucket import SweepStorage, held
 from tune_rsst.storage.folder import Sweep
@@ -80,9 +80,10 @@ def conclude(
             interruption.break_off(f"the best trial's files could not be written ({error})")
         if not interruption.broken:
             _record_the_end(driver, interruption.problem or _shortfall(plan, driver) or driver.halted)
-    at_rest = driver.complete or driver.halted is not None
+    over = _over(driver)
+    at_rest = over or driver.halted is not None
     unstored, missing = _closed(uploader, storage, at_rest)
-    if driver.complete and not interruption.broken:
+    if over and not interruption.broken:
         code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
             say(console, f"The sweep is shorter than asked: {short}")
@@ -119,7 +120,7 @@ def conclude_confirmation(
     unstored, missing = _closed(uploader, storage, driver.complete)
     sweep = Sweep(plan.folder, view, view.state(running=False))
     print_confirmed(console, sweep)
-    code = 3 if confirmed.failed(view) else 0
+    code = 3 if failed(view) else 0
     if not driver.complete or interruption.broken:
         code = interruption.exit_code
         head = f"It broke off: {interruption.problem}. " if interruption.problem else "Interrupted. "
@@ -155,9 +156,14 @@ def _say_what_is_missing(
     return 1 if unstored else 0
 
 
+def _over(driver: Driver) -> bool:
+    """Whether all trials have ended, and all runs that confirm the best of them."""
+    return driver.complete and owed(driver.view, driver.settings) is None
+
+
 def _record_the_end(driver: Driver, reason: str | None) -> None:
     driver.leave()
-    if driver.complete:
+    if _over(driver):
         driver.record("sweep_ended", **({"reason": reason} if reason else {}))
     elif reason or not driver.interruption.written:
         driver.record("interrupted", **({"reason": reason} if reason else {}))
@@ -169,6 +175,8 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console) -> None:
     ended = len(driver.view.trials) - len(driver.view.unfinished)
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     counted = f"{ended} of {plan.settings.trials} trials have ended"
+    if driver.complete and (wanted := owed(driver.view, driver.settings)):
+        counted += f", {len(wanted.open(driver.view))} runs that confirm the best are left"
     say(console, f"{head}{counted}; nothing is lost. Go on with: {command[commands.RESUME]}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import METHOD_VERSION
+from tune_rsst.driver.confirm import Confirmation
 from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
@@ -20,6 +21,7 @@ from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.spending import used_up
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import TrialView, trial_key
+from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.search.halving import Rungs, replay
 from tune_rsst.search.limits import KnownSizes
 from tune_rsst.search.study import MAX_ASKS, MAX_ASKS_UNDER_LIMITS, StudySearcher, infeasible, outcome
@@ -91,6 +93,11 @@ class Driver(Intake):
         with self._lock:
             if not self.complete and self.interruption.claim():
                 self._write("interrupted")
+
+    def repeat(self, wanted: Wanted) -> Confirmation:
+        """The last part of a sweep, once all trials have ended: some of them again with fresh seeds."""
+        how = (self.settings, wanted, self.interruption, self._followers)
+        return Confirmation(self._ledger, self.view, *how, at_the_end=True)
 
     def _write(self, event: str, **fields: Any) -> None:
         check(event, fields)

@@ -234,8 +234,5 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "sweep_ended": _sweep_ended,
     "confirm_started": _confirm_started,
     "confirm_suggested": _confirm_suggested,
-    **dict.fromkeys(
-        (f"confirm_{kind}" for kind in ("placed", "reported", "retried", "hung", "ended", "reopened", "interrupted")),
-        _confirm,
-    ),
+    **dict.fromkeys((f"confirm_{kind}" for kind in LIKE_A_TRIALS), _confirm),
 }

@@ -154,6 +154,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {found.at_once} trials "
         "at once",
         f"  measured        {found.measured.times}",
+        *_confirmed(plan.settings, found),
         f"  memory a trial  {found.measured.memory}",
         f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.trials)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
@@ -172,3 +173,13 @@ def _budgets(plan: Plan) -> list[str]:
     spent = told(plan.sweep.view.spending if plan.sweep else Spending(), settings)
     rest = "; then trials end with their round, and a resume goes on" if limits(settings) else ""
     return [f"  spent so far    {spent}{rest}"]
+
+
+def _confirmed(settings: SweepSettings, found: Estimate) -> list[str]:
+    """What training the best trials again takes, where the sweep does so at its end."""
+    runs = min(settings.confirm or 0, settings.trials) * settings.confirm_seeds
+    if not runs:
+        return []
+    seconds = runs * found.seconds_most / max(found.trials, 1) / found.at_once
+    each = f"the best {settings.confirm} with {settings.confirm_seeds} fresh seeds each"
+    return [f"  confirm         {runs} runs more at the end ({each}): {duration(seconds)}"]

@@ -27,7 +27,9 @@ HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
 PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_address"})
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
 SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
-RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | BUDGETS.keys() | {"name", "resume"}
+REPEATS = frozenset({"confirm", "confirm_seeds"})
+RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume"}
+DEFAULT_CONFIRM = 3  # of the sweep that is tried first, on the embedded digits
 
 
 class SweepSettings(BaseModel):
@@ -68,6 +70,13 @@ class SweepSettings(BaseModel):
     stopping: Literal["halving", "none"] = Field("halving", description="early stopping at equal kept share")
     reduction_factor: float = Field(2.0, gt=1, description="halving: 1 of this many goes on from each rung")
     rungs: tuple[float, ...] = Field((0.3, 0.6), description="halving: rung q lies at kept share target_density^q")
+    confirm: int | None = Field(
+        None,
+        ge=0,
+        description="so many of the best trials are trained again with fresh seeds at the end, which then choose; "
+        "0: none; default: 3 in the sweep without settings of its own, else 0",
+    )
+    confirm_seeds: int = Field(3, ge=2, description="confirm: fresh seeds for each of these trials")
     max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
     cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         1.0, description="CPUs that Ray sets aside for a trial; auto: as many as its threads and its memory need"
@@ -213,6 +222,9 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     except ValidationError as error:
         raise _one_line(error, written) from None
     fixed["seed"] = settings.seed
+    if settings.confirm is None:
+        as_it_comes = settings.space == "digits" and written.keys() <= RUN_ONLY | {"space", "seed"}
+        settings = settings.model_copy(update={"confirm": DEFAULT_CONFIRM if as_it_comes else 0})
     return settings.model_copy(update={"fixed": fixed, "assumed": frozenset(fixed.keys() - written.keys())})
 
 

@@ -6,7 +6,7 @@ In: a sweep. Out: text, JSON-able objects.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import METRICS
@@ -17,6 +17,12 @@ from tune_rsst.results.columns import reasons
 from tune_rsst.results.confirmed.choice import CONFIDENCE, Repeated, Spread, choice, over, repeated, tied
 from tune_rsst.results.ranking import best_of, ranking
 from tune_rsst.storage.folder import Sweep
+
+if TYPE_CHECKING:
+    from tune_rsst.settings.settings import SweepSettings
+
+if TYPE_CHECKING:
+    pass
 
 HEADS = ("trial", "n", "val_top1", "std", "interval", "test_top1", "test std", "test interval", "val of the trial")
 LEGEND = (
@@ -34,12 +40,24 @@ def wanted(view: SweepView, top: int, seeds: int, split: bool, say: Callable[[st
     if len(best) < top:
         say(f"top = {top}: the sweep has {counted(len(best), 'finished trial')} to choose from; {len(best)} it is")
     found = Wanted.of(view, best, seeds, split)
-    if left := len(found.open(view)):
-        names = ", ".join(trial.trial for trial in best)
-        say(
-            f"Confirming {names} with {seeds} fresh seeds each, without early stopping: {counted(left, 'run')} to train"
-        )
+    if found.open(view):
+        say(begin(view, found))
     return found
+
+
+def begin(view: SweepView, wanted: Wanted) -> str:
+    """What is about to be trained, in a line."""
+    seeds, left = len(wanted.seeds), counted(len(wanted.open(view)), "run")
+    return (
+        f"Confirming {', '.join(wanted.trials)} with {seeds} fresh seeds each, without early stopping: {left} to train"
+    )
+
+
+def owed(view: SweepView, settings: SweepSettings) -> Wanted | None:
+    """What is to be confirmed at the end of a sweep, and is not yet; None where nothing is."""
+    best = ranking(view)[: settings.confirm or 0]
+    found = Wanted.of(view, best, settings.confirm_seeds, split=False) if best else None
+    return found if found and found.open(view) else None
 
 
 def failed(view: SweepView) -> list[TrialView]:
@@ -123,6 +141,7 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
         "name": sweep.name,
         "chosen": first.trial.trial if first else None,
         "tied": [one.trial.trial for one in tied(view)] if len(tied(view)) > 1 else [],
+        "ranked": list(wanted.trials) if wanted else [],
         "complete": over(view),
         "seeds": list(wanted.seeds) if wanted else [],
         "split": bool(wanted and wanted.split),
