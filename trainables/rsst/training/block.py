@@ -26,10 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.progress import lasting
 from trainables.rsst.config import ConfigError
 from trainables.rsst.data.node_cache import cache_folder
 
 BACKEND = "inductor"
+COMPILING = "compiling the blocks"
 UNITS = {"qkv": 1, "qkv_bias": 1, "proj": 1, "fc1": 0, "fc1_bias": 0, "fc2": 1}
 """The dimension of a weight, as `weights_of` gives it, that counts heads or neurons."""
 Weights = Mapping[str, Tensor]
@@ -201,7 +203,8 @@ def _program(kind: BlockKind, backend: str) -> Callable[[Tensor, Weights], Tenso
         found: Tensor = compiled(x, weights)
         return found
 
-    _compile(program, kind)
+    with lasting(COMPILING):
+        _compile(program, kind)
     return program
 
 

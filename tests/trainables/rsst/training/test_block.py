@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tests.trainables import toy
+from trainables import progress
+from trainables.progress import Work, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.model import accepted
@@ -244,3 +247,19 @@ def test_what_is_compiled_is_kept_in_the_nodes_cache(
         raise ZeroDivisionError
     assert found == (str(tmp_path / "inductor") if within == "own" else within)
     assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == (before if before == within else None)
+
+
+def test_compiling_is_told_to_whoever_watches(traced: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that compiles for minutes does not hang."""
+    told, real = list[Work](), blocks._compile
+
+    def compiles(*given: Any) -> None:
+        while len(told) < 2:
+            time.sleep(0.01)
+        real(*given)
+
+    monkeypatch.setattr(progress, "KEEP_EVERY_S", 0.02)
+    monkeypatch.setattr(blocks, "_compile", compiles)
+    with watched(told.append):
+        assert same_twice(seeded(Architecture("", SIZES, 4, (4,) * 3, (32,) * 3)), torch.randn(6, 1, 8, 8))
+    assert {work.what for work in told} == {blocks.COMPILING} and traced() == 1
