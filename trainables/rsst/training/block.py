@@ -44,8 +44,8 @@ class BlockKind:
 
     `sizes`: images, tokens, embed dim, head dim; `one_head`, `one_neuron`: whether it has no more. `eps` of the norms
     n1, q, k, n2 (None: no norm there). `device`, `amp`, `dtype`: what a step computes on and in, and the block's input.
-    `repeats`: whether sums must come in the same order each time. `has`: the names of its weights. `act`: an
-    activation that prints as `act_name`.
+    `settings`: those of the process that torch compiles for. `has`: the names of its weights. `act`: an activation
+    that prints as `act_name`.
     """
 
     sizes: tuple[int, int, int, int]
@@ -56,7 +56,7 @@ class BlockKind:
     device: torch.device
     amp: bool
     dtype: torch.dtype
-    repeats: bool
+    settings: tuple[object, ...]
     act_name: str
     act: nn.Module = field(compare=False)
 
@@ -153,10 +153,16 @@ def kind_of(block: Any, x: Tensor, weights: Mapping[str, Tensor], amp: bool) -> 
         device=x.device,
         amp=amp,
         dtype=x.dtype,
-        repeats=torch.are_deterministic_algorithms_enabled(),
+        settings=_settings(),
         act_name=repr(mlp.act),
         act=mlp.act,
     )
+
+
+def _settings() -> tuple[object, ...]:
+    """Threads, numbers and kernels of this process; a trial that has others has programs of its own."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    return torch.get_num_threads(), tf32, torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype()
 
 
 def weights_of(block: Any) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from trainables.rsst.model.vit import Architecture, build
 from trainables.rsst.training import block as blocks
 from trainables.rsst.training.block import compiled_blocks
 from trainables.rsst.training.device import choose_device
-from trainables.rsst.training.kernels import fast_kernels
+from trainables.rsst.training.kernels import fast_kernels, repeatable
 
 pytestmark = pytest.mark.usefixtures("toy")
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10}
@@ -128,6 +128,24 @@ def test_another_width_than_the_symbols_allow_is_an_error(
     assert same_twice(seeded(full), images)
     with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
         same_twice(seeded(full.with_counts((4,) * 3, (63,) * 3)), images)
+
+
+def test_a_trial_with_other_threads_or_kernels_has_its_own_program(traced: Callable[[], int]) -> None:
+    """One process serves trials of all kinds; torch compiles for these settings. Without them: an error."""
+    model, images, before = seeded(Architecture("", SIZES, 4, (4,) * 3, (32,) * 3)), torch.randn(6, 1, 8, 8), []
+    threads = torch.get_num_threads()
+    try:
+        for count, fixed, tf32 in ((1, False, False), (2, False, False), (1, True, False), (1, False, True)):
+            torch.set_num_threads(count)
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            with repeatable(fixed):
+                assert same_twice(model, images)
+            before.append(traced())
+        torch.backends.cuda.matmul.allow_tf32 = False
+        assert same_twice(model, images) and before == [1, 2, 3, 4] and traced() == 4
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 PARTS = {
