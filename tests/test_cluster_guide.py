@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.ray_nodes import BIN, ROOT, Nodes, wait_for
-from tune_rsst.ledger.file import LedgerError, read
+from tune_rsst.ledger.file import read
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.tracking.runs import _client

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.ray_nodes import BIN, Nodes, wait_for
-from tune_rsst.ledger.file import LedgerError, read
+from tune_rsst.ledger.file import read
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.tracking.runs import _client

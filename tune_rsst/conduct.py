@@ -42,6 +42,7 @@ from tune_rsst.results.table import say
 from tune_rsst.runners import Runner, Tick, capacity, local_ray, ray_cluster
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import RUN_ONLY
+from tune_rsst.settings.written import HEAD, sealed
 from tune_rsst.storage import home
 from tune_rsst.storage.bucket import SweepStorage, held
 
@@ -142,9 +143,9 @@ def _write_settings(plan: Plan) -> None:
     own = {"optuna_storage": plan.folder.study, "mlflow_tracking_uri": home.default_tracking_uri()}
     kept = {name: value for name, value in plan.settings.flat().items() if name not in own or value != own[name]}
     text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
-    head = f"# Settings of the sweep {plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
+    head = f"{HEAD}{plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
     with replaced(plan.folder.settings) as new:
-        new.write_text(head + text, encoding="utf-8")
+        new.write_text(sealed(head, text), encoding="utf-8")
 
 
 def _assemble(

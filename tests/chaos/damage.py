@@ -22,23 +22,29 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 
+from tests.chaos import damage_sweeps
+from tests.chaos.damage_sweeps import EARLIER, LEDGER
+from tests.chaos.edits import edited
 from tests.chaos.fuzz import LIMIT_S, Hang, limited
 from tests.trainables import toy
+from trainables.export.files import find
 from trainables.rsst.config import read_config
+from trainables.rsst.dense import DenseRounds
 from trainables.rsst.event import read_report
 from trainables.rsst.model.saved import SavedModel
 from trainables.rsst.state import TrialState
 from trainables.rsst.trial import open_trial
 from trainables.storage.files import replace_json
 from trainables.storage.state_files import replace_state
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.storage.cursor import Cursor, load_cursor, store_cursor
 
-COUNTS = {"checkpoint": 10_000, "report": 1_000, "config": 1_000, "cursor": 1_000, "model": 1_000}
+COUNTS = {"checkpoint": 10_000, "ledger": 5_000}  # of the other kinds 1,000
 OTHER_JSON = (
     *("[]", "null", "{}", "0", '"text"', "true", '{"a": {}}', "[[]]", '{"": 1}', "[" * 5000 + "]" * 5000),
     *('{"' + "n" * 5000 + '": 1}', '{"round": 1e999}', '{"round": NaN}', '{"round": ' + "9" * 400 + "}", "\ufeff{}"),
@@ -47,9 +53,12 @@ ODD = ("fifo", "folder", "loop", "endless", "missing", "dangling", "link")
 
 
 def make(folder: Path) -> None:
-    """A finished toy trial in `folder`, with the other files that the kinds read."""
-    config = toy.config()
-    with open_trial(config, folder, say=print, checkpoint_every_s=0.0, data=toy.images(config)) as trial:
+    """In `folder` a finished toy trial with the other files that the kinds read, and the home of a finished sweep."""
+    damage_sweeps.make(folder / "sweep")
+    config, folder = toy.config(), folder / "trial"
+    folder.mkdir(parents=True)
+    shared, images = folder / "dense", toy.images(config)
+    with open_trial(config, folder, say=print, checkpoint_every_s=0.0, data=images, dense=shared) as trial:
         for _ in trial.events():
             pass
     (folder / config.fingerprint).rename(folder / "store")
@@ -72,7 +81,7 @@ def spoil(draw: random.Random, path: Path, others: list[Path]) -> str:
         return way
     if way == "edit":  # a value of the same JSON, by hand
         try:
-            content = json.dumps(_edited(draw, json.loads(content))).encode()
+            content = json.dumps(edited(draw, json.loads(content))).encode()
         except ValueError:
             way = "bit"
     new = {
@@ -101,18 +110,6 @@ def _odd(way: str, path: Path, other: Path) -> None:
         path.symlink_to(to)
 
 
-def _edited(draw: random.Random, value: Any) -> Any:
-    """`value` with one part of it gone, doubled, or of another type."""
-    if isinstance(value, dict) and value:
-        name = draw.choice(sorted(value))
-        other: dict[str, Any] = {k: v for k, v in value.items() if k != name or draw.random() < 0.7}
-        return other if name not in other else {**other, name: _edited(draw, value[name])}
-    if isinstance(value, list) and value:
-        at = draw.randrange(len(value))
-        return [*value[:at], *draw.choice([[], [value[at]] * 2, [_edited(draw, value[at])]]), *value[at + 1 :]]
-    return draw.choice([None, True, -1, 10**30, 0.5, "", "x" * 300, [], {}])
-
-
 Read = Callable[[Path, list[str]], Any]
 
 
@@ -133,6 +130,24 @@ def _model(folder: Path, said: list[str]) -> Any:
     return [saved.facts.to_json(), {name: tensor.tolist() for name, tensor in saved.load().state_dict().items()}]
 
 
+def _round(folder: Path, said: list[str]) -> Any:
+    """Of all rounds: two models of one round are no model of it."""
+    found = {}
+    for number in range(toy.config().rounds):
+        saved = find(folder / "store", number)
+        found[number] = [
+            saved.facts.to_json(),
+            {name: tensor.tolist() for name, tensor in saved.load().state_dict().items()},
+        ]
+    return found
+
+
+def _dense(folder: Path, said: list[str]) -> Any:
+    (key,) = [path.name for path in (folder / "dense").iterdir()]
+    with DenseRounds(folder / "dense", said.append).turn(key, begun=False) as turn:
+        return turn.state
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, TrialState) and isinstance(other, TrialState):
         tensors = one.tensors.keys() == other.tensors.keys() and all(
@@ -142,51 +157,78 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-KINDS: dict[str, tuple[str, Read]] = {
-    "checkpoint": ("store/r[0-9]*/*", _checkpoint),
-    "report": ("store/report.json", lambda folder, said: read_report(folder / "store" / "report.json")),
-    "config": ("config.json", lambda folder, said: read_config(folder / "config.json")),
-    "cursor": ("cursor.json", _cursor),
-    "model": ("store/model.safetensors", _model),
+class Kind(NamedTuple):
+    """`part`: trial or sweep; `pattern`: which files of it are damaged; `spoil` gives None to leave it to others."""
+
+    part: str
+    pattern: str
+    read: Read
+    spoil: Callable[[random.Random, Path, list[Path]], str | None] = lambda draw, path, others: None
+    may_be_none: bool = False
+    """Nothing at all is a right answer too: it begins anew."""
+
+
+KINDS: dict[str, Kind] = {
+    "checkpoint": Kind("trial", "store/r[0-9]*/*", _checkpoint),
+    "report": Kind("trial", "store/report.json", lambda folder, said: read_report(folder / "store" / "report.json")),
+    "config": Kind("trial", "config.json", lambda folder, said: read_config(folder / "config.json")),
+    "cursor": Kind("trial", "cursor.json", _cursor, may_be_none=True),
+    "model": Kind("trial", "store/model.safetensors", _model),
+    "rounds": Kind("trial", "store/models/*", _round),
+    "dense": Kind("trial", "dense/*/r[0-9]*/*", _dense, may_be_none=True),
+    "ledger": Kind("sweep", LEDGER, damage_sweeps.read_ledger, damage_sweeps.spoil_ledger),
+    "stranger": Kind("sweep", LEDGER, damage_sweeps.read_well, damage_sweeps.spoil_well),
+    "repair": Kind("sweep", LEDGER, damage_sweeps.read_repaired, damage_sweeps.spoil_ledger),
+    "settings": Kind("sweep", "toys/settings.yaml", damage_sweeps.read_settings),
+    "study": Kind("sweep", "toys/optuna.db", damage_sweeps.read_study),
 }
 DATA: list[Any] = []
 
 
 def right_answers(kind: str, original: Path, work: Path) -> list[Any]:
     """What a reader may give: what was written last; of checkpoints also the one before, or none; of a cursor none."""
-    _, read = KINDS[kind]
+    about = KINDS[kind]
     found = []
     for gone in range(3 if kind == "checkpoint" else 1):
         copy = work / f"right-{kind}-{gone}"
-        shutil.copytree(original, copy)
+        shutil.copytree(original / about.part, copy)
         for newest in sorted((copy / "store").glob("r[0-9]*"), reverse=True)[:gone] if kind == "checkpoint" else ():
             shutil.rmtree(newest)
-        found.append(read(copy, []))
-    return [*found, *([None] if kind == "cursor" else [])]
+        found.append(about.read(copy, []))
+    return [*found, *([None] if about.may_be_none else [])]
+
+
+def _spoilt(kind: str, draw: random.Random, copy: Path, original: Path) -> str:
+    """Damage one or two files of `copy`; which, and how."""
+    about, how = KINDS[kind], ""
+    others = [original / "foreign.json", original / "config.json"]
+    others = [original / "other.jsonl"] if about.part == "sweep" else others
+    for _ in range(draw.choice((1, 1, 1, 2)) if kind == "checkpoint" else 1):
+        file = draw.choice(sorted(one for one in copy.glob(about.pattern) if one.is_file() and not one.is_symlink()))
+        way = about.spoil(draw, file, others) or spoil(draw, file, others)
+        how += f"{file.relative_to(copy)}: {way} "
+    return how
 
 
 def outcome(kind: str, draw: random.Random, original: Path, right: list[Any]) -> tuple[str, str]:
-    """(exact, refused or FAULT, how it was damaged and what was said)."""
-    pattern, read = KINDS[kind]
+    """(exact, earlier, refused or FAULT, how it was damaged and what was said)."""
     work, said, how = Path(tempfile.mkdtemp(prefix="damage-")), [], ""
-    copy = work / "copy"
+    copy, original = work / "copy", original / KINDS[kind].part
     try:
         shutil.copytree(original, copy)
-        for _ in range(draw.choice((1, 1, 1, 2)) if kind == "checkpoint" else 1):
-            file = draw.choice(sorted(path for path in copy.glob(pattern) if path.is_file() and not path.is_symlink()))
-            how += (
-                f"{file.relative_to(copy)}: {spoil(draw, file, [original / 'foreign.json', original / 'config.json'])} "
-            )
+        how = _spoilt(kind, draw, copy, original)
         with limited():
-            found = read(copy, said)
-        if not any(_same(found, one) for one in right):
-            return "FAULT", f"{how}: taken in silence"
+            found = KINDS[kind].read(copy, said)
         lines = [line for line in said if "\n" in line or not line.isprintable()]
-        return ("FAULT", f"{how}: said {lines[0]!r}") if lines else ("exact", how)
+        if lines:
+            return "FAULT", f"{how}: said {lines[0]!r}"
+        if found == EARLIER:
+            return EARLIER, how
+        return ("exact", how) if any(_same(found, one) for one in right) else ("FAULT", f"{how}: taken in silence")
     except Hang:
         return "FAULT", f"{how}: more than {LIMIT_S} s"
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        known = type(error).__module__.startswith("trainables") or isinstance(error, OSError)
+        known = type(error).__module__.startswith("trainables") or isinstance(error, OSError | LedgerError)
         words = str(error)
         return ("refused", how) if known or "\n" not in words else ("FAULT", f"{how}: {words[:300]}")
     except BaseException:  # noqa: BLE001  that is what is looked for
@@ -220,9 +262,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         make(Path(work) / "original")
         for kind in [given.kind] if given.kind else KINDS:
-            count = COUNTS[kind] if given.count is None else given.count
+            count = COUNTS.get(kind, 1_000) if given.count is None else given.count
             found, bad = run(kind, given.seed, given.first, count, Path(work) / "original", Path(work))
-            print(f"{kind:<12} {count:>6} cases: {found['exact']:>6} exact, {found['refused']:>6} refused", flush=True)
+            words = ", ".join(f"{found[how]:>6} {how}" for how in ("exact", EARLIER, "refused"))
+            print(f"{kind:<12} {count:>6} cases: {words}", flush=True)
             for fault in bad:
                 print(f"FAULT {fault}")
             faults += len(bad)

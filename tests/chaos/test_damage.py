@@ -11,8 +11,22 @@ from tests.chaos import damage
 from tests.trainables import toy
 from trainables.rsst import reports
 from trainables.rsst.config import models
+from tune_rsst.ledger import lines
 
-BOUNDED = {"checkpoint": 150, "report": 200, "config": 200, "cursor": 100, "model": 100}
+BOUNDED = {
+    "checkpoint": 150,
+    "report": 200,
+    "config": 200,
+    "cursor": 100,
+    "model": 100,
+    "rounds": 60,
+    "dense": 60,
+    "ledger": 250,
+    "stranger": 60,
+    "repair": 25,
+    "settings": 100,
+    "study": 25,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +47,14 @@ def test_damaged_files_come_back_exactly_or_are_refused_in_one_line(kind: str, o
     assert faults == [] and found.total() == BOUNDED[kind]
 
 
+def test_a_ledger_that_is_read_without_its_numbers_is_noticed(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "_refuse_other_place", lambda found, place: None)
+    _, faults = damage.run("ledger", seed=17, first=0, count=80, original=original, work=tmp_path)
+    assert any("missing" in fault or "swapped" in fault or "foreign" in fault for fault in faults)
+
+
 def test_a_reader_that_checks_nothing_is_noticed(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +62,6 @@ def test_a_reader_that_checks_nothing_is_noticed(
         return (folder / "config.json").read_bytes()
 
     monkeypatch.setattr(damage, "ODD", ())  # it would read an endless device to the end
-    monkeypatch.setitem(damage.KINDS, "config", ("config.json", trusting))
+    monkeypatch.setitem(damage.KINDS, "config", damage.Kind("trial", "config.json", trusting))
     _, faults = damage.run("config", seed=17, first=0, count=60, original=original, work=tmp_path)
     assert len(faults) > 20 and any("in silence" in fault for fault in faults)

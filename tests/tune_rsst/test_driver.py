@@ -325,3 +325,32 @@ def test_a_retry_after_memory_ran_out_is_in_the_ledger_and_survives_a_resume(tmp
     resumed = again.driver.next_trial()
     assert resumed is not None and again.driver.knobs_of(resumed)["micro_batch_size"] == 8
     assert resumed.metrics["micro_batch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "update studies set study_name = study_name || 'x'",
+        "update trials set state = 'FAIL'",
+        "update trial_params set distribution_json = '{}'",
+        "update trial_params set distribution_json = replace(distribution_json, '0.01', '0.02')",
+        "update trial_params set param_value = 0.005",
+        "update study_directions set direction = 'MINIMIZE'",
+        "delete from trial_values",
+        "drop table trial_values",
+        "delete from alembic_version",
+    ],
+)
+def test_a_study_of_the_sweeps_own_that_was_changed_is_made_anew_from_the_ledger(tmp_path: Path, harm: str) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    before = FakeSweep(tmp_path, TINY, settings_of(TINY, "trials=6"), url)
+    before.run(reports=40)
+    right = [(t.state, t.params, t.distributions, t.values) for t in before.searcher.study.trials]
+    before.ledger.close()
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as other, other:
+        other.execute(harm)
+    after = FakeSweep(tmp_path, TINY, settings_of(TINY, "trials=6"), url)
+    assert [(t.state, t.params, t.distributions, t.values) for t in after.searcher.study.trials] == right
+    assert [one.name for one in after.searcher.study.directions] == ["MAXIMIZE"]
+    after.run()
+    assert after.driver.complete

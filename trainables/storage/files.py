@@ -126,6 +126,21 @@ def open_regular(path: Path) -> BufferedReader:
     return file
 
 
+def keep_as(path: Path, aside: Path) -> None:
+    """Give what is at `path`, and is to be replaced, the name `aside`. A file stays at `path` too until it is replaced.
+
+    Raises:
+        OSError: it can't have the name.
+    """
+    if path.is_file() and not path.is_symlink():
+        try:
+            os.link(path, aside)
+        except OSError:  # a file system without second names
+            shutil.copy2(path, aside)
+    else:
+        path.rename(aside)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder. It is renamed first, so that a kill half-way leaves a leftover and not half a folder.
 

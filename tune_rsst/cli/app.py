@@ -19,7 +19,7 @@ from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
 from tune_rsst.cli import results, sweeps
 from tune_rsst.cli.results import fail
-from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
 
 if TYPE_CHECKING:

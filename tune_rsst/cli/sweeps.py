@@ -14,7 +14,7 @@ import typer
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, mib, shown
 from tune_rsst.cli.results import fail
-from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep
 
@@ -67,6 +67,23 @@ def delete(
     except OSError as error:
         fail(f"{folder.path} can't be removed: {error.strerror or error}", 1)
     print("\n".join([f"deleted: {folder.path}, {size}", *stays]))
+
+
+@app.command()
+def repair(
+    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+) -> None:
+    """Put a damaged ledger right: order, doubles, flipped bits, lines that checkpoints and the study still tell of.
+
+    The old file is kept beside it. What is lost is said, and a resume trains it again.
+    """
+    from tune_rsst.planning import repair as repairing
+
+    found = repairing.repair(repairing.find(sweep), dry_run=dry_run)
+    print("\n".join(shown(line, LONGEST_LINE) for line in found.said()))
+    if dry_run and found.content is not None:
+        print(f"{sweep}: nothing was written")
 
 
 def _ask(question: str, name: str) -> None:

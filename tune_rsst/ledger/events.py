@@ -160,6 +160,18 @@ _KINDS: Mapping[str, EventKind] = {
     "extended": EventKind(
         "The sweep gets more trials.", "conduct", "view", {"trials": "how many in all", "by": "how many more"}
     ),
+    "repaired": EventKind(
+        "`tune-rsst repair` put the ledger right; what is not said here is as the driver wrote it.",
+        "planning.repair",
+        "view, people",
+        {
+            "lines": "how many lines the ledger had then",
+            "rebuilt": "what was rebuilt and from what, a line each",
+            "lost": "what was lost, a line each",
+            "to_do": "trials that a resume goes on with, or gives anew",
+            "aside": "the file that holds the ledger as it was",
+        },
+    ),
     "sweep_ended": EventKind("Nothing is left to run.", "ending", "view, tracking", {}, _REASON),
     "confirm_started": EventKind(
         "Trials are repeated with fresh seeds: each of these by each of these seeds. Written again where it goes on.",

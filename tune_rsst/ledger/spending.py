@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from trainables.text import counted, duration
 
 BEGIN_A_LIFE, END_A_LIFE = ("sweep_started", "resumed"), ("interrupted", "sweep_ended", "confirm_started")
-BEFORE_A_LIFE = ("ended", "reopened", "extended")
+BEFORE_A_LIFE = ("ended", "reopened", "extended", "repaired")
 """A new driver may write these before its `resumed`: the time up to them can be that of nobody."""
 
 

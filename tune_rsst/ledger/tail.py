@@ -9,56 +9,65 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from tune_rsst.ledger.file import LedgerError, decode
+from trainables.storage.files import open_regular
+from tune_rsst.ledger.file import advised
+from tune_rsst.ledger.lines import LONGEST, LedgerError, Place, read_next
 
 READ_BYTES = 4 << 20
+COUNTED_BYTES = 1 << 32
 
 
 class LedgerTail:
-    """Reads a growing ledger. `offset` is the byte after the last line returned."""
+    """Reads a growing ledger."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.offset = 0
+        self._place = Place()
+
+    @property
+    def offset(self) -> int:
+        """The byte after the last line returned."""
+        return self._place.size
+
+    def rewind(self) -> None:
+        """Begin again at the first line."""
+        self._place = Place()
 
     def uid(self) -> str:
         """12 hex digits of the ledger's first line: two sweeps of one name differ in it. "" while there is no line."""
         try:
-            with self.path.open("rb") as file:
-                first = file.readline()
-        except FileNotFoundError:
+            with open_regular(self.path) as file:
+                first = file.readline(LONGEST)
+        except OSError:
             return ""
         return hashlib.sha256(first).hexdigest()[:12] if first.endswith(b"\n") else ""
 
     def read(self, until: int | None = None) -> list[dict[str, Any]]:
-        """The next complete lines, 4 MiB at most and none beyond the offset `until`. Empty at the end.
+        """The next complete lines, about 4 MiB at most and none beyond the offset `until`. Empty at the end.
 
         Raises:
             OSError: the file can't be read.
         """
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(READ_BYTES if until is None else min(READ_BYTES, until - self.offset))
-            if data and b"\n" not in data and len(data) == READ_BYTES:
-                data += file.readline()
         events: list[dict[str, Any]] = []
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            event = decode(line)
-            if event is None and events:
-                break
-            if event is None:
-                raise LedgerError(f"ledger = {self.path}: the line at byte {self.offset} is damaged")
-            events.append(event)
-            self.offset += len(line)
+        end = self.offset + READ_BYTES if until is None else min(self.offset + READ_BYTES, until)
+        with open_regular(self.path) as file:
+            file.seek(self.offset)
+            try:
+                while self.offset < end and (event := read_next(file, self._place)) is not None:
+                    events.append(event)
+            except LedgerError as error:
+                if not events:  # else the next look says so
+                    raise advised(self.path, str(error)) from None
         return events
 
     def lines_beyond(self, offset: int) -> int:
-        """Complete lines after `offset`."""
+        """Complete lines after `offset`, in at most 4 GiB."""
+        found, end = 0, offset + COUNTED_BYTES
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(offset)
-                return file.read().count(b"\n")
+                while file.tell() < end and (block := file.read(READ_BYTES)):
+                    found += block.count(b"\n")
         except OSError:
             return 0
+        return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.rsst.event import Event
+from tune_rsst.ledger.content import refuse_misfit
 from tune_rsst.ledger.places import moved
 from tune_rsst.ledger.spending import Spending
 from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView
@@ -46,6 +47,7 @@ class SweepView:
     """The runs that repeat trials with fresh seeds, as its `trials`; `start`: what was asked for last."""
     started_at: float = 0.0
     updated_at: float = 0.0
+    events_taken: int = field(default=0, compare=False)
     home: str = field(default="", compare=False)
     """The home that the ledger lies in now: addresses below the one it was written in are read as below this one."""
     written_in: str = field(default="", compare=False)
@@ -60,6 +62,9 @@ class SweepView:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take one ledger event in. Kinds that a later version may add are passed over."""
+        self.events_taken += 1
+        runs = None if self.confirm is None else self.confirm.trials
+        refuse_misfit(event, self.events_taken, self.name or "SWEEP", self.trials, runs)
         self.updated_at = float(event["time"])
         self.written_in = event.get("home", self.written_in)
         if event["event"] in WITH_PLACES and self.home and self.written_in not in ("", self.home):
@@ -184,6 +189,11 @@ def _extended(view: SweepView, event: Mapping[str, Any]) -> None:
     view.ended, view.settings = False, {**view.settings, "trials": event["trials"]}
 
 
+def _repaired(view: SweepView, event: Mapping[str, Any]) -> None:
+    view.drive(False)
+    view.ended = view.ended and not event["to_do"]
+
+
 def _sweep_ended(view: SweepView, event: Mapping[str, Any]) -> None:
     view.ended = True
 
@@ -231,6 +241,7 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "interrupted": _interrupted,
     "resumed": _resumed,
     "extended": _extended,
+    "repaired": _repaired,
     "sweep_ended": _sweep_ended,
     "confirm_started": _confirm_started,
     "confirm_suggested": _confirm_suggested,

@@ -61,7 +61,7 @@ def confirmation(name: str) -> Plan:
     sweep, lines = _brought(Sweep.of(folder))
     if not sweep.view.count("finished"):
         raise ConfigError("confirm", sweep.name, "a sweep with finished trials", "it has none yet")
-    return _planned_again(sweep, _settings_again(sweep, {}), {}, lines)
+    return _planned_again(sweep, settings_again(sweep, {}), {}, lines)
 
 
 def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:
@@ -69,7 +69,7 @@ def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -
     if "storage" not in written:
         sweep, more = _brought(sweep)
         lines = [*lines, *more]
-    settings, finished = _settings_again(sweep, written), sweep.state == "finished"
+    settings, finished = settings_again(sweep, written), sweep.state == "finished"
     if finished and not written.keys() - (RUN_ONLY - {"data"}):
         return Finished(sweep, settings, "\n".join(lines) or None)
     plan = _planned_again(sweep, settings, written, lines)
@@ -124,7 +124,7 @@ def _brought(sweep: Sweep) -> tuple[Sweep, list[str]]:
     return Sweep.of(sweep.folder, sweep.lines), lines
 
 
-def _settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
+def settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
     """The settings of `sweep`, with its addresses as they are now, and with what is written."""
     old, began_in = {**sweep.view.settings, "name": sweep.name}, sweep.view.start.get("home", "")
     defaults = {  # if the home has moved, they move with it
@@ -159,12 +159,12 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
 
 
 def _settings_of_this_run(sweep: Sweep, written: Mapping[str, Any], command: str) -> SweepSettings:
-    """As `_settings_again`; `written` may hold settings of a run alone, and they must leave something to spend."""
+    """As `settings_again`; `written` may hold settings of a run alone, and they must leave something to spend."""
     allowed = RUN_ONLY - {"name", "resume"}
     if other := sorted(written.keys() - allowed):
         valid = f"not given to `tune-rsst {command}`, which takes {', '.join(sorted(allowed))}"
         raise ConfigError(other[0], written[other[0]], valid)
-    settings = _settings_again(sweep, written)
+    settings = settings_again(sweep, written)
     for name, limit in limits(dict(settings)).items():
         if used_up(sweep.view.spending, {name: limit}):
             spent = BUDGETS[name].words(BUDGETS[name].spent(sweep.view.spending), None)

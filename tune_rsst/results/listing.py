@@ -14,7 +14,7 @@ from rich.table import Table
 
 from trainables.rsst.metrics import METRICS
 from trainables.text import duration, mib
-from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.results.columns import counts
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage import home

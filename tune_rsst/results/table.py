@@ -123,6 +123,7 @@ def print_table(
         *reasons(t for t in view.trials.values() if t.state == "failed"),
         *over_limits(view),
         *not_valid(view),
+        *(["The ledger's last line was cut off by a crash and does not count"] if sweep.torn else []),
     ]:
         say(console, line)
     for line in _summary(sweep, best):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.search.study_database import opened, refuse_study_of_another
+from tune_rsst.search.study_database import opened, refuse_study_of_another, renewed
 from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.settings import SweepSettings
 
@@ -130,6 +130,20 @@ class StudySearcher:
 
     def claim(self, uid: str) -> None:
         """From now on the study is that of the sweep `uid`."""
+        self._or_anew(lambda: self._claim(uid))
+
+    def _or_anew(self, work: Callable[[], None]) -> None:
+        """Do it; where the sweep's own file turns out to be damaged, with a new one: the ledger has the study."""
+        try:
+            work()
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+            self._storage = renewed(str(self._address), error, self._own_file)
+            self.study = self._create()
+            work()
+
+    def _claim(self, uid: str) -> None:
         owner = self.study.user_attrs.get(UID)
         foreign = owner not in (None, uid) or (owner is None and len(self.study.trials) > 0)
         if foreign and not self._own_file:
@@ -140,9 +154,14 @@ class StudySearcher:
 
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
         """Make the claimed study agree with the ledger; `rungs`: each trial's values by rung number."""
+        self._or_anew(lambda: self._sync(view, rungs))
+
+    def _sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
         records = _records(view)
         wanted = [self._frozen(record, view, rungs) for record in records]
-        if [_essence(t) for t in self.study.get_trials(deepcopy=False)] == [_essence(t) for t in wanted]:
+        directions = tuple(direction.name.lower() for direction in self.study.directions)
+        known = [_essence(t) for t in self.study.get_trials(deepcopy=False)]
+        if known == [_essence(t) for t in wanted] and directions == self.objective.directions:
             return
         self.rebuilt = len(self.study.trials) > 0
         optuna.delete_study(study_name=self.study.study_name, storage=self._storage)
@@ -259,7 +278,7 @@ def _records(view: SweepView) -> list[dict[str, Any]]:
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
-    return trial.state, trial.params, trial.values, trial.intermediate_values, trial.constraints
+    return trial.state, trial.params, trial.distributions, trial.values, trial.intermediate_values, trial.constraints
 
 
 def check_sampler(sampler: str, conditional: bool) -> None:

@@ -5,6 +5,7 @@ In: a database URL. Out: Optuna's storage, or one line that says why not, withou
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,29 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from trainables.rsst.config import ConfigError
 from trainables.storage.secrets import hide_password
 
-DAMAGED = ("not a database", "malformed")
+NOT_DAMAGED = ("locked", "readonly", "read-only", "disk i/o", "is full", "unable to open", "permission")
 
 
 def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
     """The database at `url`; the sweep's own file, if damaged, is renamed: the ledger has the study."""
-    file = Path(url.removeprefix("sqlite:///"))
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
-        if own_file and any(word in str(error) for word in DAMAGED):
-            file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
-            return optuna.storages.RDBStorage(url)
+        return renewed(url, error, own_file)
+
+
+def renewed(url: str, error: Exception, own_file: bool) -> optuna.storages.RDBStorage:
+    """A new database at `url`, whose use has raised `error`; the old file is renamed. Only the sweep's own is.
+
+    What does not mean that the file is damaged (it is locked, can't be written to) is a ConfigError.
+    """
+    file, said = Path(url.removeprefix("sqlite:///")), f"{error} {error.__cause__}".lower()
+    if not own_file or not os.path.lexists(file) or any(word in said for word in NOT_DAMAGED):
         raise _unreachable("optuna_storage", url, error) from None
+    file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
+    for more in ("-journal", "-wal", "-shm"):
+        file.with_name(file.name + more).unlink(missing_ok=True)
+    return optuna.storages.RDBStorage(url)
 
 
 def check(url: str, name: str) -> str:

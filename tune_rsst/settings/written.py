@@ -5,15 +5,18 @@ In: a file and `key=value` words. Out: settings by name.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from trainables.plain_yaml import YamlError, mapping_in, value_of
+from trainables.plain_yaml import LARGEST, YamlError, mapping_in, value_of
 from trainables.rsst.config import KNOBS, ConfigError
+from trainables.storage.files import regular_bytes
 from tune_rsst.settings.settings import settings_names
 
+HEAD, SEAL = "# Settings of the sweep ", "# CRC-32 of the lines below: "
 KNOBS_OF_A_SWEEP = tuple(name for name, knob in KNOBS.items() if not knob.single_run)
 
 
@@ -60,6 +63,27 @@ def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ConfigError(name, value, "a text, a number, True, False or None")
     return value
+
+
+def sealed(head: str, text: str) -> str:
+    """A settings file: `head`, a comment that says what the `text` below it was when it was written, and the text."""
+    return f"{head}{SEAL}{zlib.crc32(text.encode()):08x}\n{text}"
+
+
+def written_by_us(file: Path) -> dict[str, Any]:
+    """What a sweep's settings file holds, where nobody has changed it since; those of earlier versions have no seal."""
+    try:
+        content = regular_bytes(file, LARGEST).decode()
+    except OSError as error:
+        raise ConfigError("file", file, f"the settings that the sweep wrote ({error.strerror})") from None
+    except UnicodeDecodeError:
+        content = SEAL
+    _, mark, rest = content.partition(SEAL)
+    if mark and rest[:9] != f"{zlib.crc32(rest[9:].encode()):08x}\n":
+        raise ConfigError("file", file, "the settings as the sweep wrote them", "somebody or something has changed it")
+    if not mark and not content.startswith(HEAD):
+        raise ConfigError("file", file, "the settings as the sweep wrote them", "it is another file")
+    return given(file, [])
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import SweepBusy, is_running
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
-from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger
+from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger, write_whole
 
 PUSHED = ("settings.yaml", "weights", "best_model", "best.yaml")  # in this order: best.yaml commits the model
 HINT = "; the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
@@ -101,6 +101,19 @@ def fetch_model(folder: SweepFolder, address: str | None, fingerprint: str, *, r
         (mirror.fetch_rounds if rounds else mirror.fetch_results)()
     except StorageError as error:
         raise OSError(str(error)) from None
+
+
+def ledger_bytes(address: str, name: str) -> bytes:
+    """All that the bucket has of the ledger of the sweep `name`, in the order of its objects, whatever is missing."""
+    with _can_be("read", address):
+        found = Bucket(address).below(name)
+        return b"".join(found.read(key) or b"" for key in found.keys("ledger/"))
+
+
+def replace_ledger(address: str, folder: SweepFolder) -> None:
+    """Put the ledger in `folder` in place of what the bucket has of it. Hold the sweep."""
+    with _can_be("written", address):
+        write_whole(Bucket(address).below(folder.name), folder.ledger)
 
 
 class SweepStorage:

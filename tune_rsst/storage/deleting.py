@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainables.storage.files import is_temporary, remove_folder, remove_leftovers
-from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy, driving
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder, is_driven

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import Bucket, StorageError
 from trainables.storage.lease import driven_elsewhere
-from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
+from tune_rsst.ledger.file import LEDGER_NAME, TRIALS, Lines, advised, read_on
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView
 
@@ -33,7 +34,7 @@ class SweepFolder:
 
     ledger = _Below(LEDGER_NAME)
     settings = _Below("settings.yaml")
-    trials = _Below("trials")
+    trials = _Below(TRIALS)
     cursor = _Below("mlflow_cursor.json")
     tune = _Below(".tune")
     best = _Below("best.yaml")
@@ -71,6 +72,15 @@ def is_driven(folder: SweepFolder, storage: str | None) -> bool:
         return False
 
 
+def is_foreign(folder: SweepFolder, fingerprints: Set[str]) -> bool:
+    """Whether trials have left something in `folder`, and none of them is one of these."""
+    try:
+        stores = {path.name for path in folder.trials.iterdir()}
+    except OSError:
+        return False
+    return bool(stores) and bool(fingerprints) and not stores & fingerprints
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that was read, to be handed on. `state`: running, finished or interrupted.
@@ -88,6 +98,11 @@ class Sweep:
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def torn(self) -> bool:
+        """Whether a crash has cut the ledger's last line, which then does not count."""
+        return self.lines.torn > 0 and self.state != "running"
+
     @classmethod
     def of(cls, folder: SweepFolder, known: Lines | None = None, *, elsewhere: bool = False) -> Sweep:
         """The sweep in `folder` as it is now. `known`: what was read of its ledger before.
@@ -97,7 +112,11 @@ class Sweep:
         """
         running = is_running(folder.path)
         lines = read_on(folder.ledger, known or Lines())
+        if lines.events and lines.events[0]["event"] != "sweep_started":
+            raise advised(folder.ledger, "it does not begin with sweep_started")
         view = SweepView.of(lines.events, str(folder.path.parent))
+        if is_foreign(folder, {trial.fingerprint for trial in view.trials.values()}):
+            raise advised(folder.ledger, f"it is that of another sweep: none of its trials is in {folder.trials}")
         if elsewhere and not running and not view.ended:
             running = is_driven(folder, view.settings.get("storage"))
         state = view.state(running)

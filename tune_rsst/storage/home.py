@@ -21,9 +21,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from trainables.rsst.config import ConfigError
-from trainables.storage.files import is_temporary
+from trainables.storage.files import is_temporary, open_regular
 from trainables.terminal import is_text, why_no_text
-from tune_rsst.ledger.file import LEDGER_NAME, decode
+from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
+from tune_rsst.ledger.lines import LONGEST as LONGEST_LINE
+from tune_rsst.ledger.lines import LedgerError, decode
 from tune_rsst.storage.folder import SweepFolder
 
 OWN = {"cache", "mlartifacts", "mlflow.db", "mlruns"}  # in the home, beside the sweeps
@@ -147,11 +149,23 @@ def _same(old: str, files: Path) -> bool:
     return before.exists() and before.samefile(files)
 
 
+def _holds_more(folder: SweepFolder) -> bool:
+    """Whether a sweep that has no first line holds what one has after it: whoever reads its ledger says so."""
+    try:
+        read_on(folder.ledger, Lines())
+    except LedgerError:
+        return True
+    return False
+
+
 def _started_at(folder: SweepFolder) -> float:
-    """When the sweep began; 0 while its first line is not written."""
-    with folder.ledger.open("rb") as file:
-        first = decode(file.readline())
-    return float(first["time"]) if first else 0.0
+    """When the sweep began; 0 while its first line is not written, or can't be read."""
+    try:
+        with open_regular(folder.ledger) as file:
+            first = decode(file.readline(LONGEST_LINE))
+    except OSError:
+        return 0.0
+    return float(first.event["time"]) if first else 0.0
 
 
 def find(name: str | None) -> SweepFolder:
@@ -159,7 +173,7 @@ def find(name: str | None) -> SweepFolder:
     artifacts_follow()
     known = sweeps()
     found = known[-1:] if name is None else [folder for folder in known if folder.name == name]
-    if found:
+    if found := found or [folder for folder in folders() if folder.name == name and _holds_more(folder)]:
         return found[0]
     names = [folder.name for folder in known]
     close = get_close_matches(name or "", names, n=3)

@@ -14,7 +14,7 @@ from trainables.storage.bucket import Bucket, Taken
 from trainables.storage.files import replaced
 from trainables.storage.retrying import RetryingThread
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.file import LedgerError
+from tune_rsst.ledger.lines import LedgerError, events_in
 from tune_rsst.ledger.lock import SweepBusy
 
 GATHER_S, MANY, TRIES = 3.0, 500, 3
@@ -56,6 +56,11 @@ def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
     here = path.read_bytes() if path.exists() else b""
     if here.startswith(there):
         return None
+    try:
+        events_in(there)
+    except LedgerError as error:
+        where = f"ledger = {bucket.address}/ledger"
+        raise LedgerError(f"{where}: {error}; put it right: tune-rsst repair {path.parent.name}") from None
     aside = None
     if not there.startswith(here[: here.rfind(b"\n") + 1]):
         aside = path.with_name(f"{path.name}.{stamp}.aside")
@@ -65,6 +70,13 @@ def bring_ledger(bucket: Bucket, path: Path, stamp: str) -> str | None:
         new.write_bytes(there)
     where = f"{bucket.address}, the old one is {aside}"
     return f"the sweep went on elsewhere: its ledger was taken from {where}" if aside else None
+
+
+def write_whole(bucket: Bucket, path: Path) -> None:
+    """The ledger at `path` as the one object of its sweep; the others go."""
+    keys = bucket.keys("ledger/")
+    bucket.write(_key(0), path.read_bytes())
+    bucket.delete([key for key in keys if key != _key(0)])
 
 
 class LedgerObjects:

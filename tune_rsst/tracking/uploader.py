@@ -167,13 +167,14 @@ class Uploader:
         self._take_lock()
         store = SweepRuns(self._uri, self._experiment, uid)
         cursor, plan = self._stored_cursor(), RunWrites(uid, self._folder)
-        self._tail.offset = 0
+        self._tail.rewind()
         while self._tail.offset < cursor.offset and (events := self._tail.read(until=cursor.offset)):
             for event in events:
                 plan.apply(event)
         plan.take()
         if self._tail.offset != cursor.offset or not store.holds(plan.births):
-            cursor.offset, plan, self._tail.offset = 0, RunWrites(uid, self._folder), 0
+            cursor.offset, plan = 0, RunWrites(uid, self._folder)
+            self._tail.rewind()
         cursor.parent_run_id, cursor.experiment_id = store.runs.get(PARENT), store.experiment_id
         store_cursor(self._folder.cursor, cursor)  # before the notes, which name the sweep's page
         self._unsent.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,14 @@ def test_a_resume_reads_each_line_of_its_ledger_once(monkeypatch: pytest.MonkeyP
     assert isinstance(plan, Plan)
     until_its_first_trial(monkeypatch, plan, lambda driver: None)
     there = len(read(plan.folder.ledger))
-    lines, decode = [], ledger_file.decode
-    monkeypatch.setattr(ledger_file, "decode", lambda line: lines.append(line) or decode(line))
+    lines, read_next = [], ledger_file.read_next
+
+    def counted_one(*at: Any) -> Any:
+        found = read_next(*at)
+        lines.extend([json.dumps(found)] if found else [])
+        return found
+
+    monkeypatch.setattr(ledger_file, "read_next", counted_one)
     counted: list[int] = []
     again = planned(resume=True)
     assert isinstance(again, Plan) and again.resumes

@@ -10,7 +10,8 @@ import pytest
 from tests.s3_server import BUCKET, S3Server
 from trainables.storage.bucket import Bucket, Taken
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.file import Ledger, LedgerError, read
+from tune_rsst.ledger.file import Ledger, read
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
 from tune_rsst.storage import ledger_objects
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger, read_objects

@@ -1,0 +1,134 @@
+"""Whether an event that was read back holds what its kind is declared with (events.py), in types that can be used.
+
+In: an event of a ledger. Out: what is wrong with it, in a few words, or nothing. That its bytes are those that were
+written is the checksum's business (lines.py); a ledger of a stranger has right checksums too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from typing import Any
+
+from trainables.rsst.metrics import METRICS
+from tune_rsst.ledger.events import KINDS
+from tune_rsst.ledger.lines import LedgerError
+
+_NONE = type(None)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("trial", "fingerprint", "kind", "state", "name", "host", "space", "home"), (str,)),
+    **dict.fromkeys(("of", "reason", "space_digest"), (str, _NONE)),
+    **dict.fromkeys(("number", "rounds", "seq", "micro_batch_size", "trials", "by", "method"), (int,)),
+    **dict.fromkeys(("params", "distributions", "knobs", "sampler", "metrics", "settings", "versions"), (dict,)),
+    **dict.fromkeys(("samples", "warm_start", "weights", "starts", "to_do"), (list,)),
+    **dict.fromkeys(("time",), (int, float)),
+    **dict.fromkeys(("rung", "epochs_there"), (int, _NONE)),
+}
+_CHOICES = {"state": ("finished", "stopped", "failed"), "kind": ("start", "epoch", "round", "final")}
+_FOR_PEOPLE = {"seq", "versions", "cpus_per_trial", "measured"}
+"""Required of who writes; nothing in this program reads them."""
+_NAMES = {"trial": re.compile(r"t\d{4,12}(-seed\d{1,20}(-split)?)?"), "fingerprint": re.compile(r"[\w-]{1,100}")}
+_COUNTS = ("round", "epoch", "epochs_trained")
+_NUMBERS = {name for name, metric in METRICS.items() if metric.form} | {
+    *("train_loss", "lr", "seconds", "val_top1_before_hardening", "doomed_norm_left", "round_gap", "kept_share_asked")
+}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "start": (),
+    "epoch": ("round", "epochs_trained"),
+    "round": ("round",),
+    "final": ("round",),
+}
+_FORMER: Mapping[str, type] = {"trial": str, "number": int, "params": dict, "distributions": dict, "metrics": dict}
+_LARGEST = 1e300
+_OTHER = ("confirm_started", "trials")  # a list there
+_FIELDS: Mapping[str, tuple[tuple[str, tuple[type, ...], bool], ...]] = {
+    name: tuple(
+        (f, _TYPES[f], f in kind.fields) for f in (*kind.fields, *kind.optional) if f in _TYPES and (name, f) != _OTHER
+    )
+    for name, kind in KINDS.items()
+}
+"""Kind → its fields that have a type here, their types, and whether they must be there."""
+_REST = {name: kind.fields.keys() - _TYPES.keys() - _FOR_PEOPLE for name, kind in KINDS.items()}
+
+
+def wrong(event: Mapping[str, Any]) -> str | None:
+    """What of `event` is not as its kind declares; None of what is, and of kinds that a later version may add.
+
+    The trial that it names is to be known by whoever asks, but for one that is suggested.
+    """
+    word = event["event"]
+    for name, types, needed in _FIELDS.get(word, ()):
+        value = event.get(name, _FIELDS)
+        if value is _FIELDS:
+            if needed and name not in _FOR_PEOPLE:
+                return f"{name} is missing"
+        elif type(value) not in types or (name in _CHOICES and value not in _CHOICES[name]):
+            return f"{name} is {_words(value)}"
+    if word in ("reported", "confirm_reported"):
+        return _wrong_report(event["kind"], event["metrics"])
+    for name in _REST.get(word, ()):
+        if name not in event:
+            return f"{name} is missing"
+    for name, pattern in _NAMES.items() if word in ("suggested", "infeasible", "confirm_suggested") else ():
+        if name in event and not pattern.fullmatch(event[name]):
+            return f"{name} is {_words(event[name])}"
+    return _wrong_former(event["warm_start"]) if "warm_start" in event else None
+
+
+def refuse_misfit(
+    event: Mapping[str, Any], number: int, name: str, trials: Container[str], runs: Container[str] | None = None
+) -> None:
+    """A LedgerError for an event that does not fit its kind, or tells of none of the `trials` that were suggested.
+
+    `number` is its line, `name` the sweep's; `runs` repeat trials, None where `confirm` was never asked for.
+    """
+    reason = wrong(event)
+    if reason is None and event["event"].startswith("confirm_"):
+        reason = _wrong_run(event, trials, runs)
+    elif reason is None and "trial" in event and event["trial"] not in trials and event["event"] != "suggested":
+        reason = f"{event['trial']} was not suggested before it"
+    if reason:
+        what = f"line {number}, {event['event'][:40]}, is none that was written there: {reason}"
+        raise LedgerError(f"ledger of {name}: {what}; put it right: tune-rsst repair {name}")
+
+
+def _wrong_run(event: Mapping[str, Any], trials: Container[str], runs: Container[str] | None) -> str | None:
+    """Why a line of a run that repeats a trial cannot come here."""
+    if event["event"] == "confirm_started":
+        return None
+    if runs is None:
+        return "confirm_started does not come before it"
+    if event["event"] == "confirm_suggested":
+        return None if event["of"] in trials else f"{event['of']} was not suggested before it"
+    if "trial" in event and event["trial"] not in runs:
+        return f"{event['trial']} was not suggested before it"
+    return None
+
+
+def _words(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _wrong_report(kind: str, metrics: Mapping[str, Any]) -> str | None:
+    for name in _NEEDED[kind]:
+        if name not in metrics:
+            return f"metrics.{name} is missing"
+    for name, value in metrics.items():
+        if type(value) is float:
+            fine = -_LARGEST <= value <= _LARGEST and name not in _COUNTS
+        elif name in _COUNTS:
+            fine = type(value) is int and value >= 0
+        else:
+            fine = name not in _NUMBERS or value is None or type(value) in (int, bool)
+        if not fine:
+            return f"metrics.{name} is {_words(value)}"
+    return None
+
+
+def _wrong_former(records: Any) -> str | None:
+    for record in records:
+        for name, type_ in _FORMER.items():
+            if not isinstance(record, dict) or type(record.get(name)) is not type_:
+                return f"warm_start holds {_words(record)}"
+    return None
