@@ -21,6 +21,7 @@ from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results import ranking
 from tune_rsst.results.as_json import as_json
 from tune_rsst.results.confirmed.choice import choice, over
+from tune_rsst.results.progress import Progress
 from tune_rsst.runners import replay
 from tune_rsst.runners.replay import TrialFailed
 from tune_rsst.search.spaces import Space
@@ -152,6 +153,15 @@ def test_more_seeds_or_trials_take_the_runs_that_are_there(sweep: SweepFolder) -
     split = Confirmed(sweep, top=2, seeds=2, split=True).run()
     assert len({run for run, _ in split.trained}) == 4
     assert {run.knobs["split_seed"] for name, run in runs(sweep).items() if name.endswith("-split")} == {None}
+
+
+def test_budgets_of_the_sweep_are_not_shown_as_those_of_the_runs(sweep: SweepFolder) -> None:
+    found = Confirmed(sweep)
+    found.view.settings["epoch_budget"] = 1
+    found.driver.record("confirm_started", trials=["t0000"], seeds=[1, 2], split=False)
+    found.run()
+    line = Progress(found.driver.view, found.driver.total, 0.0, found.driver.called).line(1.0)
+    assert line.startswith("4 of 4 runs ended (4 finished)") and "epochs" not in line
 
 
 def test_what_was_chosen_is_the_best_of_the_means(sweep: SweepFolder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from trainables.rsst.event import Event
 from tune_rsst.ledger.content import refuse_misfit
 from tune_rsst.ledger.places import moved
-from tune_rsst.ledger.spending import Spending
+from tune_rsst.ledger.spending import BUDGETS, Spending
 from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView
 from tune_rsst.ledger.trial import data_key as data_key
 from tune_rsst.ledger.trial import searched as searched
@@ -201,7 +201,8 @@ def _sweep_ended(view: SweepView, event: Mapping[str, Any]) -> None:
 def _confirm_started(view: SweepView, event: Mapping[str, Any]) -> None:
     """A life of `confirm` begins: those of its runs that were asked for this time go on."""
     view.confirm = runs = view.confirm or SweepView(view.name)
-    runs.settings, runs.start, runs.driven = view.settings, dict(event), True
+    runs.settings = {name: value for name, value in view.settings.items() if name not in BUDGETS}
+    runs.start, runs.driven = dict(event), True
     for run in runs.unfinished:
         asked = run.confirms in event["trials"] and run.knobs["seed"] in event["seeds"]
         run.state = UNFINISHED if asked and is_split(run) == event["split"] else INTERRUPTED
