@@ -83,7 +83,10 @@ def written_by_us(file: Path) -> dict[str, Any]:
         raise ConfigError("file", file, "the settings as the sweep wrote them", "somebody or something has changed it")
     if not mark and not content.startswith(HEAD):
         raise ConfigError("file", file, "the settings as the sweep wrote them", "it is another file")
-    return given(file, [])
+    found = given(file, [])
+    if not mark and not {"space", "trials"} <= found.keys():
+        raise ConfigError("file", file, "the settings as the sweep wrote them", "a part of it is missing")
+    return found
 
 
 def written_in(words: Sequence[str] | None, **options: Any) -> dict[str, Any]:

@@ -275,6 +275,14 @@ def test_settings_that_somebody_has_changed_are_no_source(folder: SweepFolder) -
         repair(folder, dry_run=False)
 
 
+@pytest.mark.parametrize("length", [0, 5, 24, 30, 50, 70])
+def test_settings_that_are_cut_off_are_no_source(folder: SweepFolder, length: int) -> None:
+    folder.ledger.write_bytes(b"".join(lines_of(folder)[1:]))
+    folder.settings.write_text(folder.settings.read_text()[:length])
+    with pytest.raises(LedgerError, match="its first line is lost, and it can't be rebuilt"):
+        repair(folder, dry_run=False)
+
+
 def test_a_torn_end_is_said(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
