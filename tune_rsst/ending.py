@@ -176,7 +176,7 @@ def _say_how_to_go_on(plan: Plan, driver: Driver, console: Console) -> None:
     head = f"The sweep broke off: {problem}. " if problem else "Interrupted. "
     counted = f"{ended} of {plan.settings.trials} trials have ended"
     if driver.complete and (wanted := owed(driver.view, driver.settings)):
-        counted += f", {len(wanted.open(driver.view))} runs that confirm the best are left"
+        counted += f", {len(wanted.left(driver.view))} runs that confirm the best are left"
     say(console, f"{head}{counted}; nothing is lost. Go on with: {command[commands.RESUME]}")
 
 

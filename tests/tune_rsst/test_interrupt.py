@@ -318,7 +318,7 @@ def test_a_sweep_that_breaks_before_ray_has_started_does_not_start_it(
 ) -> None:
     monkeypatch.setattr(conduct.ray_cluster, "connected", lambda *_: pytest.fail("Ray was started"))
     taken_over(sweep)
-    conduct._train(sweep.plan, Console(file=io.StringIO()), None, conduct._parts(sweep.driver))
+    conduct._train(sweep.plan, sweep.driver, Console(file=io.StringIO()))
     assert sweep.conclude()[0] == 1 and sweep.written() == []
 
 
@@ -331,5 +331,5 @@ def test_ctrl_c_while_it_breaks_off_is_still_a_break(sweep: Sweep, monkeypatch: 
 
     monkeypatch.setattr(conduct.ray_cluster, "connected", lambda *_: Interruption().listening())
     monkeypatch.setattr(conduct, "_fit", fit)
-    conduct._train(sweep.plan, Console(file=io.StringIO()), None, conduct._parts(sweep.driver))
+    conduct._train(sweep.plan, sweep.driver, Console(file=io.StringIO()))
     assert sweep.conclude()[0] == 1 and sweep.interruption.problem == TAKEN

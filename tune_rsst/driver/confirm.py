@@ -53,7 +53,7 @@ class Confirmation(Intake):
         self._begin()
         assert sweep.confirm is not None
         self.view = sweep.confirm
-        self._left_over = [self.view.trials[run] for run in wanted.open(sweep)]
+        self._left_over = [self.view.trials[run] for run in wanted.left(sweep)]
 
     def _begin(self) -> None:
         wanted, sweep = self.wanted, self._sweep
@@ -84,7 +84,7 @@ class Confirmation(Intake):
     @property
     def remaining(self) -> int:
         """Wanted runs that have not ended."""
-        return len(self.wanted.open(self._sweep))
+        return len(self.wanted.left(self._sweep))
 
     @property
     def total(self) -> int:

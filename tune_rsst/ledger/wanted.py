@@ -51,7 +51,7 @@ class Wanted:
         kept = trial.knobs.get("seed", 0) if own is None else own
         return {**trial.knobs, "seed": seed, "split_seed": None if self.split else kept}
 
-    def open(self, view: SweepView) -> list[str]:
+    def left(self, view: SweepView) -> list[str]:
         """Its runs that have not ended, or not begun."""
         there = {} if view.confirm is None else view.confirm.trials
         return [run for run, _, _ in self.runs() if run not in there or there[run].unfinished]

@@ -96,7 +96,7 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
     commands = []
     if state == "interrupted":
         commands.append((RESUME, go_on(folder, view)))
-    if state != "running" and view.confirm is not None and (wanted := Wanted.last(view)) and wanted.open(view):
+    if state != "running" and view.confirm is not None and (wanted := Wanted.last(view)) and wanted.left(view):
         commands.append(("Go on with the runs that confirm it", confirm(sweep)))
     if sweep.killed:
         sync = tune_rsst(folder, "sync", folder.name)

@@ -62,7 +62,9 @@ def stack_of(pid: int) -> str:
         return "no stack: py-spy is not installed"
     words = [spy, "dump", "--nonblocking", "--pid", str(pid)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=SPY_S, check=False)
+        done = subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=SPY_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"no stack: {error}"
     if done.returncode != 0 or not done.stdout.strip():

@@ -25,8 +25,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
     for at, name in enumerate(("one", "two")):
         folder = tmp_path / "home" / name
-        (folder / "trials" / "f").mkdir(parents=True)
-        (folder / "trials" / "f" / "state").write_bytes(bytes(3 * 2**20))
+        store = folder / "trials" / f"{0:016x}"  # of the first trial
+        store.mkdir(parents=True)
+        (store / "state").write_bytes(bytes(3 * 2**20))
         ledger = Ledger(folder / "ledger.jsonl", clock=lambda at=at: 1000.0 + at)
         for event in sweep_events(name, ended=name == "one"):
             ledger.append(event.pop("event"), **event)

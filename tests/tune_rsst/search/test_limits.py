@@ -16,7 +16,6 @@ from tests.tune_rsst.fake_sweep import FakeSweep, tiny
 from trainables.rsst import size
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.measure import Measured
-from tune_rsst import driver
 from tune_rsst.ending import _shortfall
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.objective import Objective
@@ -146,7 +145,7 @@ def test_after_a_kill_nothing_is_asked_twice(tmp_path: Path, words: tuple[str, .
 def test_a_limit_that_nothing_more_keeps_ends_the_sweep_and_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "MAX_ASKS_UNDER_LIMITS", 12)
+    monkeypatch.setattr("tune_rsst.driver.sweep.MAX_ASKS_UNDER_LIMITS", 12)
     run = sweep(tmp_path, *CONSTRAINED, "max_params=10", "sampler=random")
     run.run()
     assert run.driver.complete and not run.view.trials and len(run.view.infeasible) == 12

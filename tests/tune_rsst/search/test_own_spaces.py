@@ -297,7 +297,7 @@ def test_suggestions_that_are_not_valid_are_shown_with_their_reason_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The draws of the plan are valid; a value that only the sampler finds later is not."""
-    monkeypatch.setattr(driver, "MAX_ASKS", 3)
+    monkeypatch.setattr("tune_rsst.driver.sweep.MAX_ASKS", 3)
     folder = SweepFolder(tmp_path / "home" / "mine")
     folder.path.mkdir(parents=True)
     file = tmp_path / "mine.py"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.s3_server import BUCKET, S3Server
 from trainables.rsst.config import ConfigError
 from trainables.rsst.rounds import models_of_rounds
 from trainables.storage.bucket import Bucket
+from tune_rsst.ledger.lines import Place, encode
 from tune_rsst.storage import bucket as storage
 from tune_rsst.storage.folder import SweepFolder
 
@@ -31,7 +31,7 @@ def bucket(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buc
 
 
 def _line() -> bytes:
-    return json.dumps(LINE).encode() + b"\n"
+    return encode(LINE, Place())
 
 
 def outside(tmp_path: Path) -> list[Path]:

@@ -200,7 +200,8 @@ def test_a_damaged_line_stops_the_upload_before_it_and_says_so(home: Home) -> No
 
 
 def test_a_line_that_makes_no_sense_is_not_counted_as_uploaded(home: Home) -> None:
-    home.write(*list(sweep_events())[:3], {"event": "ended", "trial": "t0099", "state": "failed"})
+    ended = {"event": "ended", "trial": "t0099", "state": "failed", "reason": None, "rung": None}
+    home.write(*list(sweep_events())[:3], ended)
     uploader = home.uploader()
     assert uploader.sync_once(1) == 4
     assert "t0099" in uploader.problems[-1]

@@ -126,7 +126,7 @@ def _order(one: Repeated) -> tuple[bool, float, float, int]:
 def over(view: SweepView) -> bool:
     """Whether something was to be repeated, and every run of it has ended."""
     wanted = Wanted.last(view)
-    return wanted is not None and not wanted.open(view)
+    return wanted is not None and not wanted.left(view)
 
 
 def choice(view: SweepView) -> Repeated | None:

@@ -40,14 +40,14 @@ def wanted(view: SweepView, top: int, seeds: int, split: bool, say: Callable[[st
     if len(best) < top:
         say(f"top = {top}: the sweep has {counted(len(best), 'finished trial')} to choose from; {len(best)} it is")
     found = Wanted.of(view, best, seeds, split)
-    if found.open(view):
+    if found.left(view):
         say(begin(view, found))
     return found
 
 
 def begin(view: SweepView, wanted: Wanted) -> str:
     """What is about to be trained, in a line."""
-    seeds, left = len(wanted.seeds), counted(len(wanted.open(view)), "run")
+    seeds, left = len(wanted.seeds), counted(len(wanted.left(view)), "run")
     return (
         f"Confirming {', '.join(wanted.trials)} with {seeds} fresh seeds each, without early stopping: {left} to train"
     )
@@ -57,7 +57,7 @@ def owed(view: SweepView, settings: SweepSettings) -> Wanted | None:
     """What is to be confirmed at the end of a sweep, and is not yet; None where nothing is."""
     best = ranking(view)[: settings.confirm or 0]
     found = Wanted.of(view, best, settings.confirm_seeds, split=False) if best else None
-    return found if found and found.open(view) else None
+    return found if found and found.left(view) else None
 
 
 def failed(view: SweepView) -> list[TrialView]:
