@@ -120,7 +120,8 @@ def _wrong_report(kind: str, metrics: Mapping[str, Any]) -> str | None:
         elif name in _COUNTS:
             fine = type(value) is int and value >= 0
         else:
-            fine = name not in _NUMBERS or value is None or type(value) in (int, bool)
+            empty = value is None and name != "seconds"  # which are added up
+            fine = name not in _NUMBERS or empty or type(value) in (int, bool)
         if not fine:
             return f"metrics.{name} is {_words(value)}"
     return None
