@@ -119,7 +119,7 @@ def test_what_patch_embed_reinit_leaves_and_what_not(tmp_path: Path) -> None:
     model = vit(seed=1)
     model.patch_embed.load_state_dict(source.patch_embed.state_dict())
     started(tmp_path / "w.safetensors", model, patch_embed="reinit")
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
     del without["norm.bias"]
     save_file(without, tmp_path / "w.safetensors")
     assert "norm.bias of the model has no source" in refusal(tmp_path / "w.safetensors", patch_embed="reinit")

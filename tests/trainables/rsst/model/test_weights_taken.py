@@ -44,10 +44,11 @@ def started(path: Path, model: VisionTransformer, **knobs: Any) -> InitReport:
     return initial_weights(RSSTConfig.from_knobs(given), model)
 
 
-def computes_the_same(model: VisionTransformer, source: VisionTransformer, within: float = 0.0) -> None:
+def computes_the_same(model: VisionTransformer, source: VisionTransformer, within: float = 0.0) -> bool:
+    """Whether both give the same features, none of which is farther than `within` from the other's."""
     with torch.no_grad():
         ours, theirs = (m.forward_head(m.forward_features(IMAGES), pre_logits=True) for m in (model, source))
-    assert (ours - theirs).abs().max() <= within
+    return bool((ours - theirs).abs().max() <= within)
 
 
 def below(prefix: str) -> Callable[[Tensors], Any]:
@@ -148,7 +149,7 @@ def test_prefixes_and_wrappers(tmp_path: Path, wrapping: str, ending: str) -> No
         content = {"models": content}
     torch.save(content, tmp_path / f"w.{ending}")
     report = started(tmp_path / f"w.{ending}", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
     assert report.init_effective == "pretrained" and len(report.transferred) == len(source.state_dict()) - 2
     assert f"  ✓ 迁移了 {len(report.transferred)} 个参数" in report.lines and "✓ 成功加载预训练权重" in report.lines
 
@@ -181,7 +182,7 @@ def test_prefix_tokens_are_fitted_exactly(tmp_path: Path, registers: int, ours_e
     model = vit(seed=1, reg_tokens=registers, no_embed_class=not ours_embed)
     save_file(dict(source.state_dict()), tmp_path / "w.safetensors")
     report = started(tmp_path / "w.safetensors", model)
-    computes_the_same(model, source, within=0.0 if ours_embed == theirs_embed else 2e-5)
+    assert computes_the_same(model, source, within=0.0 if ours_embed == theirs_embed else 2e-5)
     assert any("added to the tokens" in line for line in report.lines) == (ours_embed != theirs_embed)
 
 
@@ -195,7 +196,7 @@ def test_dinov2s_own_file_with_registers(tmp_path: Path) -> None:
     torch.save({**theirs, "mask_token": torch.ones(1, 32)}, tmp_path / "w.pth")
     model = vit(seed=1, reg_tokens=4, no_embed_class=True, init_values=1.0)
     started(tmp_path / "w.pth", model)
-    computes_the_same(model, source, within=2e-5)
+    assert computes_the_same(model, source, within=2e-5)
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -216,7 +217,7 @@ def test_equal_models_of_every_kind(tmp_path: Path, kind: str) -> None:
     source, model = vit(**KINDS[kind]), vit(seed=1, **KINDS[kind])
     save_file(dict(source.state_dict()), tmp_path / "w.safetensors")
     started(tmp_path / "w.safetensors", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 def test_a_distilled_model_into_one(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_other_floats_are_taken_and_said(tmp_path: Path, kind: torch.dtype, endi
     save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
     report = started(path, model)
     source.load_state_dict(tensors)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
     assert f"30 tensors of {str(kind).removeprefix('torch.')} taken as float32" in " ".join(report.lines)
 
 
@@ -290,7 +291,7 @@ def test_openais_clip(tmp_path: Path, prefix: str) -> None:
     source, model = vit(pre_norm=True), vit(seed=1, pre_norm=True)
     torch.save(below(prefix)(to_clip(source)), tmp_path / "w.pt")
     assert "names of CLIP read as timm's" in " ".join(started(tmp_path / "w.pt", model).lines)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 def test_hugging_faces_vit(tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_hugging_faces_vit(tmp_path: Path) -> None:
     )
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 4, "num_hidden_layers": 2}))
     started(tmp_path / "model.safetensors", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 def test_torchvisions_vit(tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ def test_googles_archives(tmp_path: Path, prefix: str, form: Callable[[Any], dic
     beside = {"opt/target/": ["opt/state/step"], "params/": ["opt/mu"], "params/img/": ["params/txt/x"]}
     np.savez(tmp_path / "w.npz", **arrays, **{name: np.ones((2, 2)) for name in beside.get(prefix, ())})
     started(tmp_path / "w.npz", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
     assert read_weights(tmp_path / "w.npz").heads == {4}
 
 
@@ -349,7 +350,7 @@ def test_a_plain_archive_of_timms_names(tmp_path: Path) -> None:
     source, model = vit(), vit(seed=1)
     np.savez_compressed(tmp_path / "w.npz", **{f"params/{n}": t.numpy() for n, t in source.state_dict().items()})
     started(tmp_path / "w.npz", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 def test_deits_own_names_of_layer_scale(tmp_path: Path) -> None:
@@ -359,7 +360,7 @@ def test_deits_own_names_of_layer_scale(tmp_path: Path) -> None:
         tmp_path / "w.pth",
     )
     started(tmp_path / "w.pth", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 def test_our_own_dense_model_is_a_start(tmp_path: Path) -> None:
@@ -367,7 +368,7 @@ def test_our_own_dense_model_is_a_start(tmp_path: Path) -> None:
     save_file(dict(source.state_dict()), tmp_path / "model.safetensors")
     (tmp_path / "architecture.json").write_text(json.dumps({"arguments": {"num_heads": 4}, "heads": [4, 4]}))
     started(tmp_path / "model.safetensors", model)
-    computes_the_same(model, source)
+    assert computes_the_same(model, source)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +416,7 @@ def test_tensors_that_share_memory_can_be_copied(tmp_path: Path) -> None:
         knobs = {"dataset": "cifar10", "arch": "vit_digits", "pretrained": True, "weights": str(tmp_path / file)}
         copy = copy_verified(resolve(RSSTConfig.from_knobs(knobs)), tmp_path / "sweep")
         started(copy.path or tmp_path, model := vit(seed=1))
-        computes_the_same(model, source)
+        assert computes_the_same(model, source)
 
 
 def test_a_sweeps_copy_says_what_the_file_said(tmp_path: Path) -> None:
