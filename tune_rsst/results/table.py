@@ -185,7 +185,8 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     if best is None:
         told = f"\nNo finished trial counts yet; the objective: {after}."
     else:
-        told = f"\nBest: {best.trial}, {said(best.metrics, *TOLD_OF_THE_BEST)} (objective: {after})"
+        why = confirmed.remark(view) or f"objective: {after}"  # what confirm has chosen need not be the first above
+        told = f"\nBest: {best.trial}, {said(best.metrics, *TOLD_OF_THE_BEST)} ({why[0].lower()}{why[1:]})"
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
     told += _rounds(view)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from trainables.rsst.event import Event
 from tune_rsst.ledger.view import SweepView, TrialView
@@ -16,6 +19,7 @@ from tune_rsst.results import ranking
 from tune_rsst.results.as_json import as_json
 from tune_rsst.results.confirmed import table
 from tune_rsst.results.confirmed.choice import Spread, choice, over, repeated, student_t, tied
+from tune_rsst.results.table import print_table
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 # 97.5 % points of Student's distribution, as every table has them
@@ -214,6 +218,23 @@ def test_seeds_of_what_was_asked_for_last_count_and_others_wait() -> None:
     assert not over(view) and repeated(view)[0].val is None
     apply(view, "confirm_started", trials=["t0000", "t0001"], seeds=[1, 2], split=False)
     assert waiting.state == "running" and not over(view)
+
+
+def test_the_line_of_the_best_says_why_it_is_not_the_first_of_the_ranking(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "x")
+    folder.path.mkdir()
+
+    def best_line(view: SweepView) -> str:
+        console = Console(file=io.StringIO(), width=300)
+        print_table(console, Sweep(folder, view, "finished"))
+        [line] = re.findall(r"^Best: .*$", console.file.getvalue(), re.M)  # type: ignore[attr-defined]
+        return str(line)
+
+    trials, runs, *_ = CASES["the higher mean"]
+    assert "Best: t0001," in best_line(view_of(trials, runs))
+    assert "(confirmed with 2 fresh seeds: mean val_top1 0.9500" in best_line(view_of(trials, runs))
+    bare = SweepView(name="x", settings={"mlflow_tracking_uri": "sqlite:///x"}, trials={"t0000": FIRST})
+    assert best_line(bare).endswith("(objective: highest val_top1)")
 
 
 def test_the_report_page_has_the_table(tmp_path: Path) -> None:
