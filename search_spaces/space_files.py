@@ -3,20 +3,15 @@
 In: an address: NAME, path/to/file.py:function or module:function.
 Out: the function, or one line that says what is wrong, with the file and the line where it is.
 
-A file is imported as Python would run it: what lies beside it can be imported, and a file in a package (a folder with
-__init__.py) is imported as part of it, so that relative imports work. Only the driver imports spaces, workers never.
+trainables/user_code/loading.py imports the file. Only the driver imports spaces, workers never.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +20,7 @@ from typing import Any
 from search_spaces import SPACES
 from trainables.rsst.config import ConfigError
 from trainables.storage.files import expanded
+from trainables.user_code.loading import in_one_line, module_at, module_named
 
 FORM = "path/to/file.py:function or module:function"
 
@@ -47,23 +43,6 @@ def function_at(address: str) -> Callable[[Any], Any]:
         raise ConfigError("space", address, f"a function that {place} has", f"it has {has}")
     _refuse_other_callables(address, name, function)
     return function  # type: ignore[no-any-return]
-
-
-def place_of(error: BaseException, folder: Path) -> str:
-    """ " (NAME, line 3)": the last line of a file below `folder` that `error` went through; "" if there is none."""
-    found, frame = "", error.__traceback__
-    while frame is not None:
-        file = Path(frame.tb_frame.f_code.co_filename)
-        if folder in file.parents and "site-packages" not in file.parts:
-            found = f" ({file.name}, line {frame.tb_lineno})"
-        frame = frame.tb_next
-    return found
-
-
-def in_one_line(error: BaseException, folder: Path) -> str:
-    """What was raised, with the line of the user's file where that is known."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}{'' if isinstance(error, SyntaxError) else place_of(error, folder)}"
 
 
 def file_of(function: Callable[[Any], Any]) -> Path:
@@ -123,49 +102,8 @@ def _refuse_other_callables(address: str, name: str, function: Any) -> None:
 def _module(address: str, place: str) -> ModuleType:
     """The module at `place`, a .py file or a dotted name."""
     path = expanded(place) if place.endswith(".py") else None
-    folder = path.parent if path else Path.cwd()
     try:
-        with _first_on_the_path(_top(folder) if path else folder):
-            if path is None:
-                return importlib.import_module(place)
-            if os.path.exists(folder / "__init__.py"):
-                return _in_package(path)
-            return _alone(path)
+        return module_at(path) if path else module_named(place)
     except (Exception, SystemExit) as error:
-        raise ConfigError("space", address, f"{FORM} that can be imported", in_one_line(error, folder)) from error
-
-
-def _top(folder: Path) -> Path:
-    """The folder that the package of `folder` lies in; `folder` itself outside a package."""
-    while (folder / "__init__.py").exists():
-        folder = folder.parent
-    return folder
-
-
-def _in_package(path: Path) -> ModuleType:
-    name = ".".join(path.relative_to(_top(path.parent)).with_suffix("").parts)
-    module = importlib.import_module(name)
-    if Path(str(module.__file__)).resolve() != path.resolve():
-        raise ImportError(f"{name} is {module.__file__} here: give the package another name")
-    return module
-
-
-def _alone(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tune_rsst_space_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError("not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _first_on_the_path(folder: Path) -> Iterator[None]:
-    """Imports look in `folder` first, and last after that: a function may import when it is called."""
-    before = list(sys.path)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path[:] = before if str(folder) in before else [*before, str(folder)]
+        where = path.parent if path else Path.cwd()
+        raise ConfigError("space", address, f"{FORM} that can be imported", in_one_line(error, where)) from error

@@ -75,7 +75,7 @@ def run(
     with driving(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
         ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
         _write_settings(plan)
-        plan.weights.copy_into(folder.path / "weights")
+        plan.copy_files()
         if storage is not None:
             storage.start()
         driver, uploader = _assemble(plan, ledger, storage, interruption, models)
@@ -156,15 +156,7 @@ def _assemble(
 
     settings, folder = plan.settings, plan.folder
     uploader = Uploader(folder, settings.flat(), files=models)
-    about = {
-        "space_digest": plan.space_digest,
-        "weights": plan.weights.record(),
-        "starts": list(plan.starts),
-        "seed": settings.seed,
-        **plan.warm.record(),
-        "versions": provenance.versions(),
-        **origin(),
-    }
+    about = {**plan.record(), "seed": settings.seed, "versions": provenance.versions(), **origin()}
     begun = bool(ledger.events)
     driver = assemble(
         ledger,

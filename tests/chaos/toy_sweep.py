@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tests.trainables import toy
+from trainables.user_code.source import Source
 from tune_rsst.driver import Driver, assemble
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
@@ -42,15 +43,20 @@ def make(home: Path, name: str = "toys", *words: str) -> SweepFolder:
     toy.install()
     folder = SweepFolder(home / name)
     folder.path.mkdir(parents=True)
-    (home / "toy_space.py").write_text(SPACE, encoding="utf-8")
-    given = [f"space={home / 'toy_space.py'}:toys", f"name={name}", f"optuna_storage={folder.study}"]
+    file = home.with_name(f"{home.name}-space") / "toy_space.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(SPACE, encoding="utf-8")
+    source = Source.of(file)
+    source.copy_into(folder.code)
+    given = [f"space={file}:toys", f"name={name}", f"optuna_storage={folder.study}"]
     given += [f"mlflow_tracking_uri=sqlite:///{home / 'mlflow.db'}", "trials=4", "target_density=0.4", *words]
     settings, space = settled(given)
     kept = {name: one for name, one in settings.flat().items() if "sqlite:" not in str(one)}  # as the driver does
     folder.settings.write_text(sealed(f"{HEAD}{name}\n", yaml.safe_dump(without_secrets(kept))), encoding="utf-8")
     ledger = Ledger(folder.ledger)
     drawn = [draw for draw, _ in samples(space, settings.fixed_in_trials, VALIDATION_DRAWS)]
-    driver = assemble(ledger, settings, space, about={"space_digest": digest(drawn, settings.fixed), "seed": 0})
+    about = {"space_digest": digest(drawn, settings.fixed), "seed": 0, "sources": {"space": source.record()}}
+    driver = assemble(ledger, settings, space, about=about)
     to_the_end(driver, folder)
     ledger.close()
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainables.provenance import origin
+from trainables.user_code.source import Source
 from tune_rsst.driver import assemble
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.results import best
@@ -33,13 +34,15 @@ def real_sweep(home: Path, name: str = "small", overrides: tuple[str, ...] = ())
     """Run it to its end in `home` (about 3 s a trial); nothing is uploaded."""
     folder = SweepFolder(home / name)
     folder.path.mkdir(parents=True)
-    file = home / "small_space.py"
+    file = home.with_name(f"{home.name}-space") / "small_space.py"
+    file.parent.mkdir(exist_ok=True)
     file.write_text(SPACE, encoding="utf-8")
     words = [f"space={file}:small", f"name={name}", f"mlflow_tracking_uri={sqlite_uri(home)}", *OVERRIDES, *overrides]
     settings, space = settled(words)
     ledger = Ledger(folder.ledger)
     drawn = [draw for draw, _ in samples(space, settings.fixed_in_trials, VALIDATION_DRAWS)]
-    about = {**origin(), "space_digest": digest(drawn, settings.fixed)}
+    sources = {"space": Source.of(file).record()}
+    about = {**origin(), "space_digest": digest(drawn, settings.fixed), "sources": sources}
     driver = assemble(ledger, settings, space, about=about)
     for _ in serial.reports(driver, folder):
         pass

@@ -132,13 +132,14 @@ class Sweep:
         files.export(chosen.model, target, wanted, lambda line: None)
         return target
 
-    def extend(self, trials: int, *, progress: bool = True) -> Sweep:
+    def extend(self, trials: int, *, progress: bool = True, trust: bool = False) -> Sweep:
         """Go on by this many trials more, as `tune-rsst extend`; returns when they have ended."""
-        return _run({"command": "extend", "sweep": self.name, "trials": _at_least_1(trials)}, progress)
+        asked = {"command": "extend", "sweep": self.name, "trials": _at_least_1(trials), "trust": trust}
+        return _run(asked, progress)
 
-    def retry(self, *trials: str, progress: bool = True) -> Sweep:
+    def retry(self, *trials: str, progress: bool = True, trust: bool = False) -> Sweep:
         """Run failed trials again from their checkpoints, these or all, as `tune-rsst retry`."""
-        return _run({"command": "retry", "sweep": self.name, "trials": trials}, progress)
+        return _run({"command": "retry", "sweep": self.name, "trials": trials, "trust": trust}, progress)
 
     def _read(self) -> on_disk.Sweep:
         found = on_disk.Sweep.of(self._folder, self._lines, elsewhere=True)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the sweep's own copy of its FILE.py space, where the file is gone or changed."),
+]
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -75,6 +79,7 @@ def sweep(
         list[str] | None,
         typer.Option("--warm-start", metavar="SWEEP", help="Former sweep whose trials guide the search; repeatable."),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Run a sweep: `tune-rsst sweep` alone prunes the embedded digits to 0.3 of the units in a few minutes.
 
@@ -86,7 +91,8 @@ def sweep(
     from tune_rsst.settings.written import written_in
 
     with watched(every(TELL_EVERY_S, print)):  # of a download of weights
-        plan = make_plan(written_in(words, name=name, space=space, warm_start=warm_start), None, resume)
+        said = written_in(words, name=name, space=space, warm_start=warm_start, trust=trust)
+        plan = make_plan(said, None, resume)
     if not dry_run:
         _run(plan)
     elif isinstance(plan, Finished):
@@ -126,12 +132,13 @@ def extend(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value …]", help="Settings of this run: epoch_budget=none …")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Go on with a sweep by N trials more than it was to have; what it knows already guides them."""
     from tune_rsst.planning.resume import extension
-    from tune_rsst.settings.written import given
+    from tune_rsst.settings.written import written_in
 
-    _run(extension(sweep, trials, given(None, words or [])))
+    _run(extension(sweep, trials, written_in(words, trust=trust)))
 
 
 @app.command()
@@ -145,6 +152,7 @@ def confirm(
     as_json: Annotated[
         bool, typer.Option("--json", help="The table as one JSON object; all else goes to stderr.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Train a sweep's best trials again with fresh seeds, and choose among them by the mean of val_top1.
 
@@ -156,7 +164,7 @@ def confirm(
     from tune_rsst.results.table import make_console, say
     from tune_rsst.storage.folder import Sweep
 
-    plan = confirmation(sweep)
+    plan = confirmation(sweep, {"trust": True} if trust else {})
     console = make_console(stderr=as_json)
     if plan.note:
         say(console, plan.note)
@@ -173,14 +181,15 @@ def retry(
         list[str] | None,
         typer.Argument(metavar="[TRIAL …] [key=value …]", help="Some of them, else all; settings of this run."),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Run failed trials again, from their checkpoints: nodes went away, or what was wrong is put right."""
     from tune_rsst.planning.resume import second_try
-    from tune_rsst.settings.written import given
+    from tune_rsst.settings.written import written_in
 
     said = words or []
     trials = [word for word in said if "=" not in word]
-    _run(second_try(sweep, trials, given(None, [word for word in said if "=" in word])))
+    _run(second_try(sweep, trials, written_in([word for word in said if "=" in word], trust=trust)))
 
 
 @app.command()
@@ -207,13 +216,17 @@ def doctor(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="The settings of the sweep to be.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of a FILE.py space that only FILE.yaml names.")
+    ] = False,
 ) -> None:
     """Would this sweep run here? Versions, cluster, GPUs, storage, data, MLflow: a line each; exit code 1 if not."""
     from tune_rsst.planning.doctor import examine
     from tune_rsst.settings.written import written_in
 
     fine = True
-    for finding in examine(written_in(words)):
+    named = any(word.partition("=")[0].strip() == "space" for word in words or [])
+    for finding in examine(written_in(words, trust=trust), named):
         print(finding.line(), flush=True)
         fine = fine and finding.fine
     raise typer.Exit(0 if fine else 1)

@@ -91,10 +91,9 @@ def _run(request: Mapping[str, Any], found: dict[str, Any], tell: Callable[[Mapp
     with watched(every(TELL_EVERY_S, print)):
         if request["command"] == "sweep":
             plan = make_plan(request["settings"], None, resume=False)
-        elif request["command"] == "extend":
-            plan = extension(request["sweep"], request["trials"])
         else:
-            plan = second_try(request["sweep"], request["trials"])
+            go_on = extension if request["command"] == "extend" else second_try
+            plan = go_on(request["sweep"], request["trials"], {"trust": True} if request.get("trust") else {})
     console = make_console()
     if plan.note:
         say(console, plan.note)

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from trainables.rsst.metrics import METRICS
+from trainables.user_code.source import wrong_record
 from tune_rsst.ledger.events import KINDS
 from tune_rsst.ledger.lines import LedgerError
 
@@ -19,7 +20,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("trial", "fingerprint", "kind", "state", "name", "host", "space", "home"), (str,)),
     **dict.fromkeys(("of", "reason", "space_digest"), (str, _NONE)),
     **dict.fromkeys(("number", "rounds", "seq", "micro_batch_size", "trials", "by", "method"), (int,)),
-    **dict.fromkeys(("params", "distributions", "knobs", "sampler", "metrics", "settings", "versions"), (dict,)),
+    **dict.fromkeys(
+        ("params", "distributions", "knobs", "sampler", "metrics", "settings", "versions", "sources"), (dict,)
+    ),
     **dict.fromkeys(("samples", "warm_start", "weights", "starts", "to_do"), (list,)),
     **dict.fromkeys(("time",), (int, float)),
     **dict.fromkeys(("rung", "epochs_there"), (int, _NONE)),
@@ -72,6 +75,9 @@ def wrong(event: Mapping[str, Any]) -> str | None:
     for name, pattern in _NAMES.items() if word in ("suggested", "infeasible", "confirm_suggested") else ():
         if name in event and not pattern.fullmatch(event[name]):
             return f"{name} is {_words(event[name])}"
+    for name, record in event.get("sources", {}).items() if word == "sweep_started" else ():
+        if said := wrong_record(record):
+            return f"sources.{name}: {said}"
     return _wrong_former(event["warm_start"]) if "warm_start" in event else None
 
 

@@ -40,6 +40,7 @@ _KINDS: Mapping[str, EventKind] = {
         {
             "space": "the search space",
             "space_digest": "digest of the space's ranges",
+            "sources": "setting → the files of the user's code behind it, by sha256 (its copy is in code/)",
             "home": "TUNE_RSST_HOME at the start",
             "weights": "pretrained weights: source, digest, file",
             "starts": "what trials may start from: pretrained, scratch",

@@ -51,6 +51,8 @@ def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Pla
     notes += where_sqlite_is_unsafe(settings)
     plan = checked(settings, folder)
     notes += _grids(plan.draws)
+    if plan.source is not None and home.home().resolve() in plan.source.path.resolve().parents:
+        notes.append(f"space = {settings.space} lies in TUNE_RSST_HOME: to go on with this sweep needs --trust")
     notes += plan.weights.lines()
     warm = gather(plan.settings, plan.space, plan.weights)
     notes += [line for line in (plan.note, warm.line) if line]

@@ -24,6 +24,7 @@ from trainables.storage.filesystem import network_filesystem
 from trainables.storage.secrets import hide_password
 from tune_rsst.interrupt import Interruption
 from tune_rsst.planning.begin import new_plan
+from tune_rsst.planning.own_space import refuse_unasked
 from tune_rsst.planning.plan import Plan
 from tune_rsst.planning.preflight import Finding, distinct, finding, probes
 from tune_rsst.runners import capacity, local_ray
@@ -35,11 +36,12 @@ HTTP_LIMIT_S, NODE_LIMIT_S = 10.0, 120.0
 MUST_AGREE = ("tune-rsst", "torch", "ray", "timm", "numpy")
 
 
-def examine(written: Mapping[str, Any]) -> Iterator[Finding]:
-    """Everything that a sweep of these settings needs, as it is found out."""
+def examine(written: Mapping[str, Any], named: bool = False) -> Iterator[Finding]:
+    """Everything that a sweep of these settings needs, as it is found out. `named`: the command line has the space."""
     versions = provenance.versions()
     yield Finding("versions", True, ", ".join(f"{name} {number}" for name, number in versions.items()))
     try:
+        refuse_unasked(written, named)
         plan = new_plan({k: v for k, v in written.items() if k not in ("name", "resume")})
     except ConfigError as error:
         yield Finding("settings", False, str(error))

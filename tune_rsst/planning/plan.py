@@ -6,14 +6,17 @@ In: settings. Out: a `Plan`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
 from trainables.rsst.size import architecture_of
 from trainables.storage.filesystem import network_filesystem
+from trainables.user_code.source import Source
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.ledger.objective import Objective
+from tune_rsst.planning.own_space import own_space
 from tune_rsst.planning.warm_start import WarmStart
 from tune_rsst.search import limits, space_rules, spaces, study
 from tune_rsst.search.limits import Reach
@@ -32,7 +35,7 @@ class Plan:
     `draws`: trials drawn at random, all that is known of the space before the study is asked. `starts`: what trials
     begin from, pretrained, scratch or both. `sweep`: what a resume continues. `again`: failed trials to run again.
     `reach`: which draws keep the limits that are known before training; the others would not be trained.
-    `note`: for the user, before it runs.
+    `note`: for the user, before it runs. `source`: the files of a space of the user's.
     """
 
     settings: SweepSettings
@@ -49,6 +52,23 @@ class Plan:
     starts: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
+    source: Source | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What the ledger's first line says of it, beside the settings."""
+        sources = {"sources": {"space": self.source.record()}} if self.source else {}
+        found = {"space_digest": self.space_digest, "weights": self.weights.record(), "starts": list(self.starts)}
+        return {**found, **sources, **self.warm.record()}
+
+    def copy_files(self) -> None:
+        """Keep in the sweep's folder what it needs that lies elsewhere: the space's code, pretrained weights."""
+        if self.source is not None:
+            try:
+                self.source.copy_into(self.folder.code)
+            except OSError as error:
+                valid = "a file that can be copied into the sweep"
+                raise ConfigError("space", self.settings.space, valid, str(error)) from None
+        self.weights.copy_into(self.folder.weights)
 
     @property
     def to_train(self) -> tuple[RSSTConfig, ...]:
@@ -83,7 +103,8 @@ def checked(
     if settings.system_metrics and (missing := missing_library()):
         raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
     written = settings
-    settings, space, sampled = spaces.settle(settings, count=spaces.VALIDATION_DRAWS)
+    settings, space, source = own_space(settings, folder, sweep)
+    settings, space, sampled = spaces.settle(settings, space, count=spaces.VALIDATION_DRAWS)
     drawn, draws = zip(*sampled, strict=True)
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
@@ -104,9 +125,8 @@ def checked(
     study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
     digest = spaces.digest(drawn, settings.fixed)
     kept = limits.reach(Objective.of(settings.flat()), draws, refuse=sweep is None)
-    return Plan(
-        settings, space, digest, conditional, folder, weights, sweep, note, draws=draws, starts=starts, reach=kept
-    )
+    found = Plan(settings, space, digest, conditional, folder, weights, sweep, note, source=source)
+    return replace(found, draws=draws, starts=starts, reach=kept)
 
 
 def with_addresses(settings: SweepSettings, folder: SweepFolder) -> SweepSettings:

@@ -26,6 +26,7 @@ from tune_rsst.ledger.file import LEDGER_NAME
 from tune_rsst.ledger.lines import LedgerError, Place, encode, events_in
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
+from tune_rsst.planning.own_space import refuse_uncopied
 from tune_rsst.planning.plan import Plan, checked, with_addresses
 from tune_rsst.planning.rebuild import Entry, Rebuilding
 from tune_rsst.planning.resume import settings_again
@@ -189,9 +190,7 @@ def _with_first_line(folder: SweepFolder, items: list[Whole | Gap]) -> tuple[lis
         "space": plan.settings.space,
         "method": METHOD_VERSION,
         "home": str(folder.path.parent),
-        "space_digest": plan.space_digest,
-        "weights": plan.weights.record(),
-        "starts": list(plan.starts),
+        **plan.record(),
         "seed": plan.settings.seed,
     }
     place = Place()
@@ -208,6 +207,7 @@ def _planned_from_settings(folder: SweepFolder) -> Plan:
         if written.get("warm_start"):
             raise LedgerError(f"{why} trials of earlier sweeps stood in it, which nothing else tells of")
         settings = resolve({**written, "name": folder.name})
+        refuse_uncopied(settings, folder)
         return checked(with_addresses(settings, folder), folder, weights=_own_weights(folder))
     except ConfigError as error:
         raise LedgerError(f"{why} it can't be rebuilt: {error}") from None

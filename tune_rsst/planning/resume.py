@@ -53,15 +53,18 @@ def second_try(name: str, trials: Sequence[str], written: Mapping[str, Any] = Ma
     return replace(_planned_again(sweep, settings, written, lines), again=again)
 
 
-def confirmation(name: str) -> Plan:
-    """The plan to repeat trials of the sweep `name`, which nobody runs now: its settings, as for a resume."""
+def confirmation(name: str, written: Mapping[str, Any] = MappingProxyType({})) -> Plan:
+    """The plan to repeat trials of the sweep `name`, which nobody runs now: its settings, as for a resume.
+
+    `written`: `trust`, where the user says so.
+    """
     folder = home.find(name)
     with driving(folder.path):
         pass  # else the line that says that it is run
     sweep, lines = _brought(Sweep.of(folder))
     if not sweep.view.count("finished"):
         raise ConfigError("confirm", sweep.name, "a sweep with finished trials", "it has none yet")
-    return _planned_again(sweep, settings_again(sweep, {}), {}, lines)
+    return _planned_again(sweep, settings_again(sweep, written), written, lines)
 
 
 def go_on(sweep: Sweep, written: Mapping[str, Any], lines: Sequence[str] = ()) -> Plan | Finished:

@@ -17,8 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from search_spaces import SPACES
 from search_spaces.parts import Asked, final_size
-from search_spaces.space_files import file_of, function_at, in_one_line, line_of
+from search_spaces.space_files import file_of, function_at, line_of
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
+from trainables.user_code.loading import in_one_line
 
 
 @dataclass(frozen=True)

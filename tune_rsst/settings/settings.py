@@ -28,7 +28,7 @@ PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_add
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
 SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
 REPEATS = frozenset({"confirm", "confirm_seeds"})
-RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume"}
+RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume", "trust"}
 DEFAULT_CONFIRM = 3  # of the sweep that is tried first, on the embedded digits
 
 
@@ -126,6 +126,12 @@ class SweepSettings(BaseModel):
         exclude=True,
         description="never: a new sweep; auto: go on with the sweep where there is one, else begin it; must: go on, "
         "or refuse",
+    )
+    trust: bool = Field(
+        False,
+        exclude=True,
+        description="go on with the sweep's own copy of its FILE.py space where the file is gone or not as it was; "
+        "on the command line only (docs/security.md)",
     )
     fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
     assumed: frozenset[str] = Field(frozenset(), exclude=True)

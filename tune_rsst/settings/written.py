@@ -30,6 +30,8 @@ def given(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError("file", file, f"a YAML file that can be read ({error.strerror})") from None
         except YamlError as error:
             raise ConfigError("file", file, "a YAML mapping of key: value", str(error)) from None
+        if "trust" in found:
+            raise ConfigError("trust", found["trust"], "said on the command line", "a file can't vouch for itself")
     for item in overrides:
         name, equals, text = item.partition("=")
         if not equals or not name.strip():

@@ -22,7 +22,7 @@ from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger, write_whole
 
-PUSHED = ("settings.yaml", "weights", "best_model", "best.yaml")  # in this order: best.yaml commits the model
+PUSHED = ("settings.yaml", "code", "weights", "best_model", "best.yaml")  # in this order: best.yaml commits the model
 HINT = "; the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
 
 

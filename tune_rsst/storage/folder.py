@@ -42,6 +42,7 @@ class SweepFolder:
     pictures = _Below("pictures")
     report = _Below("report.html")
     weights = _Below("weights")
+    code = _Below("code")
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ TUNE_RSST_HOME/            default: .tune_rsst in the current folder
   .ray/ .ray_token         Ray's own files while it runs; the key of its local services
   .matplotlib/             the list of fonts for the pictures
   SWEEP/                   ledger.jsonl settings.yaml driver.lock trials/ optuna.db best.yaml best_model/
-                           pictures/ report.html exports/
+                           pictures/ report.html exports/ code/ (the user's own, trainables/user_code/source.py)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tune_rsst.ledger.lines import LedgerError, decode
 from tune_rsst.storage.folder import SweepFolder
 
 OWN = {"cache", "mlartifacts", "mlflow.db", "mlruns"}  # in the home, beside the sweeps
-BEGINNING = {"driver.lock", "settings.yaml", "weights"}  # what a sweep writes before its ledger
+BEGINNING = {"driver.lock", "settings.yaml", "code", "weights"}  # what a sweep writes before its ledger
 LONGEST = 380  # bytes: sqlite opens paths of 512 at most, and a sweep's name has up to 100
 ARTIFACTS = (
     ("experiments", "artifact_location"),

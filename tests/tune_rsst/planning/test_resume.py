@@ -45,7 +45,9 @@ def planned(*words: str, name: str | None = None, flag: bool = False) -> plan.Pl
 def begun(folder: SweepFolder, *words: str, reports: int | None = None, space_digest: str | None = None) -> FakeSweep:
     """A sweep over the digits space, trained by formulas: to its end, or killed after some reports."""
     made = planned("trials=4", *words, name=folder.name)
-    sweep = FakeSweep(folder.path, made.space, made.settings, space_digest=space_digest or made.space_digest)
+    made.copy_files()
+    about = {**made.record(), "space_digest": space_digest or made.space_digest}
+    sweep = FakeSweep(folder.path, made.space, made.settings, **about)
     sweep.run(reports=reports)
     if sweep.driver.complete:
         sweep.driver.record("sweep_ended")
@@ -256,10 +258,13 @@ def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
     return {**knobs, "lr": trial.suggest_float("lr", 1e-4, 1e-3, log=True)}
 """
     mine.write_text(text)
+    monkeypatch.setattr(plan.Plan, "record", lambda self: {"space_digest": self.space_digest})  # of an earlier version
     sweep = begun(folder, f"space={mine}:space", "seed=2", reports=9)
     assert any("momentum" in trial.params for trial in sweep.view.trials.values())
+    with pytest.raises(ConfigError, match=r"an earlier version began it, and recorded none; look at .*add --trust to"):
+        planned(flag=True)
     mine.write_text(f"# the same\n{text}")
-    assert planned(flag=True).resumes
+    assert planned("trust=true", flag=True).resumes
     for changed in (
         text.replace("1e-3", "2e-3"),
         text.replace("0.9)", "0.8)"),
@@ -268,7 +273,7 @@ def test_a_resume_notices_a_changed_space_and_takes_an_unchanged_one(
     ):
         mine.write_text(changed)
         with pytest.raises(ConfigError, match=r"it differs in space \(.*gives other trials than it did"):
-            planned(flag=True)
+            planned("trust=true", flag=True)
 
 
 def test_failed_trials_are_tried_again_in_the_same_place(folder: SweepFolder) -> None:
