@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from trainables.errors import FAILS_AGAIN
+from trainables.plugins import PluginError
 from trainables.rsst.event import Event
 from tune_rsst.interrupt import Interruption
+from tune_rsst.ledger.objective import Aim
 from tune_rsst.ledger.view import SweepView, TrialView, data_key
 from tune_rsst.settings.settings import HERE, SweepSettings
 
@@ -131,6 +133,12 @@ class Intake(ABC):
             return
         if kind == "start":
             self._refuse_other_data(trial, metrics)
+        if kind in ("round", "final"):
+            try:
+                metrics = {**metrics, **Aim.of(self.settings.objective).computed(metrics)}
+            except PluginError as error:
+                self.end(trial, "failed", f"{FAILS_AGAIN}{error}")
+                return
         self._write("reported", trial=trial.trial, seq=len(trial.seen), kind=kind, metrics=metrics)
         if kind == "round":
             self.entered(trial, metrics)

@@ -28,6 +28,7 @@ class Metric:
     tag      MLflow keeps it as a tag
     words    a text for the run's own log, in no table or file of results
     uneven   column and label are for sweeps with uneven classes only (`shown`)
+    aim      column and label are for sweeps whose objective it is only
     """
 
     unit: str
@@ -42,6 +43,7 @@ class Metric:
     tag: bool = False
     words: bool = False
     uneven: bool = False
+    aim: bool = False
 
     @property
     def heading(self) -> str:
@@ -92,6 +94,15 @@ METRICS: Mapping[str, Metric] = {
     "val_top1": Metric(
         "share", "validation accuracy after hardening", ".4f", _BOTH, "higher",
         label="val_top1", column="val_top1", legend="accuracy (share)", leaves=0),
+    "val_top5": Metric(
+        "share", "validation images whose class is among the five likeliest", ".4f", _BOTH, "higher",
+        label="val_top5", column="val_top5", legend="accuracy (share)", leaves=0, aim=True),
+    "val_loss": Metric(
+        "nats", "mean validation loss", ".4f", _BOTH, "lower",
+        label="val_loss", column="val_loss", legend="mean validation loss (nats)", leaves=0, aim=True),
+    "objective": Metric(
+        "", "what the objective's own function makes of the metrics", ".4f", _BOTH,
+        label="objective", column="objective", legend="value of the objective's function", leaves=0, aim=True),
     "test_top1": Metric(
         "share", "test accuracy of the final model, computed once", ".4f", ("final",), "higher",
         label="test_top1", column="test_top1", legend="accuracy (share)", leaves=0),
@@ -170,10 +181,14 @@ def uneven(metrics: Mapping[str, Any]) -> bool:
     return bool(metrics.get("class_ratio", 1.0) >= UNEVEN)
 
 
-def shown(trials: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Metrics that people are shown of these trials: all, but those for uneven classes only where some are uneven."""
+def shown(trials: Iterable[Mapping[str, Any]], aim: str = "") -> list[str]:
+    """Metrics that people are shown of these trials, in a sweep that is after `aim`.
+
+    Those for uneven classes only where some are uneven, those for an aim only where it is that one.
+    """
     some = any(map(uneven, trials))
-    return [name for name, metric in METRICS.items() if some or not metric.uneven]
+    fitting = {name: (some or not m.uneven) and (name == aim or not m.aim) for name, m in METRICS.items()}
+    return [name for name, fits in fitting.items() if fits or name == aim]
 
 
 def is_words(name: str) -> bool:

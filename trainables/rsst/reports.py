@@ -52,7 +52,8 @@ def micro_batch(config: RSSTConfig) -> dict[str, int]:
 def round_metrics(trial: Running) -> dict[str, Any]:
     """The report of a round that has just been hardened."""
     arch, removal = trial.form.arch, trial.removal
-    top1, by_class = trial.validated().top1, trial.validated().by_class
+    found = trial.validated()
+    top1, by_class = found.top1, found.by_class
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
     past = of_kind(trial.history, "round")
     dense = past[0]["val_top1"] if past else top1
@@ -66,6 +67,8 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "epochs_adopted": sum("adopted_from" in metrics for metrics in of_kind(trial.history, "epoch")),
         "val_top1_before_hardening": top1 if removal.before is None else removal.before,
         "val_top1": top1,
+        "val_top5": found.top5,
+        "val_loss": found.exact_loss,
         "dense_top1": dense,
         "top1_drop": dense - top1,
         "val_balanced_accuracy": balanced(by_class),

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
-Trust = Annotated[
-    bool,
-    typer.Option("--trust", help="Run the sweep's own copy of its FILE.py space, where the file is gone or changed."),
-]
+TRUST = "Run the sweep's copy of its FILE.py space or plug-in, where the file is gone or changed."
+Trust = Annotated[bool, typer.Option("--trust", help=TRUST)]
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -217,7 +215,7 @@ def doctor(
         list[str] | None, typer.Argument(metavar="[FILE.yaml] [key=value …]", help="The settings of the sweep to be.")
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code of a FILE.py space that only FILE.yaml names.")
+        bool, typer.Option("--trust", help="Run code (a space, plug-ins) that only FILE.yaml names.")
     ] = False,
 ) -> None:
     """Would this sweep run here? Versions, cluster, GPUs, storage, data, MLflow: a line each; exit code 1 if not."""
@@ -225,7 +223,7 @@ def doctor(
     from tune_rsst.settings.written import written_in
 
     fine = True
-    named = any(word.partition("=")[0].strip() == "space" for word in words or [])
+    named = {word.partition("=")[0].strip() for word in words or []}
     for finding in examine(written_in(words, trust=trust), named):
         print(finding.line(), flush=True)
         fine = fine and finding.fine

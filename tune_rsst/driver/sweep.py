@@ -75,7 +75,8 @@ class Driver(Intake):
             if trial.final is not None:
                 self._write("ended", trial=trial.trial, state="finished", reason=None, rung=None)
             elif decision := self._compared.due.get(trial.trial):
-                self._write("ended", trial=trial.trial, state="stopped", reason=decision.reason, rung=decision.rung)
+                end = {"state": decision.state, "reason": decision.reason, "rung": decision.rung}
+                self._write("ended", trial=trial.trial, **end)
         self._left_over = self.view.unfinished
         if self.view.name:
             self.searcher.sync(self.view, self.rungs)
@@ -206,7 +207,7 @@ class Driver(Intake):
         if decision:
             self.searcher.report_rung(trial.number, decision.rung, decision.value)
             if decision.stop:
-                self.end(trial, "stopped", decision.reason, decision.rung)
+                self.end(trial, decision.state, decision.reason, decision.rung)
 
     def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
         """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""

@@ -3,6 +3,10 @@
     val_top1      highest val_top1 at `target_density`; the rounds follow from each trial's rate
     constrained   highest val_top1 under max_gmacs, max_params, max_latency_ms (one or more of them)
     pareto        the front of val_top1 against density, gmacs, params or latency_ms; limits may be given too
+    METRIC        the best value of a metric that a trial reports, at `target_density`: val_loss, val_top5, …;
+                  min:METRIC or max:METRIC where the better direction is another, or not known
+    FILE:f        the highest value of a function f of the metrics, a plug-in; min:FILE:f the lowest. The driver
+                  writes it into the reports as the metric `objective`
 
 constrained and pareto search the final size as well: `target_density` is then the smallest, `largest_density` the
 largest, in steps of whole units (fixed where both are equal, or where the space gives `target_density` itself).
@@ -19,39 +23,129 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.plugins import PluginError, calling, is_plugin, load, named, said
+from trainables.rsst.config import ConfigError
+from trainables.rsst.metrics import METRICS
+
 SLACK = 1e-9
 LIMITS: Mapping[str, str] = {"max_gmacs": "gmacs", "max_params": "params", "max_latency_ms": "latency_ms"}
 
 
+TOP1, AIM = "val_top1", "objective"
+SEVERAL = ("constrained", "pareto")
+"""Objectives that need not end at one size."""
+DIRECTIONS: Mapping[str, str] = {"max": "higher", "min": "lower"}
+AIMS = tuple(name for name, m in METRICS.items() if {"round", "final"} <= set(m.per) and m.form and name != AIM)
+"""Metrics that can be an objective: known after each round, and not of the test images."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is to be as high, or as low, as it can be: a metric. `plugin`: the function that computes it, or None."""
+
+    metric: str = TOP1
+    better: str = "higher"
+    plugin: str | None = None
+
+    @classmethod
+    def of(cls, objective: str) -> Aim:
+        """The aim in the setting `objective` as it is checked (`checked_objective`)."""
+        direction, _, rest = objective.partition(":")
+        if direction not in DIRECTIONS:
+            direction, rest = "", objective
+        if is_plugin(rest):
+            return cls(AIM, DIRECTIONS[direction or "max"], rest)
+        if rest in SEVERAL or rest not in METRICS:  # a ledger of a later version
+            return cls()
+        return cls(rest, DIRECTIONS.get(direction) or METRICS[rest].better or "higher")
+
+    def computed(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """The metric `objective` of a round's or a final report, where a function computes it; else nothing.
+
+        Raises:
+            PluginError: the function raised, or gave no finite number.
+        """
+        if self.plugin is None:
+            return {}
+        function = load(AIM, self.plugin, 1)
+        with calling(AIM, self.plugin):
+            value = float(function(dict(metrics)))
+        if not math.isfinite(value):
+            raise PluginError(f"{AIM} {said(self.plugin)}: it gave {value}, which is no finite number")
+        return {AIM: value}
+
+    @property
+    def words(self) -> str:
+        """For people: "highest val_top1", "lowest val_loss"."""
+        what = METRICS[self.metric].label if self.plugin is None else said(self.plugin)
+        return f"{'highest' if self.better == 'higher' else 'lowest'} {what}"
+
+
+def checked_objective(written: str) -> str:
+    """The setting `objective` as records have it: a plug-in with its direction and the digest of its source."""
+    direction, colon, rest = written.partition(":")
+    if not colon or direction not in DIRECTIONS:
+        direction, rest = "", written
+    known = [name for name in AIMS if direction or METRICS[name].better]
+    if rest in known or (rest in SEVERAL and not direction):
+        return written
+    if rest in AIMS:
+        raise ConfigError("objective", written, f"min:{rest} or max:{rest}", "neither direction is the better one")
+    valid = [*known, *(() if direction else SEVERAL)]
+    return f"{direction or 'max'}:{named('objective', rest, valid, written)}"
+
+
 @dataclass(frozen=True)
 class Objective:
-    """`limits`: metric → most that is allowed. `against`: the metric that pareto minimises."""
+    """`limits`: metric → most that is allowed. `against`: the metric that pareto minimises. `aim`: what is ranked by.
+
+    `kind`: at_target (one size, `target_density`), constrained or pareto.
+    """
 
     kind: str
     target_density: float | None
     limits: Mapping[str, float]
     against: str
+    aim: Aim = Aim()
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Objective:
         """The objective in settings as the ledger has them; older sweeps lack the newer keys."""
         target = settings.get("target_density")
+        name = str(settings.get("objective", TOP1))
         limits = {metric: float(settings[key]) for key, metric in LIMITS.items() if settings.get(key) is not None}
         return cls(
-            settings.get("objective", "val_top1"),
+            name if name in SEVERAL else "at_target",
             None if target is None else float(target),
             limits,
             settings.get("pareto_against") or "density",
+            Aim.of(name),
         )
+
+    @property
+    def metric(self) -> str:
+        """What trials are ranked and compared by."""
+        return self.aim.metric
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is better, else −1."""
+        return 1 if self.aim.better == "higher" else -1
+
+    def merit(self, metrics: Mapping[str, Any]) -> float:
+        """The value of `metric`, its sign changed where lower is better: higher is better; −∞ where there is none."""
+        value = metrics.get(self.metric)
+        return -math.inf if value is None else self.sign * float(value)
 
     @property
     def directions(self) -> tuple[str, ...]:
         """For Optuna, in the order of `values`."""
-        return ("maximize", "minimize") if self.kind == "pareto" else ("maximize",)
+        first = "maximize" if self.sign > 0 else "minimize"
+        return (first, "minimize") if self.kind == "pareto" else (first,)
 
     def values(self, metrics: Mapping[str, Any]) -> tuple[float, ...] | None:
         """What a finished trial is judged by; None where it reported no such number."""
-        names = ("val_top1", self.against) if self.kind == "pareto" else ("val_top1",)
+        names = (self.metric, self.against) if self.kind == "pareto" else (self.metric,)
         found = [metrics.get(name) for name in names]
         return None if any(value is None for value in found) else tuple(float(str(value)) for value in found)
 
@@ -71,7 +165,7 @@ class Objective:
         """Whether the sweep looks for such a model: within the limits, at the target."""
         if self.values(metrics) is None or not self.within_limits(metrics):
             return False
-        if self.kind != "val_top1" or self.target_density is None:
+        if self.kind != "at_target" or self.target_density is None:
             return True
         # what the schedule asked for counts: units are whole, and small layers may keep a little more
         asked = metrics.get("kept_share_asked", metrics.get("kept_share", 1.0))
@@ -84,4 +178,4 @@ class Objective:
         if self.kind == "pareto":
             return f"front of val_top1 against {self.against}" + (f", {under}" if under else "")
         at = f"at target_density {self.target_density:g}" if self.target_density is not None else ""
-        return f"highest val_top1 {f'under {under}' if self.kind == 'constrained' else at}".rstrip()
+        return f"{self.aim.words} {f'under {under}' if self.kind == 'constrained' else at}".rstrip()

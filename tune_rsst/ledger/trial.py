@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.errors import FAILS_AGAIN
+from trainables.plugins import is_plugin, said
 from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
@@ -32,8 +33,9 @@ def data_key(knobs: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def searched(params: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` for people: a suggested rate as the trial has it, the effective one."""
-    return {name: knobs.get(name, value) if name == "rate" else value for name, value in params.items()}
+    """`params` for people: a suggested rate as the trial has it, the effective one; a plug-in by its name."""
+    values = {name: knobs.get(name, value) if name == "rate" else value for name, value in params.items()}
+    return {name: said(value) if is_plugin(value) else value for name, value in values.items()}
 
 
 @dataclass

@@ -13,7 +13,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.storage.filesystem import network_filesystem
 from trainables.storage.secrets import hide_password
 from tune_rsst.interrupt import Interruption
+from tune_rsst.planning import own_plugins
 from tune_rsst.planning.begin import new_plan
 from tune_rsst.planning.own_space import refuse_unasked
 from tune_rsst.planning.plan import Plan
@@ -36,12 +37,13 @@ HTTP_LIMIT_S, NODE_LIMIT_S = 10.0, 120.0
 MUST_AGREE = ("tune-rsst", "torch", "ray", "timm", "numpy")
 
 
-def examine(written: Mapping[str, Any], named: bool = False) -> Iterator[Finding]:
-    """Everything that a sweep of these settings needs, as it is found out. `named`: the command line has the space."""
+def examine(written: Mapping[str, Any], named: Collection[str] = ()) -> Iterator[Finding]:
+    """Everything that a sweep of these settings needs, as it is found out. `named`: what the command line has."""
     versions = provenance.versions()
     yield Finding("versions", True, ", ".join(f"{name} {number}" for name, number in versions.items()))
     try:
-        refuse_unasked(written, named)
+        refuse_unasked(written, "space" in named)
+        own_plugins.refuse_unasked(written, named)
         plan = new_plan({k: v for k, v in written.items() if k not in ("name", "resume")})
     except ConfigError as error:
         yield Finding("settings", False, str(error))

@@ -118,7 +118,7 @@ def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple
 
     Nothing is known of the trials' order: trials of random merit pass the sweep's own rungs.
     """
-    if settings.stopping == "none" or settings.target_density is None:
+    if settings.stopping != "halving" or settings.target_density is None:
         return 1.0, 1.0
     trials = [courses[number % len(courses)] for number in range(settings.trials)]
     epochs = seconds = 0.0
@@ -144,7 +144,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
     hours = [seconds / found.at_once for seconds in (found.seconds_most, found.seconds_expected)]
     rounds = str(low) if low == high else f"{low} to {high}"
-    stopping = "" if plan.settings.stopping == "none" else " if trials are of random merit"
+    stopping = " if trials are of random merit" if plan.settings.stopping == "halving" else ""
     return [
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
         f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each "

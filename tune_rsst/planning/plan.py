@@ -16,6 +16,7 @@ from trainables.storage.filesystem import network_filesystem
 from trainables.user_code.source import Source
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.ledger.objective import Objective
+from tune_rsst.planning import own_plugins
 from tune_rsst.planning.own_space import own_space
 from tune_rsst.planning.warm_start import WarmStart
 from tune_rsst.search import limits, space_rules, spaces, study
@@ -35,7 +36,7 @@ class Plan:
     `draws`: trials drawn at random, all that is known of the space before the study is asked. `starts`: what trials
     begin from, pretrained, scratch or both. `sweep`: what a resume continues. `again`: failed trials to run again.
     `reach`: which draws keep the limits that are known before training; the others would not be trained.
-    `note`: for the user, before it runs. `source`: the files of a space of the user's.
+    `note`: for the user, before it runs. `source`: the files of a space of the user's; `sources`: plug-ins' too.
     """
 
     settings: SweepSettings
@@ -53,6 +54,7 @@ class Plan:
     again: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
     source: Source | None = None
+    sources: tuple[Source, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What the ledger's first line says of it, beside the settings."""
@@ -62,12 +64,12 @@ class Plan:
 
     def copy_files(self) -> None:
         """Keep in the sweep's folder what it needs that lies elsewhere: the space's code, pretrained weights."""
-        if self.source is not None:
+        for source in self.sources:
             try:
-                self.source.copy_into(self.folder.code)
+                source.copy_into(self.folder.code)
             except OSError as error:
-                valid = "a file that can be copied into the sweep"
-                raise ConfigError("space", self.settings.space, valid, str(error)) from None
+                key, value = ("space", self.settings.space) if source is self.source else ("plug-in", source.path)
+                raise ConfigError(key, value, "a file that can be copied into the sweep", str(error)) from None
         self.weights.copy_into(self.folder.weights)
 
     @property
@@ -106,6 +108,7 @@ def checked(
     settings, space, source = own_space(settings, folder, sweep)
     settings, space, sampled = spaces.settle(settings, space, count=spaces.VALIDATION_DRAWS)
     drawn, draws = zip(*sampled, strict=True)
+    codes = own_plugins.prepared(settings, (config.knobs() for config in draws), folder, sweep)
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)
@@ -125,7 +128,8 @@ def checked(
     study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
     digest = spaces.digest(drawn, settings.fixed)
     kept = limits.reach(Objective.of(settings.flat()), draws, refuse=sweep is None)
-    found = Plan(settings, space, digest, conditional, folder, weights, sweep, note, source=source)
+    sources = (*([source] if source else []), *codes)
+    found = Plan(settings, space, digest, conditional, folder, weights, sweep, note, source=source, sources=sources)
     return replace(found, draws=draws, starts=starts, reach=kept)
 
 

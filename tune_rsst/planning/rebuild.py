@@ -193,7 +193,7 @@ class Rebuilding:
         due, over = {}, any(entry.kind == "sweep_ended" for entry in self.entries())
         if over or any(isinstance(item, Gap) for item in self.items):
             rungs = self.rungs()
-            replay([entry.event for entry in self.entries()], rungs)
+            replay([entry.event for entry in self.entries()], rungs, ask=False)
             due = rungs.due
         for trial in [entry.event["trial"] for entry in self.entries() if entry.kind == "suggested"]:
             lines = self._of(trial)

@@ -26,6 +26,7 @@ from tune_rsst.ledger.file import LEDGER_NAME
 from tune_rsst.ledger.lines import LedgerError, Place, encode, events_in
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
+from tune_rsst.planning import own_plugins
 from tune_rsst.planning.own_space import refuse_uncopied
 from tune_rsst.planning.plan import Plan, checked, with_addresses
 from tune_rsst.planning.rebuild import Entry, Rebuilding
@@ -208,6 +209,7 @@ def _planned_from_settings(folder: SweepFolder) -> Plan:
             raise LedgerError(f"{why} trials of earlier sweeps stood in it, which nothing else tells of")
         settings = resolve({**written, "name": folder.name})
         refuse_uncopied(settings, folder)
+        own_plugins.refuse_uncopied(settings, folder)
         return checked(with_addresses(settings, folder), folder, weights=_own_weights(folder))
     except ConfigError as error:
         raise LedgerError(f"{why} it can't be rebuilt: {error}") from None

@@ -103,7 +103,8 @@ def _taken_over(
         return f"with another {other[0]}"
     if not _same_images(trial, config, images):
         return "with other images, or images that are not on this machine"
-    used = {"val_top1", "test_top1", "params", "kept_share", "kept_share_asked", objective.against, *objective.limits}
+    used = {"val_top1", "test_top1", "params", "kept_share", "kept_share_asked"}
+    used |= {objective.metric, objective.against, *objective.limits}
     return {
         "params": dict(point.params),
         "distributions": {name: distribution_to_json(d) for name, d in point.distributions.items()},

@@ -44,16 +44,17 @@ def front_points(view: SweepView) -> dict[str, list[Point]]:
 
 
 def progress_points(view: SweepView) -> list[Point]:
-    """(epochs of all ended trials, best val_top1 at the target, its trial) each time the best rose, and at the end."""
+    """(epochs of all ended trials, best value at the target, its trial) each time it got better, and at the end."""
     spent, best, name, points = 0, -math.inf, "", list[Point]()
+    objective = Objective.of(view.settings)
     for trial in sorted((t for t in view.trials.values() if t.ended_at), key=lambda t: (t.ended_at, t.number)):
         spent += int(trial.metrics.get("epochs_trained", 0))
-        value = trial.metrics.get("val_top1", -math.inf)
+        value = objective.merit(trial.metrics)
         if trial.state == "finished" and at_target(view, trial) and value > best:
             best, name = value, trial.trial
-            points.append((spent, best, name))
+            points.append((spent, objective.sign * best, name))
     if points and points[-1][0] < spent:
-        points.append((spent, best, name))
+        points.append((spent, objective.sign * best, name))
     return points
 
 
@@ -103,8 +104,10 @@ def progress(view: SweepView) -> Chart | str:
     if not steps:
         return "no trial that the objective allows has finished yet"
     series = [Series("best so far", steps, line="hv")]
-    hover = "%{text}: val_top1 %{y:.4f} after %{x} epochs"
-    return Chart("Progress of the best", "spent by the ended trials (epochs)", f"best {VALUE}", hover, series)
+    metric = Objective.of(view.settings).metric
+    hover = "%{text}: " + metric + " %{y:.4f} after %{x} epochs"
+    best = f"best {METRICS[metric].heading}"
+    return Chart("Progress of the best", "spent by the ended trials (epochs)", best, hover, series)
 
 
 def pruning_curves(view: SweepView) -> Chart | str:

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import KNOBS
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report.charts import VALUE
 
@@ -32,15 +33,16 @@ def study_of(view: SweepView) -> Study:
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")
+    objective = Objective.of(view.settings)
+    study = optuna.create_study(direction=objective.directions[0])
     for trial in view.trials.values():
-        if trial.state != "finished" or "val_top1" not in trial.metrics:
+        if trial.state != "finished" or objective.metric not in trial.metrics:
             continue
         study.add_trials([create_trial(state=TrialState.FAIL)] * (trial.number - len(study.trials)))
         drawn = [name for name in trial.params if name in trial.distributions]
         params = {with_unit(name): trial.params[name] for name in drawn}
         ranges = {with_unit(name): json_to_distribution(trial.distributions[name]) for name in drawn}
-        study.add_trial(create_trial(value=trial.metrics["val_top1"], params=params, distributions=ranges))
+        study.add_trial(create_trial(value=trial.metrics[objective.metric], params=params, distributions=ranges))
     return study
 
 

@@ -90,7 +90,8 @@ def _head(sweep: Sweep) -> Iterator[str]:
 def _table(view: SweepView) -> Iterator[str]:
     best, front, numbers, places = best_of(view), pareto_front(view), ranks(view), standing(view)
     names = [name.removeprefix(KNOB) for name in searched(view)]
-    metrics = [name for name in shown(t.metrics for t in view.trials.values()) if METRICS[name].label]
+    told = shown((t.metrics for t in view.trials.values()), Objective.of(view.settings).metric)
+    metrics = [name for name in told if METRICS[name].label]
     heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in metrics)]
     heads += map(with_unit, names)
     yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
@@ -114,7 +115,8 @@ def _confirmed(view: SweepView) -> Iterator[str]:
         return
     best = confirmed.choice(view)
     yield "<h2>The best trials again, with fresh seeds</h2>"
-    yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in confirmed.HEADS) + "</tr></thead><tbody>"
+    heads = "".join(f"<th>{escape(head)}</th>" for head in confirmed.heads(view))
+    yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
     for one, cells in confirmed.rows(view):
         mark = ' class="best"' if best and best.trial.trial == one.trial.trial else ""
         yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -16,7 +16,11 @@ from tune_rsst.results.ranking import best_of, pareto_front, rounds_front, stand
 from tune_rsst.storage.folder import Sweep
 
 # What a person compares, from the first round on, and how far the trial is.
-ALWAYS = (*(name for name in kept_per("round") if METRICS[name].column), "round", "epochs_trained")
+ALWAYS = (
+    *(name for name in kept_per("round") if METRICS[name].column and not METRICS[name].aim),
+    "round",
+    "epochs_trained",
+)
 
 
 def trial_json(trial: TrialView) -> dict[str, Any]:

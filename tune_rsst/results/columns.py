@@ -15,6 +15,7 @@ from rich.markup import escape
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS, shown
 from trainables.text import counted, short
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import INTERRUPTED, UNFINISHED, SweepView, TrialView
 
 KNOB = "knob."
@@ -26,7 +27,8 @@ METRIC_OF: Mapping[str, str] = {metric.column: name for name, metric in METRICS.
 
 def metric_columns(view: SweepView) -> list[str]:
     """The metrics' columns that a table of the sweep has, from left to right."""
-    return [METRICS[name].column for name in shown(t.metrics for t in view.trials.values()) if METRICS[name].column]
+    names = shown((t.metrics for t in view.trials.values()), Objective.of(view.settings).metric)
+    return [METRICS[name].column for name in names if METRICS[name].column]
 
 
 def heading(column: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from trainables.progress import TRAINING, kept
 from trainables.rsst.metrics import said
 from trainables.text import duration
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.spending import BUDGETS, limits, of_budgets
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results import columns as columns_module
@@ -32,7 +33,8 @@ class Progress:
             if trial.ended_at and trial.trial not in self._judged:
                 self._judged.add(trial.trial)
                 if trial.state == "finished" and at_target(self.view, trial):
-                    self._best = min((t for t in (self._best, trial) if t), key=order)
+                    objective = Objective.of(self.view.settings)
+                    self._best = min((t for t in (self._best, trial) if t), key=lambda t: order(objective, t))
         return self._best
 
     @property
@@ -67,7 +69,7 @@ class Progress:
         ended = len(view.trials) - len(view.unfinished)
         parts = [f"{ended} of {self.trials} {self.called} ended ({columns_module.counts(view) or 'none started'})"]
         if best is not None:
-            parts.append(f"best {best.trial} {said(best.metrics, 'val_top1')}")
+            parts.append(f"best {best.trial} {said(best.metrics, Objective.of(view.settings).metric)}")
         parts += of_budgets(view.spending, view.settings)
         parts.append(duration(now - self._began))
         if ended < self.trials:

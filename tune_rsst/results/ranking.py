@@ -22,9 +22,9 @@ def at_target(view: SweepView, trial: TrialView) -> bool:
     return Objective.of(view.settings).allows(trial.metrics)
 
 
-def order(trial: TrialView) -> tuple[float, float, int]:
-    """Best first: val_top1, then fewer parameters, then the lower number."""
-    return -trial.metrics.get("val_top1", -1.0), trial.metrics.get("params", math.inf), trial.number
+def order(objective: Objective, trial: TrialView) -> tuple[float, float, int]:
+    """Best first: what the objective ranks by, then fewer parameters, then the lower number."""
+    return -objective.merit(trial.metrics), trial.metrics.get("params", math.inf), trial.number
 
 
 def standing(view: SweepView) -> dict[str, Standing]:
@@ -41,8 +41,9 @@ def _standing(objective: Objective, trial: TrialView) -> Standing:
 
 def ranking(view: SweepView) -> list[TrialView]:
     """Finished trials that the objective allows, best first (`order`); their models are hardened."""
-    places = standing(view)
-    return sorted((t for t in view.trials.values() if places[t.trial] == "feasible"), key=order)
+    places, objective = standing(view), Objective.of(view.settings)
+    feasible = (t for t in view.trials.values() if places[t.trial] == "feasible")
+    return sorted(feasible, key=lambda trial: order(objective, trial))
 
 
 def best_of(view: SweepView) -> TrialView | None:
@@ -115,9 +116,10 @@ def pareto_front(view: SweepView) -> list[str]:
 
 def rank(view: SweepView) -> list[TrialView]:
     """Ended trials: finished ones that the objective allows, best first; other finished ones, stopped, failed."""
-    places, groups = standing(view), ("feasible", "infeasible", "stopped", "failed")
+    places, objective = standing(view), Objective.of(view.settings)
+    groups = ("feasible", "infeasible", "stopped", "failed")
     ended = [t for t in view.trials.values() if places[t.trial] in groups]
-    return sorted(ended, key=lambda t: (groups.index(places[t.trial]), *order(t)))
+    return sorted(ended, key=lambda t: (groups.index(places[t.trial]), *order(objective, t)))
 
 
 def ranks(view: SweepView) -> dict[str, int]:

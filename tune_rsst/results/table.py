@@ -139,7 +139,7 @@ def print_confirmed(console: Console, sweep: Sweep) -> None:
         return
     best = confirmed.choice(sweep.view)
     say(console, f"\nSweep {sweep.name}: best trials again with fresh seeds\n")
-    drawn = plain_table(confirmed.HEADS)
+    drawn = plain_table(confirmed.heads(sweep.view))
     for one, cells in confirmed.rows(sweep.view):
         chosen = best is not None and one.trial.trial == best.trial.trial
         drawn.add_row(*cells, style="bold green" if chosen else None)

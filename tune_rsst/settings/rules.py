@@ -10,7 +10,7 @@ from typing import Any
 
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError
-from tune_rsst.ledger.objective import LIMITS
+from tune_rsst.ledger.objective import LIMITS, SEVERAL
 
 ACTS_WITH: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "startup_trials": ("sampler = tpe or gp", lambda s: s.sampler in ("tpe", "gp")),
@@ -47,7 +47,7 @@ def check(settings: Any) -> None:
 
 def _check_objective(settings: Any) -> None:
     kind, limits = settings.objective, [key for key in LIMITS if getattr(settings, key) is not None]
-    if kind == "val_top1" and limits:
+    if kind not in SEVERAL and limits:
         hint = "add objective=constrained, or leave it out"
         raise ConfigError(limits[0], getattr(settings, limits[0]), "given with objective constrained or pareto", hint)
     if kind == "constrained" and not limits:
@@ -55,9 +55,9 @@ def _check_objective(settings: Any) -> None:
     if kind != "pareto" and settings.pareto_against is not None:
         hint = "add objective=pareto, or leave it out"
         raise ConfigError("pareto_against", settings.pareto_against, "given with objective pareto", hint)
-    if kind == "val_top1":
+    if kind not in SEVERAL:
         if settings.largest_density is not None:
-            valid, hint = "given with objective constrained or pareto", "val_top1 has one size: target_density"
+            valid, hint = "given with objective constrained or pareto", f"{kind} has one size: target_density"
             raise ConfigError("largest_density", settings.largest_density, valid, hint)
         return
     least = settings.target_density

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search_spaces.space_files import from_any_folder
+from trainables.plugins import named
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
 from trainables.storage.files import expanded, is_folder
 from trainables.terminal import is_text
+from tune_rsst.ledger.objective import SEVERAL, checked_objective
 from tune_rsst.ledger.spending import BUDGETS
 
 DEFAULT_TARGET_DENSITY = 0.3
@@ -43,9 +45,10 @@ class SweepSettings(BaseModel):
     )
     trials: int = Field(12, ge=1, description="trials of the sweep")
     seed: int = Field(0, ge=0, description="seed of the search and of every trial")
-    objective: Literal["val_top1", "constrained", "pareto"] = Field(
+    objective: str = Field(
         "val_top1",
-        description="val_top1 at target_density; constrained: under the limits max_…; pareto: front against a size",
+        description="val_top1, val_loss, val_top5 or another metric at target_density (min:METRIC, max:METRIC), or a "
+        "function of them: path/to/file.py:function; constrained: under the limits max_…; pareto: front against a size",
     )
     max_gmacs: float | None = Field(
         None,
@@ -67,7 +70,10 @@ class SweepSettings(BaseModel):
     )
     sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")
     startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
-    stopping: Literal["halving", "none"] = Field("halving", description="early stopping at equal kept share")
+    stopping: str = Field(
+        "halving",
+        description="early stopping: halving (at equal kept share), none, or a rule of yours: path/to/file.py:function",
+    )
     reduction_factor: float = Field(2.0, gt=1, description="halving: 1 of this many goes on from each rung")
     rungs: tuple[float, ...] = Field((0.3, 0.6), description="halving: rung q lies at kept share target_density^q")
     confirm: int | None = Field(
@@ -180,7 +186,7 @@ class SweepSettings(BaseModel):
     @property
     def searches_size(self) -> bool:
         """Whether each trial has a final size of its own, from `target_density` to `largest`."""
-        return self.objective != "val_top1" and self.largest != self.target_density
+        return self.objective in SEVERAL and self.largest != self.target_density
 
     @property
     def fixed_in_trials(self) -> dict[str, Any]:
@@ -223,6 +229,10 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
             fixed[path] = str(expanded(fixed[path]))
     for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
         own[name] = None
+    if isinstance(own.get("objective"), str):
+        own["objective"] = checked_objective(own["objective"])
+    if isinstance(own.get("stopping"), str):
+        own["stopping"] = named("stopping", own["stopping"], ("halving", "none"))
     try:
         settings = SweepSettings(**own)
     except ValidationError as error:

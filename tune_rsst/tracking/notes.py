@@ -43,7 +43,7 @@ def trial_note(sweep: Sweep, trial: TrialView) -> str:
         + (f" ({trial.reason})" if trial.reason else "")
     ]
     if trial.round_events:
-        lines += ["", *_table([trial], ranked=False)]
+        lines += ["", *_table([trial], Objective.of(sweep.view.settings).metric, ranked=False)]
     lines += _pasted("Run this trial alone", rerun_command(trial.knobs))
     return "\n".join(lines + _pasted("Go on with the sweep", go_on(sweep.folder, sweep.view)))
 
@@ -66,7 +66,7 @@ def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
         f"Searched: {names}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
-        lines += ["", *_table(ranking, ranked=True)]
+        lines += ["", *_table(ranking, Objective.of(view.settings).metric, ranked=True)]
         best = best_of(view) or ranking[0]
         lines += ["", line] if (line := remark(view)) else []
         lines += _pasted("Run the best trial alone", rerun_command(best.knobs))
@@ -82,9 +82,10 @@ def _pasted(what: str, command: str) -> list[str]:
     return ["", f"{what}:", "", "```", command, "```"]
 
 
-def _table(trials: Sequence[TrialView], *, ranked: bool) -> list[str]:
+def _table(trials: Sequence[TrialView], aim: str, *, ranked: bool) -> list[str]:
     """Markdown rows of what one trial can be better in than another; no column without a value."""
-    better = [name for name in shown(t.metrics for t in trials) if METRICS[name].column and METRICS[name].better]
+    better = [name for name in shown((t.metrics for t in trials), aim) if METRICS[name].column]
+    better = [name for name in better if METRICS[name].better or name == aim]
     columns = [name for name in better if any(name in trial.metrics for trial in trials)]
     heads = ["rank", "trial", *columns] if ranked else columns
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.plugins import said
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import METRICS, kept_per
 from trainables.storage.secrets import hide_password
@@ -51,10 +52,13 @@ class Write:
 
 
 def text(value: object) -> str:
-    """A value as parameter text: numbers as the UI reads numbers, truth values and None as the flags take them."""
+    """A value as parameter text: numbers as the UI reads numbers, truth values and None as the flags take them.
+
+    A plug-in is shown by its name.
+    """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return hide_password(str(value))[:MAX_PARAM]
+    return hide_password(said(value))[:MAX_PARAM]
 
 
 def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:

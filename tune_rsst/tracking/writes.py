@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.rsst.event import Event
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, searched
 from tune_rsst.results.confirmed.choice import choice
 from tune_rsst.results.ranking import at_target, best_of, pareto_front, ranking
@@ -242,9 +243,12 @@ class RunWrites:
         ended = sum(self._count.values())
         parent = self._write(PARENT)
         parent.points += [(f"trials/{state}", float(n), ms, ended) for state, n in self._count.items()]
-        if trial.state == "finished" and at_target(self.view, trial) and trial.metrics["val_top1"] > self._best:
-            self._best = trial.metrics["val_top1"]
-            parent.points.append(("best/val_top1", self._best, ms, self._epochs))
+        objective = Objective.of(self.view.settings)
+        merit = objective.merit(trial.metrics)
+        if trial.state == "finished" and at_target(self.view, trial) and merit > self._best:
+            self._best = merit
+            value = float(trial.metrics[objective.metric])
+            parent.points.append((f"best/{objective.metric}", value, ms, self._epochs))
 
     def _goes_on(self, name: str, ms: int) -> None:
         """What has failed is tried again, in the same run."""

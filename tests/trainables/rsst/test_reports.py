@@ -79,5 +79,8 @@ def test_classes_are_uneven_where_what_is_measured_is(part: str, expected: float
 def test_only_uneven_classes_bring_their_columns() -> None:
     some = {name for name, metric in METRICS.items() if metric.uneven}
     assert some == {"val_balanced_accuracy", "test_balanced_accuracy"}
-    assert set(shown([{"class_ratio": 1.0}, {}])) == set(METRICS) - some
-    assert set(shown([{"class_ratio": 1.0}, {"class_ratio": 3.0}])) == set(METRICS)
+    aims = {name for name, metric in METRICS.items() if metric.aim}
+    assert aims == {"val_top5", "val_loss", "objective"}
+    assert set(shown([{"class_ratio": 1.0}, {}])) == set(METRICS) - some - aims
+    assert set(shown([{"class_ratio": 1.0}, {"class_ratio": 3.0}])) == set(METRICS) - aims
+    assert set(shown([{}], "val_loss")) == set(METRICS) - some - aims | {"val_loss"}

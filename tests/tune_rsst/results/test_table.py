@@ -101,7 +101,7 @@ def test_balanced_accuracy_is_shown_where_the_classes_of_a_trial_are_uneven(rati
     heads = "".join(page._table(view)).partition("</thead>")[0]
     assert ("balanced test accuracy (share)" in heads) is shown and "drop against dense (share)" in heads
     trials = list(view.trials.values())
-    assert ("val_balanced_accuracy" in " ".join(notes._table(trials, ranked=True))) is shown
+    assert ("val_balanced_accuracy" in " ".join(notes._table(trials, "val_top1", ranked=True))) is shown
     printed_csv = io.StringIO()
     with contextlib.redirect_stdout(printed_csv):
         query.print_csv(view, lambda trial: True)
@@ -123,7 +123,8 @@ def test_a_ledger_of_an_earlier_version_is_shown_with_blanks() -> None:
     dense = slice(lines[2].index("dense") - 2, lines[2].index("drop") + len("drop"))
     assert lines[3].startswith("1  t0001") or lines[3].startswith("1  t0000")
     assert not lines[3][dense].strip() and "Best:" not in lines[3]
-    assert "None" not in "".join([*lines, *page._table(view), *notes._table(list(view.trials.values()), ranked=True)])
+    noted = notes._table(list(view.trials.values()), "val_top1", ranked=True)
+    assert "None" not in "".join([*lines, *page._table(view), *noted])
 
 
 def test_a_searched_knob_and_a_metric_of_one_name_have_a_column_each() -> None:

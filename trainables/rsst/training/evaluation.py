@@ -5,6 +5,7 @@ In: a model, the trial's images, one of their splits. Out: an `Accuracy`. Shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,9 @@ EVALUATED_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Accuracy:
-    """top1 in [0, 1], mean cross-entropy (nats), predicted classes (B,) on the CPU.
+    """top1 and top5 in [0, 1], mean cross-entropy (nats), predicted classes (B,) on the CPU.
 
+    `exact_loss`: the same mean, rounded once: no bit of it depends on how many images were evaluated at a time.
     `by_class`: the share of each class's images that were predicted right; None where the split has none of it.
     """
 
@@ -31,6 +33,8 @@ class Accuracy:
     loss: float
     predictions: Tensor
     by_class: list[float | None]
+    top5: float = 1.0
+    exact_loss: float = 0.0
 
     def changed(self, other: Accuracy) -> float:
         """Share of the images whose predicted class differs."""
@@ -54,13 +58,16 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     """Accuracy on `split`, which is one of `images`: in float32, without augmentation."""
     was_training = model.training
     model.eval()
-    losses, predictions = [], []
+    losses, predictions, among_five, each = [], [], [], list[float]()
     with fast_linears(model, images.device.type):
         for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
             with tf32(images.device.type, allowed=False):
                 logits = model(batch.images)
             losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
+            each += F.cross_entropy(logits.double(), batch.targets, reduction="none").tolist()
             predictions.append(logits.argmax(dim=1))
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            among_five.append((best == batch.targets[:, None]).any(dim=1))
     model.train(was_training)
     found = torch.cat(predictions)
     return Accuracy(
@@ -68,6 +75,8 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
         loss=float(torch.stack(losses).sum()) / len(split),
         predictions=found.cpu(),
         by_class=_by_class(found, split.labels, images.num_classes),
+        exact_loss=math.fsum(each) / len(split),
+        top5=float(torch.cat(among_five).double().mean()),
     )
 
 

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.ledger.wanted import Wanted
 
@@ -84,12 +85,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A trial and its runs with the seeds that were asked for last; `val` and `test`: of those that have finished."""
+    """A trial and its runs with the seeds that were asked for last; `val` and `test`: of those that have finished.
+
+    `val` is of what the objective ranks by, of which more is better where `sign` is 1, less where it is −1.
+    """
 
     trial: TrialView
     runs: tuple[TrialView, ...]
     val: Spread | None
     test: Spread | None
+    sign: int = 1
 
     @property
     def complete(self) -> bool:
@@ -102,25 +107,26 @@ class Repeated:
 
 
 def repeated(view: SweepView) -> list[Repeated]:
-    """What was asked for last, best first: by mean val_top1, then fewer parameters, then the lower number.
+    """What was asked for last, best first: by mean val_top1 (or what else the objective ranks by), then fewer
+    parameters, then the lower number.
 
     Trials whose runs have not all finished stand last.
     """
     wanted = Wanted.last(view)
     if wanted is None or view.confirm is None:
         return []
-    there, found = view.confirm.trials, []
+    there, found, objective = view.confirm.trials, [], Objective.of(view.settings)
     for name in wanted.trials:
         runs = tuple(there[run] for seed in wanted.seeds if (run := wanted.run(name, seed)) in there)
         done = [run.metrics for run in runs if run.state == "finished"]
-        spreads = [Spread.of([m[metric] for m in done if metric in m]) for metric in ("val_top1", "test_top1")]
-        found.append(Repeated(view.trials[name], runs, *spreads))
+        spreads = [Spread.of([m[metric] for m in done if metric in m]) for metric in (objective.metric, "test_top1")]
+        found.append(Repeated(view.trials[name], runs, spreads[0], spreads[1], objective.sign))
     return sorted(found, key=_order)
 
 
 def _order(one: Repeated) -> tuple[bool, float, float, int]:
-    mean = -1.0 if one.val is None else one.val.mean
-    return not one.complete, -round(mean / EQUAL), one.trial.metrics.get("params", math.inf), one.trial.number
+    merit = -math.inf if one.val is None else one.sign * round(one.val.mean / EQUAL)
+    return not one.complete, -merit, one.trial.metrics.get("params", math.inf), one.trial.number
 
 
 def over(view: SweepView) -> bool:
@@ -130,7 +136,7 @@ def over(view: SweepView) -> bool:
 
 
 def choice(view: SweepView) -> Repeated | None:
-    """The trial with the highest mean val_top1, once every run has ended; None before, and where no trial can be."""
+    """The trial with the best mean, once every run has ended; None before, and where no trial can be."""
     first = next(iter(repeated(view)), None) if over(view) else None
     return first if first is not None and first.complete else None
 

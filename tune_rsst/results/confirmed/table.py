@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import METRICS
 from trainables.text import counted
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results.columns import reasons
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     pass
 
-HEADS = ("trial", "n", "val_top1", "std", "interval", "test_top1", "test std", "test interval", "val of the trial")
 LEGEND = (
     "val_top1, test_top1: mean over n fresh seeds; std: sample standard deviation; interval: "
     f"{100 * CONFIDENCE:.0f} % by Student's t; val of the trial: the single run that the sweep ranked by. "
@@ -65,14 +65,21 @@ def failed(view: SweepView) -> list[TrialView]:
     return [run for one in repeated(view) for run in one.runs if run.state == "failed"]
 
 
+def heads(view: SweepView) -> tuple[str, ...]:
+    """What stands above the columns of `rows`."""
+    metric = Objective.of(view.settings).metric
+    return ("trial", "n", metric, "std", "interval", "test_top1", "test std", "test interval", "val of the trial")
+
+
 def rows(view: SweepView) -> Iterator[tuple[Repeated, list[str]]]:
-    """A row for each trial, best first, with the cells of `HEADS`."""
-    text = METRICS["val_top1"].text
+    """A row for each trial, best first, with the cells of `heads`."""
+    metric = Objective.of(view.settings).metric
+    text = METRICS[metric].text
     for one in repeated(view):
         cells = [one.trial.trial, str(one.val.n if one.val else 0)]
-        for spread in (one.val, one.test):
-            cells += _cells(spread, text)
-        yield one, [*cells, text(one.trial.metrics.get("val_top1"))]
+        for spread, form in ((one.val, text), (one.test, METRICS["test_top1"].text)):
+            cells += _cells(spread, form)
+        yield one, [*cells, text(one.trial.metrics.get(metric))]
 
 
 def _cells(spread: Spread | None, text: Callable[[Any], str]) -> list[str]:
@@ -98,7 +105,7 @@ def lines(view: SweepView) -> list[str]:
     first = choice(view)
     if first is None:
         return [*found, "Nothing is chosen: each of these trials has a run that failed."]
-    found.append(f"Chosen: {first.trial.trial}, by mean val_top1.")
+    found.append(f"Chosen: {first.trial.trial}, by mean {Objective.of(view.settings).metric}.")
     if others := [one.trial.trial for one in tied(view)[1:]]:
         found.append(f"{', '.join(others)} had the same mean: fewer parameters decided, then the lower number.")
     if unsure := _not_told_apart(view, first):
@@ -126,12 +133,13 @@ def remark(view: SweepView) -> str | None:
     first, best = choice(view), best_of(view)
     if first is None or first.val is None or best is None or first.trial.trial != best.trial:
         return None
-    text, val = METRICS["val_top1"].text, first.val
+    metric, val = Objective.of(view.settings).metric, first.val
+    text = METRICS[metric].text
     spread = f"{text(val.mean)} ± {text(val.deviation)}, interval {text(val.low)} – {text(val.high)}"
     among = (
         f"the best mean of {len(repeated(view))} trials" if len(repeated(view)) > 1 else "no other trial was repeated"
     )
-    return f"Confirmed with {val.n} fresh seeds: mean val_top1 {spread} ({among})"
+    return f"Confirmed with {val.n} fresh seeds: mean {metric} {spread} ({among})"
 
 
 def as_json(sweep: Sweep) -> dict[str, Any]:
@@ -146,11 +154,12 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
         "seeds": list(wanted.seeds) if wanted else [],
         "split": bool(wanted and wanted.split),
         "confidence": CONFIDENCE,
-        "trials": [_trial_json(one) for one in repeated(view)],
+        "trials": [_trial_json(one, Objective.of(view.settings).metric) for one in repeated(view)],
     }
 
 
-def _trial_json(one: Repeated) -> dict[str, Any]:
+def _trial_json(one: Repeated, metric: str) -> dict[str, Any]:
+    names = (metric, "test_top1")
     runs = [
         {
             "id": run.trial,
@@ -158,10 +167,10 @@ def _trial_json(one: Repeated) -> dict[str, Any]:
             "state": run.state,
             "reason": run.reason,
             "fingerprint": run.fingerprint,
-            **{name: run.metrics.get(name) for name in ("val_top1", "test_top1")},
+            **{name: run.metrics.get(name) for name in names},
         }
         for run in one.runs
     ]
-    spreads = {name: vars(found) if found else None for name, found in (("val_top1", one.val), ("test_top1", one.test))}
-    own = {name: one.trial.metrics.get(name) for name in ("val_top1", "test_top1")}
+    spreads = {name: vars(found) if found else None for name, found in zip(names, (one.val, one.test), strict=True)}
+    own = {name: one.trial.metrics.get(name) for name in names}
     return {"id": one.trial.trial, **spreads, "of_the_trial": own, "runs": runs}
