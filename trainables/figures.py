@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trainables.rsst.metrics import uneven
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 from trainables.storage.files import replaced
+from trainables.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ CAPTIONS = {
     "layers": "Kept heads and neurons per layer",
     "classes": "Accuracy of each class, dense and after the last hardened round (where classes are uneven)",
 }
-MOST_CLASSES = 40
+MOST_CLASSES, LONGEST_NAME = 40, 60
 
 
 class Trial(Protocol):
@@ -160,17 +161,18 @@ def classes_figure(trial: Trial) -> Figure:
     """Validation accuracy of the classes, dense and at the last round: the MOST_CLASSES least accurate ones."""
     events = [event["val_class_accuracy"] for event in trial.round_events if "val_class_accuracy" in event]
     dense, last = events[0], events[-1]
-    names = trial.origin.get("images", {}).get("classes") or [f"class {number}" for number in range(len(last))]
+    named = trial.origin.get("images", {}).get("classes") or [f"class {number}" for number in range(len(last))]
+    names = [shown(name, LONGEST_NAME).replace("$", r"\$") for name in named]  # a $ would begin a formula
     order = sorted((number for number, share in enumerate(last) if share is not None), key=lambda n: (last[n], n))
-    shown = order[:MOST_CLASSES]
-    figure = new_figure(8, 1.6 + 0.25 * len(shown))
+    least = order[:MOST_CLASSES]
+    figure = new_figure(8, 1.6 + 0.25 * len(least))
     axes = figure.subplots()
-    axes.barh(range(len(shown)), [dense[n] for n in shown], height=0.8, color=BEFORE, label="dense")
-    axes.barh(range(len(shown)), [last[n] for n in shown], height=0.4, color=AFTER, label="after the last round")
-    axes.set_yticks(range(len(shown)), [names[n] for n in shown])
+    axes.barh(range(len(least)), [dense[n] for n in least], height=0.8, color=BEFORE, label="dense")
+    axes.barh(range(len(least)), [last[n] for n in least], height=0.4, color=AFTER, label="after the last round")
+    axes.set_yticks(range(len(least)), [names[n] for n in least])
     axes.invert_yaxis()
     axes.set(xlabel="validation accuracy (share)", ylabel="class (name)", xlim=(0, 1))
-    some = f" (the {len(shown)} least accurate of {len(order)})" if len(shown) < len(order) else ""
+    some = f" (the {len(least)} least accurate of {len(order)})" if len(least) < len(order) else ""
     axes.set_title(f"{trial.trial}: accuracy of the classes{some}")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)

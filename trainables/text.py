@@ -1,16 +1,23 @@
 """Words that both packages print: what a user or foreign code wrote, in one line; commands, durations, numbers, nouns.
 
 Every message shows a key, a value, a path, a name or the text of a foreign exception by `shown`: `ConfigError` and the
-last lines of both programs do so themselves.
+last lines of both programs do so themselves. Texts that came from a ledger, which may be a stranger's, go to a page by
+`in_html`, into Markdown by `in_markdown` and `fenced`, into a spreadsheet by `in_csv`, into JSON by `in_json`, into a
+command by `quoted`, and everywhere else by `one_line`.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import reprlib
 import shlex
 import sys
 import textwrap
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
+from typing import Any
 
 MOST = 200
 """Characters of what is not ours."""
@@ -45,6 +52,48 @@ def shown(value: object, most: int = MOST) -> str:
 def one_line(text: str) -> str:
     """`text` with whatever can't be printed escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def in_html(text: object) -> str:
+    """`text` for a page, in an element or in the quotes of an attribute."""
+    return escape(one_line(str(text)))
+
+
+def in_markdown(text: object) -> str:
+    """`text` as Markdown that shows it as it is: no markup, links, pictures or cells of its own, and no HTML."""
+    return re.sub(r"([\\`*\[\]()|~!])|(?<!\w)_|_(?!\w)", r"\\\g<0>", in_html(text))
+
+
+def fenced(text: str) -> list[str]:
+    """`text` as lines of Markdown that are shown as they are; no run of backticks in it ends them."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [fence, one_line(text), fence]
+
+
+def in_csv(value: object) -> object:
+    """`value` for a cell; a text that a spreadsheet would compute as a formula gets an apostrophe before it."""
+    if not isinstance(value, str):
+        return value
+    return f"'{one_line(value)}" if value.lstrip()[:1] in ("=", "+", "-", "@") and value.strip() else one_line(value)
+
+
+def in_json(value: Any) -> str:
+    """`value` as JSON in one line; what a terminal can't print, or would obey, is escaped as JSON does."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def quoted(word: object) -> str:
+    """`word` for a command that a shell takes; what can't be printed as bash and zsh write it."""
+    text = str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (c if c.isprintable() and c not in "'\\" else _byte_by_byte(c) for c in text)
+    return f"$'{''.join(escaped)}'"
+
+
+def _byte_by_byte(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
 
 
 def _in_words(value: object) -> str:
@@ -90,20 +139,25 @@ def mib(number: float) -> str:
 
 
 def short(value: object) -> str:
-    """A number with three significant digits, anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """A number with three significant digits, anything else in one line."""
+    return f"{value:.3g}" if isinstance(value, float) else one_line(str(value))
+
+
+def command(words: Iterable[object]) -> str:
+    """The words as one line that a shell takes."""
+    return " ".join(map(quoted, words))
 
 
 def single_run(config: Path, save_dir: Path) -> str:
     """The command that begins or continues the trial of a config file alone, in `save_dir`, from any folder."""
-    return shlex.join(
+    return command(
         [sys.executable, "-m", "trainables", "--config", str(config), "--save_dir", str(save_dir), "--resume"]
     )
 
 
 def go_on_command(save_dir: Path) -> str:
     """The command that goes on with the trial that `save_dir` holds, from any folder."""
-    return shlex.join([sys.executable, "-m", "trainables", "--save_dir", str(save_dir), "--resume"])
+    return command([sys.executable, "-m", "trainables", "--save_dir", str(save_dir), "--resume"])
 
 
 def framed(warning: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
 
 from trainables.errors import ConfigError
-from trainables.text import MOST, shown
+from trainables.text import MOST, in_csv, quoted, shown
 
 
 class Mute(Exception):
@@ -61,3 +62,16 @@ def test_an_error_shows_its_fields_in_one_line_and_keeps_them() -> None:
     line = str(error)
     assert line.startswith(r"k\ney = v\x1b[31m") and line.endswith(r": valid is fine; do\nthis") and len(line) < 300
     assert (error.key, error.hint) == ("k\ney", "do\nthis")
+
+
+@pytest.mark.parametrize("word", ["a b", "it's", "x\ny", "\x1b[2J", "\u202ex\\'", "$(x) `x`", "-x", "é\x9b"], ids=ascii)
+def test_a_word_of_a_command_is_printable_and_the_shell_reads_it_as_it_was(word: str) -> None:
+    line = f"printf %s {quoted(word)}"
+    assert line.isprintable()
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.decode() == word
+
+
+@pytest.mark.parametrize("cell", [1.5, -2, None, "-1", "=A1", " =A1", "+", "@x", "\t=1", "plain", "a\nb"], ids=ascii)
+def test_a_text_in_a_csv_is_no_formula_and_a_number_stays_one(cell: object) -> None:
+    found = in_csv(cell)
+    assert found == cell if not isinstance(cell, str) else str(found).lstrip()[:1] not in ("=", "+", "-", "@")

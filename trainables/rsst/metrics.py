@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainables.rsst.event import Kind
+from trainables.text import one_line
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Metric:
 
     def text(self, value: Any) -> str:
         """`value` for people; empty where there is none."""
-        return "" if value is None else format(value, self.form)
+        return "" if value is None else one_line(format(value, self.form))
 
 
 _BALANCED = "mean accuracy of the classes (share)"

@@ -24,6 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from trainables.errors import ConfigError
+
 OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
 # Ours; ours with what boto3 appends while it downloads; the name under which safetensors writes.
 _TEMPORARY = re.compile(r"\..+\.tmp(\.\w+)?|\.tmp\w{6}")
@@ -89,6 +91,13 @@ def publish(new: Path, path: Path) -> None:
 def expanded(path: str | Path) -> Path:
     """`path` from the root on; ~ is the home folder, and stays where there is none of that name."""
     return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def one_name(name: str) -> str:
+    """`name` where it is that of one file; a ConfigError for one that would lead to another folder."""
+    if not re.fullmatch(r"\w[\w.-]{0,199}", name):
+        raise ConfigError("ledger", name, "a name of letters, digits, '.', '_' and '-'")
+    return name
 
 
 def is_folder(path: str | Path) -> bool:

@@ -108,7 +108,7 @@ class Sweep:
         if not target.parent.is_dir():
             raise ConfigError("to", to, "a file in a folder that exists")
         for trial in found.view.trials.values():
-            save_trial(trial, self._folder.pictures / trial.trial)
+            save_trial(trial, self._folder.pictures_of(trial.trial))
         save_figures(found.view, self._folder.pictures)
         return write_report(found, target)
 
@@ -128,7 +128,7 @@ class Sweep:
 
         wanted = files.formats_of(formats if isinstance(formats, str) else ",".join(formats))
         chosen = choose(self.name, trial, round)
-        target = Path(to or self.path / "exports" / files.name_of(round, chosen.trial.trial)).absolute()
+        target = Path(to or self._folder.export_of(files.name_of(round, chosen.trial.trial))).absolute()
         files.export(chosen.model, target, wanted, lambda line: None)
         return target
 

@@ -5,7 +5,6 @@ In: the command line. Out: text, an exit code. Ray, Optuna and MLflow are import
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,6 +16,7 @@ from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
+from trainables.text import in_json
 from tune_rsst.cli import results, sweeps
 from tune_rsst.cli.results import fail
 from tune_rsst.ledger.lines import LedgerError
@@ -168,7 +168,7 @@ def confirm(
         say(console, plan.note)
     code = run(plan, top, seeds, console, split=split)
     if as_json:
-        print(json.dumps(found(Sweep.of(plan.folder)), ensure_ascii=False))
+        print(in_json(found(Sweep.of(plan.folder))))
     raise SystemExit(code)
 
 

@@ -5,7 +5,6 @@ Part of the command line (app.py). In: arguments. Out: text, files, an exit code
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -13,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainables.rsst.config import ConfigError
-from trainables.text import LONGEST_LINE, shown
+from trainables.text import LONGEST_LINE, in_json, one_line, shown
 from tune_rsst.cli.api import load
 from tune_rsst.settings import addresses
 from tune_rsst.storage import home
@@ -61,7 +60,7 @@ def show(
     if as_json:
         shown = results.as_json(found, load_cursor(folder.cursor).parent_run_id)
         shown["trials"] = [results.trial_json(trial) for trial in found.view.trials.values() if keep(trial)]
-        print(json.dumps(shown, ensure_ascii=False))
+        print(in_json(shown))
     elif as_csv:
         query.print_csv(found.view, keep)
     else:
@@ -95,7 +94,8 @@ def sync(sweep: SweepName = None) -> None:
         fail(f"{missing} ledger lines of {folder.name} are not in MLflow yet: {'; '.join(uploader.problems)}", 1)
     if uploader.refused:
         fail(f"{folder.name}: MLflow refused a part of what it was sent: {'; '.join(uploader.refused)}", 1)
-    print(f"{folder.name}: everything is in {settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}")
+    there = f"everything is in {settings['mlflow_tracking_uri']}, parent run {uploader.parent_run_id}"
+    print(one_line(f"{folder.name}: {there}"))
 
 
 @app.command()
@@ -133,10 +133,10 @@ def export(
     wanted = files.formats_of(formats)
     registry.check_names("model" if register is None else register, alias)
     chosen = choose(what, trial, number)
-    folder = to or chosen.folder.path / "exports" / files.name_of(number, chosen.trial.trial)
+    folder = to or chosen.folder.export_of(files.name_of(number, chosen.trial.trial))
     print(f"{chosen.folder.name}/{chosen.trial.trial}, {chosen.trial.state}")
     try:
-        files.export(chosen.model, folder.absolute(), wanted, print)
+        files.export(chosen.model, folder.absolute(), wanted, lambda line: print(one_line(line)))
         if register is not None:
             address = registry.register(chosen, register, alias)
             print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")

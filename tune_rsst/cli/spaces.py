@@ -12,7 +12,6 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from search_spaces import SPACES
@@ -66,7 +65,7 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     """A line for each draw, with as many columns as a terminal is wide."""
     costs = [cost(trial) for _, trial in drawn]
     searched = sorted({name for draw, _ in drawn for name in draw.params})
-    cells = {KNOB + name: [escape(short(draw.params.get(name, ""))) for draw, _ in drawn] for name in searched}
+    cells = {KNOB + name: [short(draw.params.get(name, "")) for draw, _ in drawn] for name in searched}
     cells |= {
         "rounds": [str(paid.rounds) for paid in costs],
         "epochs": [f"{paid.epochs_at_most:,}" for paid in costs],
@@ -79,7 +78,7 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     def draw(columns: list[str]) -> Table:
         drawn_table = table.plain_table(columns)
         for row in zip(*(cells[column] for column in columns), strict=True):
-            drawn_table.add_row(*row)
+            drawn_table.add(row)
         return drawn_table
 
     columns = list(cells)

@@ -5,14 +5,13 @@ In: arguments. Out: text, an exit code.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
 from trainables.rsst.config import ConfigError
-from trainables.text import LONGEST_LINE, mib, shown
+from trainables.text import LONGEST_LINE, in_json, mib, one_line, shown
 from tune_rsst.cli.results import fail
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.storage import home
@@ -31,7 +30,7 @@ def list_sweeps(
 
     rows = listing.listed()
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(in_json(rows))
     elif rows:
         damaged = [shown(f"{row['name']}: {row['reason']}", LONGEST_LINE) for row in rows if row["reason"]]
         print_fitting(make_console(), listing.table(rows), *damaged)
@@ -61,12 +60,12 @@ def delete(
         storage = None
     size, stays = mib(size_of(folder.path) / 2**20), deleting.what_stays(folder)
     if not yes:
-        _ask(f"Delete {folder.path}, {size} ({'; '.join(stays)})? [y/N] ", sweep)
+        _ask(one_line(f"Delete {folder.path}, {size} ({'; '.join(stays)})? [y/N] "), sweep)
     try:
         deleting.delete(folder, storage)
     except OSError as error:
         fail(f"{folder.path} can't be removed: {error.strerror or error}", 1)
-    print("\n".join([f"deleted: {folder.path}, {size}", *stays]))
+    print("\n".join(map(one_line, [f"deleted: {folder.path}, {size}", *stays])))
 
 
 @app.command()

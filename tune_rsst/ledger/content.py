@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from typing import Any
 
 from trainables.rsst.metrics import METRICS
@@ -30,7 +31,13 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 _CHOICES = {"state": ("finished", "stopped", "failed"), "kind": ("start", "epoch", "round", "final")}
 _FOR_PEOPLE = {"seq", "versions", "cpus_per_trial", "measured"}
 """Required of who writes; nothing in this program reads them."""
-_NAMES = {"trial": re.compile(r"t\d{4,12}(-seed\d{1,20}(-split)?)?"), "fingerprint": re.compile(r"[\w-]{1,100}")}
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TRIAL = re.compile(r"t\d{4,12}(-seed\d{1,20}(-split)?)?")
+_NAMES = {"trial": _TRIAL, "fingerprint": re.compile(r"\w[\w-]{0,99}"), "name": SWEEP_NAME}
+_NAMED_BY = ("sweep_started", "suggested", "infeasible", "confirm_suggested")
+_KEYS = ("params", "distributions", "knobs", "metrics", "settings", "versions")
+_DIGEST = re.compile(r"\w[\w-]{0,99}")
+"""Names become files, flags, tags, heads of columns: of one kind of signs wherever the ledger comes from."""
 _COUNTS = ("round", "epoch", "epochs_trained")
 _NUMBERS = {name for name, metric in METRICS.items() if metric.form} | {
     *("train_loss", "lr", "seconds", "val_top1_before_hardening", "doomed_norm_left", "round_gap", "kept_share_asked")
@@ -67,18 +74,48 @@ def wrong(event: Mapping[str, Any]) -> str | None:
                 return f"{name} is missing"
         elif type(value) not in types or (name in _CHOICES and value not in _CHOICES[name]):
             return f"{name} is {_words(value)}"
+    for name in _KEYS:
+        if (bad := next((key for key in event.get(name, ()) if not _is_name(key)), None)) is not None:
+            return f"{name} has the name {_words(bad)}"
     if word in ("reported", "confirm_reported"):
         return _wrong_report(event["kind"], event["metrics"])
     for name in _REST.get(word, ()):
         if name not in event:
             return f"{name} is missing"
-    for name, pattern in _NAMES.items() if word in ("suggested", "infeasible", "confirm_suggested") else ():
+    for name, pattern in _NAMES.items() if word in _NAMED_BY else ():
         if name in event and not pattern.fullmatch(event[name]):
             return f"{name} is {_words(event[name])}"
-    for name, record in event.get("sources", {}).items() if word == "sweep_started" else ():
+    return _wrong_begin(event) if word in ("sweep_started", "confirm_started") else _wrong_weights([event])
+
+
+@lru_cache(maxsize=10_000)
+def _is_name(key: str) -> bool:
+    """Of a parameter, a knob, a metric, a setting, a package. Earlier versions took parameters such as lr[adamw]."""
+    return re.fullmatch(r"[\w.-][\w ./\[\]():,*+-]{0,199}", key) is not None
+
+
+def _wrong_begin(event: Mapping[str, Any]) -> str | None:
+    """What of the first line, or of the one that says what is repeated, is not as it must be."""
+    if event["event"] == "confirm_started":
+        trials, seeds = event["trials"], event["seeds"]
+        fine = all(isinstance(one, list) for one in (trials, seeds)) and all(type(seed) is int for seed in seeds)
+        fine = fine and all(isinstance(trial, str) and _TRIAL.fullmatch(trial) for trial in trials)
+        return None if fine else f"trials, seeds are {_words(trials)}, {_words(seeds)}"
+    for name, record in event.get("sources", {}).items():
         if said := wrong_record(record):
             return f"sources.{name}: {said}"
-    return _wrong_former(event["warm_start"]) if "warm_start" in event else None
+    return _wrong_weights(event.get("weights", ())) or _wrong_former(event.get("warm_start", ()))
+
+
+def _wrong_weights(records: Any) -> str | None:
+    """A digest of weights is the name of a file: in the first line, in the knobs of a trial."""
+    for record in records:
+        if not isinstance(record, dict):
+            return f"weights holds {_words(record)}"
+        for digest in (record.get("digest"), (record.get("knobs") or {}).get("weights_digest")):
+            if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+                return f"a digest of weights is {_words(digest)}"
+    return None
 
 
 def refuse_misfit(

@@ -16,6 +16,7 @@ from typing import Any
 
 from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.text import one_line
 from tune_rsst.planning.plan import Plan
 from tune_rsst.runners import ray_cluster
 from tune_rsst.search import study_database
@@ -35,7 +36,7 @@ class Finding:
 
     def line(self) -> str:
         """As it is printed."""
-        return f"{'ok  ' if self.fine else 'FAIL'}  {self.what:<15} {self.text}"
+        return f"{'ok  ' if self.fine else 'FAIL'}  {self.what:<15} {one_line(self.text)}"
 
 
 def finding(what: str, look: Callable[[], str]) -> Finding:

@@ -5,16 +5,21 @@ In: a `SweepView`, of which Optuna gets a study in memory. Out: a figure, or why
 
 from __future__ import annotations
 
+import re
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from trainables.figures import LONGEST_NAME
 from trainables.rsst.config import KNOBS
+from trainables.text import shown
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report.charts import VALUE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from optuna.distributions import BaseDistribution
     from optuna.study import Study
 
 
@@ -40,10 +45,24 @@ def study_of(view: SweepView) -> Study:
             continue
         study.add_trials([create_trial(state=TrialState.FAIL)] * (trial.number - len(study.trials)))
         drawn = [name for name in trial.params if name in trial.distributions]
-        params = {with_unit(name): trial.params[name] for name in drawn}
-        ranges = {with_unit(name): json_to_distribution(trial.distributions[name]) for name in drawn}
-        study.add_trial(create_trial(value=trial.metrics[objective.metric], params=params, distributions=ranges))
+        params = {with_unit(name): drawable(trial.params[name]) for name in drawn}
+        with suppress(ValueError, KeyError, TypeError):  # a range that is none is not drawn
+            ranges = {with_unit(name): _range(json_to_distribution(trial.distributions[name])) for name in drawn}
+            study.add_trial(create_trial(value=trial.metrics[objective.metric], params=params, distributions=ranges))
     return study
+
+
+def drawable(value: Any) -> Any:
+    """`value` as both libraries draw it: a text without what plotly takes for HTML, and matplotlib for a formula."""
+    return re.sub(r"[<>&$\\]", "?", shown(value, LONGEST_NAME)) if isinstance(value, str) else value
+
+
+def _range(found: BaseDistribution) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution
+
+    if not isinstance(found, CategoricalDistribution):
+        return found
+    return CategoricalDistribution([drawable(choice) for choice in found.choices])
 
 
 def with_unit(name: str) -> str:

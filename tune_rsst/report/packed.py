@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import gzip
 import io
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from trainables.text import in_html
 
 FIGURE = """<div id="{name}" class="plotly-graph-div"></div>
 <script type="application/json" data-figure="{name}">{json}</script>"""
@@ -55,4 +56,4 @@ def picture_html(file: Path, alt: str) -> str:
     with Image.open(file) as image:
         image.save(webp, "WEBP", lossless=True, method=2)
     data = base64.b64encode(webp.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{data}">'
+    return f'<img alt="{in_html(alt)}" src="data:image/webp;base64,{data}">'

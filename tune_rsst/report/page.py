@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 from trainables import figures
 from trainables.rsst.metrics import METRICS, said, shown
 from trainables.storage.files import replaced
-from trainables.text import short
+from trainables.text import in_html, short
 from tune_rsst.ledger import spending
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
@@ -46,7 +45,7 @@ def write_report(sweep: Sweep, path: Path) -> Path:
 
 def _page(sweep: Sweep) -> Iterator[str]:
     view = sweep.view
-    title = f"Sweep {escape(view.name)}"
+    title = f"Sweep {in_html(view.name)}"
     yield "<!doctype html>"
     yield f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><link rel="icon" href="data:,">'
     yield f"<style>{STYLE}</style></head><body>"
@@ -57,34 +56,34 @@ def _page(sweep: Sweep) -> Iterator[str]:
     yield from _confirmed(view)
     for name, figure in sweep_figures.interactive(view):
         yield f"<h2>{name.replace('_', ' ').capitalize()}</h2>"
-        yield f'<p class="note">{escape(sweep_figures.CAPTIONS[name])}.</p>'
+        yield f'<p class="note">{in_html(sweep_figures.CAPTIONS[name])}.</p>'
         if isinstance(figure, str):
-            yield f"<p>No figure: {escape(figure)}.</p>"
+            yield f"<p>No figure: {in_html(figure)}.</p>"
         else:
             yield packed.figure_html(figure, f"figure-{name}")
     yield packed.draw_html()
     yield from _trials(sweep.folder, view)
     yield "<h2>Commands</h2>"
     for what, command in next_commands(sweep):
-        yield f"<p>{escape(what)}:</p><pre>{escape(command)}</pre>"
+        yield f"<p>{in_html(what)}:</p><pre>{in_html(command)}</pre>"
     yield "</body></html>"
 
 
 def _head(sweep: Sweep) -> Iterator[str]:
     view = sweep.view
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(view.started_at))
-    yield f"<p>{escape(sweep.state)}: {counts(view) or 'no trials yet'}; begun {began}."
-    yield f" Objective: {escape(Objective.of(view.settings).words)}."
-    yield f" Spent: {escape(spending.told(view.spending, view.settings))}."
+    yield f"<p>{in_html(sweep.state)}: {counts(view) or 'no trials yet'}; begun {began}."
+    yield f" Objective: {in_html(Objective.of(view.settings).words)}."
+    yield f" Spent: {in_html(spending.told(view.spending, view.settings))}."
     best = best_of(view)
     if best is None:
         yield " No trial that the objective allows has finished yet.</p>"
         return
-    figures = escape(said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective"))
-    yield f" Best: <b>{best.trial}</b>, {figures}.</p>"
+    figures = in_html(said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective"))
+    yield f" Best: <b>{in_html(best.trial)}</b>, {figures}.</p>"
     versions = view.start.get("versions") or {}
     about = {name: view.start[name] for name in ("host", "git", "seed", "space") if view.start.get(name) is not None}
-    yield f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in {**about, **versions}.items()))}</p>'
+    yield f'<p class="note">{in_html(", ".join(f"{k} {v}" for k, v in {**about, **versions}.items()))}</p>'
 
 
 def _table(view: SweepView) -> Iterator[str]:
@@ -94,7 +93,7 @@ def _table(view: SweepView) -> Iterator[str]:
     metrics = [name for name in told if METRICS[name].label]
     heads = ["", "trial", "state", "front", *(METRICS[name].heading for name in metrics)]
     heads += map(with_unit, names)
-    yield "<table><thead><tr>" + "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
+    yield "<table><thead><tr>" + "".join(f"<th>{in_html(h)}</th>" for h in heads) + "</tr></thead><tbody>"
     for trial in [*rank(view), *view.unfinished]:
         m = trial.metrics
         cells = [str(numbers.get(trial.trial, "")), trial.trial, state_words(trial, places[trial.trial])]
@@ -102,11 +101,11 @@ def _table(view: SweepView) -> Iterator[str]:
         cells += [METRICS[name].text(m.get(name)) for name in metrics]
         cells += [short(trial.searched.get(name, "")) for name in names]
         mark = ' class="best"' if best and best.trial == trial.trial else ""
-        yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        yield f"<tr{mark}>" + "".join(f"<td>{in_html(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
     why = reasons(trial for trial in view.trials.values() if trial.reason)
     for line in [*why, *over_limits(view), *not_valid(view)]:
-        yield f'<p class="note">{escape(line)}</p>'
+        yield f'<p class="note">{in_html(line)}</p>'
 
 
 def _confirmed(view: SweepView) -> Iterator[str]:
@@ -115,14 +114,14 @@ def _confirmed(view: SweepView) -> Iterator[str]:
         return
     best = confirmed.choice(view)
     yield "<h2>The best trials again, with fresh seeds</h2>"
-    heads = "".join(f"<th>{escape(head)}</th>" for head in confirmed.heads(view))
+    heads = "".join(f"<th>{in_html(head)}</th>" for head in confirmed.heads(view))
     yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
     for one, cells in confirmed.rows(view):
         mark = ' class="best"' if best and best.trial.trial == one.trial.trial else ""
-        yield f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        yield f"<tr{mark}>" + "".join(f"<td>{in_html(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
     for line in confirmed.lines(view):
-        yield f'<p class="note">{escape(line)}</p>'
+        yield f'<p class="note">{in_html(line)}</p>'
 
 
 def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
@@ -132,11 +131,13 @@ def _trials(folder: SweepFolder, view: SweepView) -> Iterator[str]:
     left_out = len(view.trials) - len(shown)
     if left_out:
         yield f'<p class="note">The {len(shown)} that rank highest; {left_out} without pictures here.</p>'
-    for place, trial in enumerate(shown):
-        yield f"<details{' open' if place == 0 else ''}><summary>{trial.trial}, {trial.state}</summary>"
-        files = sorted((folder.pictures / trial.trial).glob("*.png")) if trial.ended_at else []
-        for file in files or figures.save_trial(trial, folder.pictures / trial.trial):
+    for number, trial in enumerate(shown):
+        head = f"{in_html(trial.trial)}, {in_html(trial.state)}"
+        yield f"<details{' open' if number == 0 else ''}><summary>{head}</summary>"
+        place = folder.pictures_of(trial.trial)
+        files = sorted(place.glob("*.png")) if trial.ended_at else []
+        for file in files or figures.save_trial(trial, place):
             alt = f"{trial.trial}: {figures.CAPTIONS[file.stem]}"
             yield packed.picture_html(file, alt)
-        knobs = "\n".join(f"{name}: {value}" for name, value in trial.knobs.items() if value is not None)
-        yield f"<pre>{escape(knobs)}</pre></details>"
+        knobs = (in_html(f"{name}: {value}") for name, value in trial.knobs.items() if value is not None)
+        yield "<pre>" + "\n".join(knobs) + "</pre></details>"

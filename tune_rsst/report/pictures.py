@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> None:
     sweep = Sweep.of(folder)
     for trial in words[1:]:
         if trial != "--sweep":
-            save_trial(sweep.view.trials[trial], folder.pictures / trial)
+            save_trial(sweep.view.trials[trial], folder.pictures_of(trial))
     if "--sweep" in words:
         from tune_rsst.report.page import write_report
         from tune_rsst.report.sweep_figures import save_figures

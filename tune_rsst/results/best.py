@@ -11,6 +11,7 @@ import shutil
 from trainables.rsst.metrics import said
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.storage.files import replaced, replaced_folder
+from trainables.text import one_line
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.commands import of_a_rerun
 from tune_rsst.results.confirmed.table import remark
@@ -35,13 +36,13 @@ def write_best(sweep: Sweep) -> TrialView | None:
     if best is None:
         return None
     told = said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective")
-    lines = [
+    head = [
         f"# Sweep {folder.name}, trial {best.trial}: {told}",
         *([f"# {line}"] if (line := remark(sweep.view)) else []),
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]
-    lines += [f"{name}: {json.dumps(value)}" for name, value in of_a_rerun(best.knobs).items()]
+    lines = [*map(one_line, head), *(f"{name}: {json.dumps(value)}" for name, value in of_a_rerun(best.knobs).items())]
     with replaced(folder.best) as new:
         new.write_text("\n".join(lines) + "\n", encoding="utf-8")
     fetch_model(folder, sweep.view.settings.get("storage"), best.fingerprint)

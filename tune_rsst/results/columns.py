@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.markup import escape
-
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS, shown
-from trainables.text import counted, short
+from trainables.text import counted, one_line, short
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import INTERRUPTED, UNFINISHED, SweepView, TrialView
 
@@ -46,7 +44,7 @@ def cell(trial: TrialView, column: str) -> str:
     """The trial's value in a metric's or a searched parameter's column."""
     if column in METRIC_OF:
         return METRICS[METRIC_OF[column]].text(trial.metrics.get(METRIC_OF[column]))
-    return escape(short(trial.searched.get(column.removeprefix(KNOB), "")))
+    return short(trial.searched.get(column.removeprefix(KNOB), ""))
 
 
 def leaving(columns: Sequence[str]) -> list[str]:
@@ -98,7 +96,7 @@ def reasons(trials: Iterable[TrialView]) -> list[str]:
     """Why these trials ended, a line for each different reason: "t0003 failed: …" or "12 trials failed: …"."""
     groups: dict[tuple[str, str], list[str]] = {}
     for trial in trials:
-        groups.setdefault((trial.state, trial.reason or "no reason known"), []).append(trial.trial)
+        groups.setdefault((trial.state, one_line(trial.reason or "no reason known")), []).append(trial.trial)
     who = {key: names[0] if len(names) == 1 else f"{len(names)} trials" for key, names in groups.items()}
     return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
 
@@ -110,12 +108,12 @@ def over_limits(view: SweepView) -> list[str]:
     limited = view.infeasible[0]["metrics"]
     least = ", ".join(f"{name} {min(r['metrics'][name] for r in view.infeasible):,.9g}" for name in limited)
     told = f"{counted(len(view.infeasible), 'suggestion')} known to break a limit, not trained"
-    return [f"{told}: {view.infeasible[-1]['reason']} and the like (least {least})"]
+    return [f"{told}: {one_line(view.infeasible[-1]['reason'])} and the like (least {least})"]
 
 
 def not_valid(view: SweepView) -> list[str]:
     """Why suggestions of the space were no trials: a line for each of the most frequent reasons."""
-    found = Counter(str(record["reason"]) for record in view.repeats if record.get("reason"))
+    found = Counter(one_line(str(record["reason"])) for record in view.repeats if record.get("reason"))
     lines = [f"{counted(n, 'suggestion')} not valid, not trained: {why}" for why, n in found.most_common(REASONS)]
     left = sum(found.values()) - sum(n for _, n in found.most_common(REASONS))
     return [*lines, f"{counted(left, 'suggestion')} more not valid; the ledger has the reasons"] if left else lines

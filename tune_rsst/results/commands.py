@@ -7,7 +7,6 @@ from any folder and outside an activated environment, with TUNE_RSST_HOME and st
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from trainables.rsst.config import KNOBS
-from trainables.text import single_run
+from trainables.text import command, quoted, single_run
 from tune_rsst.ledger.spending import raised
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import SweepView
@@ -34,16 +33,12 @@ TRAINING = "workflowType=machine_learning"  # else MLflow 3 shows its pages for 
 def _program(name: str) -> str:
     """A program of this Python's environment, by its absolute path."""
     path = Path(sys.executable).parent / name
-    return shlex.quote(str(path)) if path.exists() else f"{shlex.quote(sys.executable)} -m {name.replace('-', '_')}"
-
-
-def _q(value: object) -> str:
-    return shlex.quote(str(value))
+    return quoted(path) if path.exists() else f"{quoted(sys.executable)} -m {name.replace('-', '_')}"
 
 
 def tune_rsst(folder: SweepFolder, *words: object) -> str:
     """`tune-rsst WORDS` for a sweep of the home that `folder` is in."""
-    return " ".join([f"TUNE_RSST_HOME={_q(folder.path.parent)}", _program("tune-rsst"), *map(_q, words)])
+    return " ".join([f"TUNE_RSST_HOME={quoted(folder.path.parent)}", _program("tune-rsst"), *map(quoted, words)])
 
 
 def resume(folder: SweepFolder, settings: Mapping[str, Any], *more: str) -> str:
@@ -79,8 +74,12 @@ def mlflow_page(sweep: Sweep) -> str:
 
     All experiments, as long as MLflow has not been reached.
     """
-    uri = urlsplit(str(sweep.view.settings.get("mlflow_tracking_uri")))
-    server = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}{uri.path.rstrip('/')}"
+    try:
+        uri = urlsplit(str(sweep.view.settings.get("mlflow_tracking_uri")))
+    except ValueError:  # brackets that hold no address
+        uri = urlsplit("")
+    host, path = quote(uri.netloc.rpartition("@")[2], safe="[]:"), quote(uri.path.rstrip("/"), safe="/%")
+    server = f"{uri.scheme}://{host}{path}"
     top = f"{server if uri.scheme in ('http', 'https') else MLFLOW_HERE}/#/experiments"
     experiment = load_cursor(sweep.folder.cursor).experiment_id
     if experiment is None:
@@ -105,7 +104,7 @@ def next_commands(sweep: Sweep) -> list[tuple[str, str]]:
         retry = tune_rsst(folder, "retry", folder.name)
         commands.append(("Try the failed trials again, from their checkpoints", retry))
     if uri.startswith("sqlite:"):
-        server = f"ui --workers 1 --port 5000 --backend-store-uri {_q(uri)}"
+        server = f"ui --workers 1 --port 5000 --backend-store-uri {quoted(uri)}"
         what = f"Look at it in MLflow, at {mlflow_page(sweep)}"
         commands.append((what, f"{MLFLOW_QUIET} {_program('mlflow')} {server}"))
     if folder.best.exists():
@@ -126,7 +125,10 @@ def rerun_command(knobs: Mapping[str, Any]) -> str:
     """The trial alone, on one machine, without Ray: every knob as a flag."""
     words = [sys.executable, "-m", "trainables"]
     for name, value in of_a_rerun(knobs).items():
-        words.append(f"--{name}")
-        if value is not True:
-            words.append(str(value).lower() if isinstance(value, bool) else str(value))
-    return shlex.join(words)
+        if value is True:
+            words.append(f"--{name}")
+        elif isinstance(value, str) and value.startswith("-"):  # else it would be a flag of its own
+            words.append(f"--{name}={value}")
+        else:
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return command(words)

@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from trainables.rsst.metrics import METRICS
 from trainables.text import duration, mib
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.results.columns import counts
 from tune_rsst.results.ranking import best_of
+from tune_rsst.results.table import PlainTable
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -29,7 +28,7 @@ def listed() -> list[dict[str, Any]]:
     return [_about(folder) for folder in [*(f for f in home.folders() if f not in begun), *begun]]
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[dict[str, Any]]) -> PlainTable:
     """The same as a table; columns that no row has are left out."""
     now, lines = time.time(), []
     for row in rows:
@@ -40,13 +39,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
         cells = (row["name"], row["state"], row["space"], of, row["best"], best, size, age)
         lines.append([str(cell or "") for cell in cells])
     kept = [at for at in range(len(HEADS)) if any(line[at] for line in lines)]
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    drawn = PlainTable()
     for at in kept:
         drawn.add_column(
             HEADS[at], justify="right" if HEADS[at] in (HEADS[5], "size", "begun") else "left", no_wrap=True
         )
     for line in lines:
-        drawn.add_row(*(line[at] for at in kept))
+        drawn.add(line[at] for at in kept)
     return drawn
 
 

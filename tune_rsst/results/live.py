@@ -16,9 +16,10 @@ from functools import partial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from trainables.rsst.metrics import said
-from trainables.text import duration, short
+from trainables.text import duration, one_line, short
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import UNFINISHED, SweepView, TrialView
@@ -101,7 +102,7 @@ class LiveTable:
             return
         self._drawn_at = now
         if self._live:
-            self._live.update(Group(self._table(), self._progress.line(now)), refresh=True)
+            self._live.update(Group(self._table(), Text(self._progress.line(now))), refresh=True)
         else:
             self._print_news(now)
 
@@ -114,7 +115,7 @@ class LiveTable:
             for trial in trials:
                 words = columns_module.state_words(trial)
                 cells = [self._own[n](trial) if n in self._own else columns_module.cell(trial, n) for n in columns]
-                drawn.add_row(trial.trial, f"[{STYLE[words]}]{words}[/]", *cells)
+                drawn.add([trial.trial, Text(words, STYLE[words]), *cells])
             return drawn
 
         go_first = (*columns_module.leaving(["epochs", "drop", "gmacs", *knobs]), "time", "kept", "now")
@@ -137,7 +138,7 @@ class LiveTable:
                 self._over.add(trial.trial)
             for line in _news(trial, before):
                 self._news_at = now
-                table_module.say(self._console, line)
+                table_module.say(self._console, one_line(line))
             one_ended = one_ended or seen.state != before.state
         if one_ended:
             table_module.say(self._console, f"  {self._progress.line(now)}")
@@ -145,7 +146,7 @@ class LiveTable:
             self._news_at = now
             for trial in self._view.unfinished[:ROWS]:
                 if where := self._own["now"](trial):
-                    table_module.say(self._console, f"  {trial.trial} round {round_of(trial)}: {where}")
+                    table_module.say(self._console, f"  {trial.trial} round {round_of(trial)}: {one_line(where)}")
 
 
 def _news(trial: TrialView, before: Told) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import is_words
+from trainables.text import in_csv
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.ranking import rank, ranks
 
@@ -73,10 +74,10 @@ def _test(text: str, name: str, sign: str, wanted: str) -> Condition:
 
 
 def print_csv(view: SweepView, keep: Condition) -> None:
-    """`ranking_rows` as CSV; what is not known is empty."""
+    """`ranking_rows` as CSV; what is not known is empty. No cell is a formula."""
     names, rows = ranking_rows(view, keep)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerows([names, *rows])
+    writer.writerows([map(in_csv, row) for row in (names, *rows)])
 
 
 def ranking_rows(view: SweepView, keep: Condition = lambda trial: True) -> tuple[list[str], list[list[Any]]]:

@@ -15,6 +15,7 @@ from typing import Literal
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trainables.rsst.metrics import METRICS, said
 from trainables.text import one_line
@@ -56,15 +57,27 @@ def make_console(*, stderr: bool = False) -> Console:
 def say(console: Console, line: str) -> None:
     """One line, or several; what can't be printed is escaped."""
     line = "\n".join(map(one_line, line.split("\n")))
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def plain_table(columns: Iterable[str]) -> Table:
-    """An empty table whose cells keep to one line."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+class PlainTable(Table):
+    """A table whose cells keep to one line and are shown as they are: none is markup, none can move the cursor."""
+
+    def __init__(self) -> None:
+        super().__init__(box=None, header_style="bold", pad_edge=False)
+
+    def add(self, cells: Iterable[str | Text], style: str | None = None) -> None:
+        """One row."""
+        plain = (cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in cells)
+        self.add_row(*plain, style=style)
+
+
+def plain_table(columns: Iterable[str]) -> PlainTable:
+    """An empty table with these columns."""
+    table = PlainTable()
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.removeprefix(KNOB) in TO_THE_LEFT else "right"
-        table.add_column(heading(column), justify=justify, no_wrap=True)
+        table.add_column(Text(heading(column)), justify=justify, no_wrap=True)
     return table
 
 
@@ -96,7 +109,7 @@ def print_fitting(console: Console, table: Table, *lines: str) -> None:
     """A table that `fitting` made, and lines that explain it; only a terminal breaks them, between words."""
     console.print(table, soft_wrap=not console.is_terminal)
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=not console.is_terminal, markup=False)
+        console.print(one_line(line), highlight=False, soft_wrap=not console.is_terminal, markup=False, emoji=False)
 
 
 # --- the ranking -----------------------------------------------------------------------------------------------------
@@ -142,7 +155,7 @@ def print_confirmed(console: Console, sweep: Sweep) -> None:
     drawn = plain_table(confirmed.heads(sweep.view))
     for one, cells in confirmed.rows(sweep.view):
         chosen = best is not None and one.trial.trial == best.trial.trial
-        drawn.add_row(*cells, style="bold green" if chosen else None)
+        drawn.add(cells, "bold green" if chosen else None)
     print_fitting(console, drawn, *confirmed.lines(sweep.view))
 
 
@@ -153,7 +166,7 @@ def _ranking(view: SweepView, best: TrialView | None, names: list[str], keep: Ca
         cells = [cell(trial, name) for name in names]
         style = "bold green" if best and trial.trial == best.trial else None
         words = state_words(trial, places[trial.trial], trial.trial in front)
-        table.add_row(str(numbers.get(trial.trial, "")), trial.trial, words, *cells, style=style)
+        table.add([str(numbers.get(trial.trial, "")), trial.trial, words, *cells], style)
     return table
 
 
@@ -190,9 +203,9 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
     told += _rounds(view)
-    former = sorted({name.rpartition("/")[0] for name in view.former})
+    former = sorted({one_line(name.rpartition("/")[0]) for name in view.former})
     guided = [f"Guided by {len(view.former)} trials of {', '.join(former)} (not in the table)"] if former else []
-    uri = str(view.settings.get("mlflow_tracking_uri"))
+    uri = one_line(str(view.settings.get("mlflow_tracking_uri")))
     mlflow = mlflow_page(sweep) if uri.startswith("http") else uri
     spent = f"Spent: {spending.told(view.spending, view.settings)}"
     lines = [told, *guided, spent, f"Folder: {folder.path}", f"MLflow: {mlflow}"]

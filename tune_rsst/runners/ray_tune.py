@@ -7,6 +7,7 @@ pickles these objects into its own, disposable state; nothing is in the pickles.
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,13 @@ class Ticker(Adapter, Callback):
             log.debug("the live table failed", exc_info=True)
 
 
+def forget(place: Path) -> None:
+    """Remove what is there: it may have come with the home, and holds pickles, none of which is ever to be read."""
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    shutil.rmtree(place, ignore_errors=True)
+
+
 def fit(
     driver: Intake,
     folder: SweepFolder,
@@ -138,6 +146,7 @@ def fit(
 
     `trainable` takes and gives what SweepTrainable does.
     """
+    forget(folder.tune)
     hung = HungTrials(driver, folder, MAX_WORKER_FAILURES)
     tuner = tune.Tuner(
         trainable,

@@ -14,6 +14,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.model.pretrained import ResolvedWeights, check_fit, copy_verified, intact, resolve
 from trainables.rsst.model.vit import build
 from trainables.rsst.size import architecture_of
+from trainables.storage.files import one_name
 
 
 class SweepWeights:
@@ -49,7 +50,7 @@ class SweepWeights:
         known = cls()
         for entry in record:
             digest = entry["digest"]
-            path = folder / f"weights-{digest}.safetensors" if digest else None
+            path = folder / one_name(f"weights-{digest}.safetensors") if digest else None
             if path is not None and not intact(path, digest):
                 raise ConfigError("weights", path, f"the sweep's own copy with digest {digest}", "put it back")
             found = ResolvedWeights(path, digest, entry["source"], entry["problem"])

@@ -7,7 +7,6 @@ Every error is one line: key = value: valid is …; what to do.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
 from trainables.storage.files import expanded, is_folder
 from trainables.terminal import is_text
+from tune_rsst.ledger.content import SWEEP_NAME
 from tune_rsst.ledger.objective import SEVERAL, checked_objective
 from tune_rsst.ledger.spending import BUDGETS
 
@@ -146,7 +146,7 @@ class SweepSettings(BaseModel):
     @field_validator("name")
     @classmethod
     def _folder_name(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        if name is not None and not SWEEP_NAME.fullmatch(name):
             raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
         return name
 

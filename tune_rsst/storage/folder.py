@@ -10,7 +10,9 @@ from typing import Any
 
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import Bucket, StorageError
+from trainables.storage.files import one_name
 from trainables.storage.lease import driven_elsewhere
+from trainables.text import LONGEST_LINE, shown
 from tune_rsst.ledger.file import LEDGER_NAME, TRIALS, Lines, advised, read_on
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.ledger.view import SweepView
@@ -53,13 +55,32 @@ class SweepFolder:
         return f"sqlite:///{self.path / 'optuna.db'}"
 
     def store(self, fingerprint: str) -> Path:
-        return self.trials / fingerprint
+        return self.trials / one_name(fingerprint)
+
+    def pictures_of(self, trial: str) -> Path:
+        """Where the pictures of a trial are written, which is inside the sweep's folder."""
+        return self._own(self.pictures / one_name(trial))
+
+    def export_of(self, name: str) -> Path:
+        """Where an export of that name is written, which is inside the sweep's folder."""
+        return self._own(self.path / "exports" / one_name(name))
+
+    def weights_of(self, digest: str) -> Path:
+        """The sweep's own copy of the weights with that digest."""
+        return self.weights / one_name(f"weights-{digest}.safetensors")
+
+    def _own(self, path: Path) -> Path:
+        """`path`; a ConfigError where a link in a folder that came from elsewhere leads out of it."""
+        if self.path.resolve() not in path.resolve().parents:
+            hint = f"{path} leads to {path.resolve()}: remove the link, or give another place (--to)"
+            raise ConfigError("sweep", self.name, "a sweep whose files are written below its folder", hint)
+        return path
 
     def with_own_weights(self, knobs: dict[str, Any]) -> dict[str, Any]:
         """`knobs` with the sweep's copy of the weights as it lies here, also where the home was another one before."""
         digest = knobs.get("weights_digest")
-        own = self.weights / f"weights-{digest}.safetensors"
-        return {**knobs, "weights": str(own)} if digest and own.exists() else knobs
+        own = self.weights_of(digest) if digest else None
+        return {**knobs, "weights": str(own)} if own and own.exists() else knobs
 
 
 def is_driven(folder: SweepFolder, storage: str | None) -> bool:
@@ -69,7 +90,9 @@ def is_driven(folder: SweepFolder, storage: str | None) -> bool:
     try:
         return driven_elsewhere(Bucket(storage).below(folder.name), folder.path)
     except (StorageError, ConfigError) as error:
-        print(f"{error}; whether a driver elsewhere runs {folder.name} is not known", file=sys.stderr)
+        print(
+            shown(f"{error}; whether a driver elsewhere runs {folder.name} is not known", LONGEST_LINE), file=sys.stderr
+        )
         return False
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from trainables.rsst.config import ConfigError
-from trainables.storage.files import is_temporary, open_regular
+from trainables.storage.files import open_regular
 from trainables.terminal import is_text, why_no_text
+from tune_rsst.ledger.content import SWEEP_NAME
 from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
 from tune_rsst.ledger.lines import LONGEST as LONGEST_LINE
 from tune_rsst.ledger.lines import LedgerError, decode
@@ -119,9 +120,9 @@ def sweeps() -> list[SweepFolder]:
 
 
 def folders() -> list[SweepFolder]:
-    """All folders with a ledger, by name, also where its first line can't be read."""
+    """All folders with a ledger and a sweep's name, by name, also where its first line can't be read."""
     found = sorted(home().glob(f"*/{LEDGER_NAME}")) if home().is_dir() else []
-    return [SweepFolder(path.parent) for path in found if not is_temporary(path.parent)]
+    return [SweepFolder(path.parent) for path in found if SWEEP_NAME.fullmatch(path.parent.name)]
 
 
 def artifacts_follow() -> None:

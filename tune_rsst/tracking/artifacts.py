@@ -67,7 +67,7 @@ class RunFiles:
             return
         yield from draw(folder, *(run for run, _ in group), timeout_s=left_s)
         for run, version in group:
-            store.put_files(run, {"pictures": sorted((folder.pictures / run).glob("*.png"))}, version)
+            store.put_files(run, {"pictures": sorted(folder.pictures_of(run).glob("*.png"))}, version)
 
 
 def _versions(plan: RunWrites) -> list[tuple[str, str]]:

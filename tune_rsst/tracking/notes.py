@@ -11,6 +11,7 @@ from typing import Any
 
 from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS, shown
+from trainables.text import fenced, in_markdown, one_line
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.results.columns import KNOB, counts, searched
@@ -40,7 +41,7 @@ def trial_note(sweep: Sweep, trial: TrialView) -> str:
     what = "Trial" if trial.confirms is None else f"Trial {trial.confirms} again with seed {trial.knobs['seed']}: run"
     lines = [
         f"{what} **{trial.trial}** of sweep **{sweep.view.name}**: {trial.state}"
-        + (f" ({trial.reason})" if trial.reason else "")
+        + (f" ({in_markdown(trial.reason)})" if trial.reason else "")
     ]
     if trial.round_events:
         lines += ["", *_table([trial], Objective.of(sweep.view.settings).metric, ranked=False)]
@@ -63,7 +64,7 @@ def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
     lines = [
         f"Sweep **{view.name}**: {sweep.state}. {counts(view) or 'no trials yet'}.",
         "",
-        f"Searched: {names}. Objective: {Objective.of(view.settings).words}.",
+        f"Searched: {in_markdown(names)}. Objective: {Objective.of(view.settings).words}.",
     ]
     if ranking:
         lines += ["", *_table(ranking, Objective.of(view.settings).metric, ranked=True)]
@@ -79,7 +80,7 @@ def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
 
 
 def _pasted(what: str, command: str) -> list[str]:
-    return ["", f"{what}:", "", "```", command, "```"]
+    return ["", f"{one_line(what)}:", "", *fenced(command)]
 
 
 def _table(trials: Sequence[TrialView], aim: str, *, ranked: bool) -> list[str]:
@@ -90,7 +91,7 @@ def _table(trials: Sequence[TrialView], aim: str, *, ranked: bool) -> list[str]:
     heads = ["rank", "trial", *columns] if ranked else columns
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for place, trial in enumerate(trials, start=1):
-        cells = [METRICS[name].text(trial.metrics.get(name)) or "–" for name in columns]
+        cells = [in_markdown(METRICS[name].text(trial.metrics.get(name))) or "–" for name in columns]
         rows.append("| " + " | ".join([str(place), trial.trial, *cells] if ranked else cells) + " |")
     return rows
 
@@ -98,7 +99,7 @@ def _table(trials: Sequence[TrialView], aim: str, *, ranked: bool) -> list[str]:
 def short_number(value: object) -> str:
     """8e-4 rather than 0.00080000001; other values as they are."""
     if not isinstance(value, float):
-        return str(value)
+        return one_line(str(value))
     text = f"{value:.2g}"
     mantissa, e, exponent = f"{value:.1e}".partition("e")
     if "e" in text or abs(value) < 0.01:

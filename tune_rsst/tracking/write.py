@@ -14,6 +14,7 @@ from trainables.plugins import said
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import METRICS, kept_per
 from trainables.storage.secrets import hide_password
+from trainables.text import one_line
 from tune_rsst.tracking.notes import NOTE_LENGTH
 
 PARENT = ""
@@ -58,7 +59,7 @@ def text(value: object) -> str:
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return hide_password(said(value))[:MAX_PARAM]
+    return one_line(hide_password(said(value))[:MAX_PARAM])[:MAX_PARAM]
 
 
 def points(names: Iterable[str], metrics: Mapping[str, Any], ms: int, step: int, into: str = "") -> list[Point]:

@@ -105,7 +105,7 @@ def test_stopped_failed_and_infeasible_trials_stand_apart() -> None:
 def test_the_table_says_which_trials_are_on_the_front() -> None:
     def states(**settings: Any) -> list[str]:
         found = table._ranking(view_of(*TRIALS, **settings), None, ["val_top1"], lambda trial: True)
-        return list(found.columns[2].cells)
+        return list(map(str, found.columns[2].cells))
 
     assert states(objective="pareto", pareto_against="gmacs") == [
         *("finished, front", "finished, front", "finished", "finished, front", "stopped", "failed")

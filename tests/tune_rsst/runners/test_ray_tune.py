@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from tune_rsst.runners import ray_tune
 from tune_rsst.runners.ray_tune import LedgerScheduler, _reason
 from tune_rsst.search.spaces import Space
+from tune_rsst.storage.folder import SweepFolder
 
 
 class _LostTrial:
@@ -60,3 +64,33 @@ def test_losses_count_from_the_last_progress_and_a_replay_is_none(tmp_path: Path
     tuned.run_metadata.num_failures = 2
     scheduler.on_trial_result(None, tuned, report)
     assert tuned.run_metadata.num_failures == 2
+
+
+class Canary:
+    """Says that somebody has unpickled it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import os; os.environ['CANARY'] = 'dead'",)
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["a folder", "a link"])
+def test_what_tune_left_in_a_home_goes_before_tune_begins_and_is_not_read(
+    linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "alive")
+    folder, elsewhere = SweepFolder(tmp_path / "fake"), tmp_path / "elsewhere"
+    place = elsewhere if linked else folder.tune
+    (place / "run").mkdir(parents=True)
+    folder.path.mkdir(exist_ok=True)
+    if linked:
+        folder.tune.symlink_to(elsewhere)
+    for name in ("tuner.pkl", "searcher-state.pkl", "error.pkl"):
+        (place / "run" / name).write_bytes(pickle.dumps(Canary()))
+    there: list[bool] = []
+    fake = SimpleNamespace(fit=lambda: there.append(folder.tune.exists()))
+    monkeypatch.setattr(ray_tune.tune, "Tuner", lambda *_, **__: fake)
+    driver = SimpleNamespace(settings=SimpleNamespace(storage=None), remaining=1)
+    monkeypatch.setattr(ray_tune, "HungTrials", lambda *_: ray_tune.Ticker(driver, lambda: None))
+    ray_tune.fit(driver, folder, {}, 1, lambda: None)
+    assert there == [False] and os.environ["CANARY"] == "alive"
+    assert not linked or (elsewhere / "run" / "tuner.pkl").exists()
