@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.trainables import toy
 from tests.tune_rsst.fake_sweep import FakeSweep
+from trainables.__main__ import main as trainables_main
+from trainables.rsst.config import models
 from tune_rsst.planning import begin
 from tune_rsst.planning.plan import Plan
 from tune_rsst.settings import written
 
+SMALL = shlex.split("--arch vit_toy --epochs 1 --warmup 0 --pruning_times 2 --rate 0.5 --batch_size 128")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
 
@@ -25,6 +30,8 @@ def blocks(root: Path, language: str) -> list[str]:
 def files(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the current one, with the page's files in it."""
     monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TUNE_RSST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
     folder = tmp_path / "mine"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -38,6 +45,21 @@ def files(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def commands(root: Path, program: str) -> list[list[str]]:
     lines = [line for text in blocks(root, "sh") for line in text.splitlines()]
     return [shlex.split(line)[len(shlex.split(program)) :] for line in lines if line.startswith(program)]
+
+
+def test_the_runs_of_the_page_score_and_press_as_their_functions_say(
+    files: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a toy, with fewer rounds: the page's words come first."""
+    runs = commands(repo_root, "python -m trainables")
+    assert len(runs) == 2
+    for number, words in enumerate(runs):
+        assert trainables_main([*words, *SMALL, "--save_dir", f"run{number}"]) == 0
+        plugin = words[-1].partition(":")[0]
+        report = json.loads((files / f"run{number}" / "report.json").read_text())
+        assert f"{plugin}:" in report["config"][words[-2].lstrip("-")] and report["final"]["kept_share"] < 0.6
+        assert [path.name for path in (files / f"run{number}" / "code").rglob("*.py")] == [plugin]
+    assert "spread.py:spread · 2 rounds" in capsys.readouterr().out
 
 
 def test_the_sweeps_of_the_page_run_with_their_own_objective_and_rule(files: Path, repo_root: Path) -> None:

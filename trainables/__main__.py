@@ -25,19 +25,32 @@ from typing import Any
 
 from trainables.console import Console
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
+from trainables.plugins import Permission, PluginError
 from trainables.progress import watched
-from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, Knob, RSSTConfig, config_in, decisions, overlaid
+from trainables.rsst.config import (
+    KNOBS,
+    METHOD_VERSION,
+    ConfigError,
+    Knob,
+    RSSTConfig,
+    config_in,
+    decisions,
+    knobs_in_file,
+    overlaid,
+)
 from trainables.rsst.event import read_report
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
+from trainables.rsst.pruning import own_parts
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
 from trainables.storage.files import expanded, replaced
-from trainables.storage.state_files import CRC, replace_state
+from trainables.storage.state_files import replace_state
 from trainables.terminal import OneLineParser, ready
 from trainables.text import LONGEST_LINE, go_on_command, shown
+from trainables.user_code.source import Source
 
 try:
     import timm  # noqa: F401
@@ -46,6 +59,7 @@ except ImportError as missing:
     print(f"error: {shown(missing.name)} is missing; install it with pip", file=sys.stderr)
     raise SystemExit(2) from None
 
+CODE = "code"  # below the save_dir: the user's own, by digest
 SAVE_DIR = "results/{arch}-{dataset}-{hash}"
 LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment
 
@@ -66,12 +80,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         ready(sys.argv[1:] if arguments is None else arguments)
         given = vars(_parser().parse_args(arguments))
-        edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run")}
-        knobs = _from_file(edge["config"]) if edge["config"] else {}
+        edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run", "trust")}
+        knobs = knobs_in_file(edge["config"]) if edge["config"] else {}
         flags = {name: value for name, value in given.items() if value is not None}
         knobs = overlaid(knobs, flags)
-        paths = [name for name, knob in KNOBS.items() if knob.path and not knob.single_run]
-        for name in (name for name in paths if isinstance(knobs.get(name), str)):
+        for name in [n for n, k in KNOBS.items() if k.path and not k.single_run and isinstance(knobs.get(n), str)]:
             knobs[name] = str(expanded(knobs[name]))  # the run may go on from another folder
         if edge["resume"]:
             knobs = overlaid(_held(knobs), knobs)
@@ -79,23 +92,31 @@ def _main(arguments: Sequence[str] | None) -> int:
             knobs["on_missing_weights"] = "error"
         config = RSSTConfig.from_knobs(knobs)
         if edge["print_config"]:
-            print(
-                "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in config.knobs().items())
-            )
+            for name, value in config.knobs().items():
+                print(f"{name}: {json.dumps(value, ensure_ascii=False)}")
             return 0
+        sources = _own_parts(config, edge)
         arch = architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
         if config.weights and not edge["resume"]:  # and a file that this ViT can't start from
             check_fit(config, build(arch, "meta"))
         said = decisions(flags, [config])
         if edge["dry_run"]:
             return _dry_run(config, resume=edge["resume"], said=said)
-        return _run(config, resume=edge["resume"], said=said)
+        return _run(config, resume=edge["resume"], said=said, sources=sources)
     except ConfigError as error:
         print(f"error: {shown(error, LONGEST_LINE)}", file=sys.stderr)
         return 2
 
 
-def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
+def _own_parts(config: RSSTConfig, edge: Mapping[str, Any]) -> list[Source]:
+    """Let this process run the plug-ins of `config`, and try them; the files to keep a copy of."""
+    folder = _folder(config)
+    beside = [Path(edge["config"]).absolute().parent / CODE] if edge["config"] else []
+    copies = [folder / CODE, *beside] if edge["resume"] or edge["trust"] else []
+    return own_parts.permitted(config, Permission(copies, folder if edge["resume"] else None, edge["trust"]))
+
+
+def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str], sources: Sequence[Source]) -> int:
     folder, mine = _save_dir(config)
     _refuse_other_work(folder, config, resume=resume)
     notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
@@ -104,6 +125,8 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
             dense = dense_folder(config)
             with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S, dense=dense) as trial:
                 replace_state(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
+                for source in sources:
+                    source.copy_into(folder / CODE)
                 for line in said:
                     console.say(line)
                 console.go_on(trial.history)
@@ -122,6 +145,9 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
         except (TrialDiverged, StoreBusy) as error:
             console.say(f"error: {shown(error, LONGEST_LINE)}")
             return 1
+        except PluginError as error:
+            console.say(f"error: {shown(error, LONGEST_LINE)}; {_next(folder)}")
+            return 2
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -240,23 +266,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, new)
 
 
-def _from_file(path: str) -> dict[str, Any]:
-    from trainables.plain_yaml import YamlError, mapping_in
-
-    try:
-        read = mapping_in(Path(path))
-    except OSError as error:
-        raise ConfigError("config", path, f"a YAML or JSON file that can be read ({error.strerror})") from None
-    except YamlError as error:
-        raise ConfigError("config", path, "a YAML or JSON file of knobs", str(error)) from None
-    read.pop(CRC, None)  # a run's config.json
-    weights = Path(str(read.get("weights")))
-    beside = Path(path).absolute().parent / "weights" / weights.name
-    if read.get("weights") and not weights.exists() and beside.is_file():  # a sweep's best.yaml, moved with its home
-        read["weights"] = str(beside)
-    return read
-
-
 def _parser() -> OneLineParser:
     parser = OneLineParser("python -m trainables", __doc__)
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON of knobs, such as best.yaml; flags win over it")
@@ -264,6 +273,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("--dry-run", action="store_true", help="say what the run takes (hours, memory, disk) and stop")
     parser.add_argument("--resume", action="store_true", help="go on with the trial that --save_dir holds")
     parser.add_argument("--strict", action="store_true", help="stop when pretrained weights can't be had")
+    parser.add_argument("--trust", action="store_true", help="run the copy of a plug-in whose file is gone or changed")
     group = parser.add_argument_group("knobs", "a default in (…) depends on arch, dataset and pretrained")
     for knob in KNOBS.values():
         bare: dict[str, Any] = {"nargs": "?", "const": True} if knob.type is bool else {}

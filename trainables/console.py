@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from trainables.first_epoch import first_epoch_check
+from trainables.plugins import said
 from trainables.progress import TRAINING, Work
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.about import AboutImages
@@ -127,7 +128,7 @@ class Console:
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
             f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
-            f"{c.struct}, {c.criteria}{element} · {counted(c.rounds, 'round')} of {counted(c.epochs, 'epoch')} ·"
+            f"{c.struct}, {said(c.criteria)}{element} · {counted(c.rounds, 'round')} of {counted(c.epochs, 'epoch')} ·"
             f" {m['device']} ({m['device_name']})"
         )
 

@@ -24,11 +24,17 @@ class ConfigError(ValueError):
         return type(self), (self.key, self.value, self.valid, self.hint)
 
 
+class PluginError(RuntimeError):
+    """A function of the user's raised, or gave what it must not; one line with its name."""
+
+
 def certain(error: Exception) -> str | None:
     """The reason of a trial that fails so wherever it is tried: its numbers or its model; None where it may not.
 
     Files, memory, devices and other processes may be well again; bad input may be put right (`ConfigError`).
     """
+    if isinstance(error, PluginError):
+        return f"{FAILS_AGAIN}{error}"
     of_shapes = type(error) is RuntimeError and re.search(
         r"shapes? |size of tensor|must match the size|dtype", str(error)
     )

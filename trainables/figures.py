@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.plugins import is_plugin
 from trainables.rsst.metrics import uneven
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 from trainables.storage.files import replaced
@@ -69,7 +70,8 @@ def trial_figures(trial: Trial) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of what `trial` has data for; a trial that never finished a round has only its penalty."""
     if trial.round_events:
         yield "rounds", rounds_figure(trial)
-    if trial.knobs.get("struct", "rsst") == "rsst" and {"RST_schedule", "epochs"} <= trial.knobs.keys():
+    drawn = not is_plugin(trial.knobs.get("RST_schedule"))  # a figure runs no code of the user's
+    if drawn and trial.knobs.get("struct", "rsst") == "rsst" and {"RST_schedule", "epochs"} <= trial.knobs.keys():
         yield "penalty", penalty_figure(trial)
     if any("heads_kept_per_layer" in event for event in trial.round_events):
         yield "layers", layers_figure(trial)

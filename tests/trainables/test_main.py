@@ -25,7 +25,7 @@ from trainables import console as console_module
 from trainables import text
 from trainables.console import Console
 from trainables.rsst import trial
-from trainables.rsst.config import KNOBS, RSSTConfig
+from trainables.rsst.config import KNOBS, RSSTConfig, knobs_in_file
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.model.saved import load_pruned
@@ -277,7 +277,7 @@ def test_a_key_of_a_file_that_is_none_is_a_short_line(tmp_path: Path, capsys: py
 def test_who_looks_whether_a_run_is_alive_does_not_stop_it_from_beginning() -> None:
     words = dict(zip(SHORT[::2], SHORT[1::2], strict=True))
     Path("knobs.json").write_text(json.dumps({name[2:]: value for name, value in words.items()}))
-    lock = Path("run/state") / RSSTConfig.from_knobs(single._from_file("knobs.json")).fingerprint / "lock"
+    lock = Path("run/state") / RSSTConfig.from_knobs(knobs_in_file("knobs.json")).fingerprint / "lock"
     lock.parent.mkdir(parents=True)
     with lock.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

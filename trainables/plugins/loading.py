@@ -17,17 +17,13 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, PluginError
 from trainables.plugins.address import GROUPS, Address, entries_of, read
 from trainables.plugins.source import Code
 from trainables.text import shown
 
 _KNOWN: dict[str, Code] = {}
 _LOADED: dict[tuple[str, str], Callable[..., Any]] = {}
-
-
-class PluginError(RuntimeError):
-    """A plug-in raised, or gave what it must not; one line with its name."""
 
 
 def remember(codes: Iterable[Code]) -> None:

@@ -3,7 +3,7 @@
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
 "resources" (for Ray: {"CPU": …, "GPU": …})}, and where the sweep's home is a bucket "storage" (the sweep's address
 there): the stores below "store" are then this node's own, and what is in them goes to the bucket and comes from it.
-"system_metrics": whether to sample how busy the machine is.
+"plugins": the user's code behind knobs. "system_metrics": whether to sample how busy the machine is.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
 line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
 "retried" ({"micro_batch_size", "reason"}: memory ran out, it goes on from its checkpoint with half the micro-batch),
@@ -26,6 +26,7 @@ import ray
 from ray import tune
 
 from trainables.errors import FAILS_AGAIN, certain
+from trainables.plugins import Code, remember
 from trainables.progress import keeper, lasting, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.event import Event
@@ -154,6 +155,7 @@ class SweepTrainable(tune.Trainable):
     def _open(self) -> Iterator[Event]:
         if self._events is None:
             config = RSSTConfig.from_knobs(self._assignment["knobs"])
+            remember(map(Code.from_json, self._assignment.get("plugins", ())))
             root = Path(self._assignment["store"])
             self._fetch(config, root)
             data = self._images.of(config)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables import plugins
-from trainables.plugins import Address
-from trainables.rsst.config import ConfigError
+from trainables.plugins import Address, Permission, plugins_in
+from trainables.rsst.config import ConfigError, RSSTConfig
+from trainables.rsst.pruning import own_parts
 from trainables.user_code.source import Source
 from tune_rsst.ledger.objective import Aim
 from tune_rsst.search import plugin_checks
@@ -21,28 +22,30 @@ from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
-Used = tuple[str, str]
-"""A setting or knob, and the plug-in that it holds."""
 
-
-def in_settings(settings: Mapping[str, Any]) -> list[Used]:
-    """The plug-ins in a mapping of settings and knobs."""
-    values = {**settings, "objective": Aim.of(str(settings.get("objective", ""))).plugin}
-    return [(key, values[key]) for key in plugins.GROUPS if plugins.is_plugin(values.get(key))]
+def in_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The plug-ins in a mapping of settings and knobs: (name, value)."""
+    return plugins_in({**settings, "objective": Aim.of(str(settings.get("objective", ""))).plugin})
 
 
 def prepared(
-    settings: SweepSettings, knobs: Iterable[Mapping[str, Any]], folder: SweepFolder, sweep: Sweep | None
+    settings: SweepSettings, draws: Iterable[RSSTConfig], folder: SweepFolder, sweep: Sweep | None
 ) -> Sequence[Source]:
-    """The files behind the plug-ins of the settings and of trials with `knobs`; each plug-in has been tried.
+    """The files behind the plug-ins of the settings, of `draws` and of the sweep's trials; each has been tried.
 
     From here on this process may run them, whatever becomes of their files.
     """
-    found: dict[Used, Source | None] = {}
-    for used in (one for values in (settings.flat(), *knobs) for one in in_settings(values)):
+    permission = Permission([folder.code] if sweep else [], home.home() if sweep else None, settings.trust)
+    draws, found = list(draws), dict[tuple[str, str], Source | None]()
+    there = [trial.knobs for trial in sweep.view.trials.values()] if sweep else []
+    for used in (
+        one for values in (settings.flat(), *(c.knobs() for c in draws), *there) for one in in_settings(values)
+    ):
         if used not in found:
-            found[used] = _allowed(*used, settings, folder, sweep)
+            found[used] = permission.grant(*used)
     plugin_checks.check(settings)
+    for config in {tuple(plugins_in(c.knobs())): c for c in draws}.values():
+        own_parts.check(config)
     return [source for source in found.values() if source is not None]
 
 
@@ -62,36 +65,6 @@ def refuse_uncopied(settings: SweepSettings, folder: SweepFolder) -> None:
         if address and address.file and (not (folder.code / str(address.digest)).is_dir() or _in_the_home(address)):
             valid = f"a file outside the home that {folder.code} has a copy of"
             raise ConfigError(key, address.short, valid, "put the file back as it was when the sweep began")
-
-
-def _allowed(key: str, value: str, settings: SweepSettings, folder: SweepFolder, sweep: Sweep | None) -> Source | None:
-    address = Address.of(value)
-    assert address is not None and address.digest, "settings and knobs are checked"
-    problem = None
-    try:
-        if sweep is not None and _in_the_home(address):
-            raise ConfigError(key, address.short, "a file outside TUNE_RSST_HOME", "it may have come with the sweep")
-        code = plugins.code_for(key, value)
-    except ConfigError as error:
-        problem = error
-    if problem is not None:
-        code = _copy(key, address, problem, settings, folder, sweep)
-    plugins.remember([code])
-    return Source.of(Path(address.file)) if address.file and problem is None else None
-
-
-def _copy(
-    key: str, address: Address, problem: ConfigError, settings: SweepSettings, folder: SweepFolder, sweep: Sweep | None
-) -> plugins.Code:
-    if sweep is None or not address.file:
-        raise problem
-    kept = plugins.copied(folder.code, address.file, str(address.digest))
-    copy = folder.code / str(address.digest)
-    if kept is not None and settings.trust:
-        return kept
-    hint = f"look at the sweep's copy, {copy}, and add --trust to run that" if kept else f"{copy} is gone or changed"
-    valid = f"the file that the sweep began with, digest {address.digest}"
-    raise ConfigError(key, address.short, valid, f"{problem.hint}: {hint}")
 
 
 def _in_the_home(address: Address) -> bool:

@@ -108,7 +108,7 @@ def checked(
     settings, space, source = own_space(settings, folder, sweep)
     settings, space, sampled = spaces.settle(settings, space, count=spaces.VALIDATION_DRAWS)
     drawn, draws = zip(*sampled, strict=True)
-    codes = own_plugins.prepared(settings, (config.knobs() for config in draws), folder, sweep)
+    codes = own_plugins.prepared(settings, draws, folder, sweep)
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)

@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from trainables.plugins import code_for, plugins_in
 from trainables.worker.ray_trainable import SweepTrainable
 from tune_rsst.runners import Tick
 from tune_rsst.runners.adapter import Adapter
@@ -51,9 +52,11 @@ class LedgerSearcher(Adapter, Searcher):
         if (trial := self.driver.next_trial()) is None:
             return Searcher.FINISHED
         self._keys[trial_id] = trial.trial
+        knobs = self._folder.with_own_weights(self.driver.knobs_of(trial))
         return {
             "trial_key": trial.trial,
-            "knobs": self._folder.with_own_weights(self.driver.knobs_of(trial)),
+            "knobs": knobs,
+            "plugins": [code_for(*used).to_json() for used in plugins_in(knobs)],
             "store": str(self._folder.trials),
             "storage": self._storage,
             "reported": len(trial.seen),

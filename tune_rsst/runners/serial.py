@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainables.errors import FAILS_AGAIN
+from trainables.errors import FAILS_AGAIN, PluginError
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.trial import TrialDiverged, dense_folder, open_trial
 from tune_rsst.ledger.view import TrialView
@@ -39,7 +39,7 @@ def _trained(folder: SweepFolder, trial: TrialView, config: RSSTConfig) -> Itera
         with open_trial(config, folder.trials, say=lambda line: None, dense=dense_folder(config)) as running:
             for event in running.events():
                 yield event.to_json()
-    except TrialDiverged as error:
+    except (TrialDiverged, PluginError) as error:
         raise TrialFailed(f"{FAILS_AGAIN}{error}") from error
     except ConfigError as error:
         raise TrialFailed(str(error)) from error

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.trainables import toy
-from trainables import progress
+from trainables import plugins, progress
+from trainables.plugins import loading
 from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.training import epoch
 from trainables.worker import system_metrics
@@ -184,3 +185,33 @@ def test_while_it_trains_long_it_leaves_how_far_it_is(actor: Any, monkeypatch: p
     assert all(work.total for work in seen if work.what != "writing a checkpoint")
     store = next(path for path in Path(actor._assignment["store"]).iterdir() if path.is_dir())
     assert not (store / progress.KEPT).exists()
+
+
+PLUGIN = """
+def f(units, batches):
+    assert len(units.groups) < {most}, "as the test wants it"
+    return [w.abs().sum(dim=1) for w in units.weights()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("most", "failed"), [(9, None), (3, "it would fail again: criteria mine.py:f: AssertionError")]
+)
+def test_the_code_behind_a_knob_comes_with_the_trial(most: int, failed: str | None, actor: Any, tmp_path: Path) -> None:
+    """Its file is on the driver's machine alone; what it raises is the trial's reason."""
+    (tmp_path / "mine.py").write_text(PLUGIN.format(most=most), encoding="utf-8")
+    knobs = toy.config(pruning_times=2, epochs=1, criteria=f"{tmp_path / 'mine.py'}:f").knobs()
+    code = plugins.Code.at(tmp_path / "mine.py").to_json()
+    (tmp_path / "mine.py").unlink()
+    for known in (loading._KNOWN, loading._LOADED):
+        known.clear()
+    order = {**actor._assignment, "knobs": knobs}
+    actor.reset_config(order)
+    assert "No such file" in steps(actor)[-1].get("failed", "")
+    actor.reset_config({**order, "plugins": [code]})
+    assert str(steps(actor)[-1].get("failed")).startswith(str(failed))
+    other = {**code, "files": {name: text + "#" for name, text in code["files"].items()}}
+    loading._KNOWN.clear()
+    loading._LOADED.clear()
+    actor.reset_config({**order, "plugins": [other], "store": str(tmp_path / "other")})
+    assert "No such file" in steps(actor)[-1].get("failed", ""), "other code than the digest says is not run"

@@ -18,12 +18,14 @@ from tune_rsst.planning import begin, doctor, repair, resume
 from tune_rsst.planning.plan import Plan
 from tune_rsst.results import as_json, table
 from tune_rsst.results.ranking import best_of, ranking
+from tune_rsst.runners.ray_tune import LedgerSearcher
 from tune_rsst.search.spaces import Space, settled
 from tune_rsst.search.study import StudySearcher
 from tune_rsst.settings import written
 from tune_rsst.settings.settings import resolve
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
+from tune_rsst.tracking import notes
 
 TINY = Space("tiny", tiny)
 GOOD = {
@@ -261,7 +263,7 @@ def test_a_file_in_the_home_may_have_come_with_the_sweep(user: Path) -> None:
     home.home().mkdir(parents=True)
     folder, _ = begun(f"objective={file(home.home() / 'own', GOOD['objective'])}")
     forget()
-    with pytest.raises(ConfigError, match="may have come with the sweep"):
+    with pytest.raises(ConfigError, match="may have come with it"):
         resume.go_on(Sweep.of(folder), {})
     assert isinstance(resume.go_on(Sweep.of(folder), {"trust": True}), Plan)
 
@@ -326,3 +328,37 @@ def test_siblings_are_the_plugins_own(user: Path, tmp_path: Path) -> None:
     forget()
     with pytest.raises(ConfigError, match="has changed since"):
         Aim.of(values[0]).computed({})
+
+
+def test_a_space_may_search_criteria_of_its_own(user: Path) -> None:
+    """The table shows the name, the ledger has the digest, workers get the code, a resume knows the trials again."""
+    criterion = file(user, "def f(units, batches):\n    return [w.abs().amax(dim=1) for w in units.weights()]\n")
+    space = user / "space.py"
+    space.write_text(
+        f"""
+def own(trial):
+    return {{"dataset": "digits", "epochs": 2, "warmup": 0, "lr": trial.suggest_float("lr", 1e-4, 1e-2),
+            "rate": 0.4, "criteria": trial.suggest_categorical("criteria", ["l1", {criterion!r}])}}
+""",
+        encoding="utf-8",
+    )
+    made = planned(f"space={space}:own", "trials=6", "sampler=random")
+    made.folder.path.mkdir(parents=True)
+    made.copy_files()
+    assert sorted(source.entry for source in made.sources) == ["mine.py", "space.py"]
+    sweep = FakeSweep(made.folder.path, made.space, made.settings, **made.record())
+    sweep.run(reports=60)
+    sweep.ledger.close()
+    trials = list(sweep.view.trials.values())
+    assert {trial.searched["criteria"] for trial in trials} == {"l1", "mine.py:f"}
+    own = next(trial for trial in trials if trial.searched["criteria"] != "l1")
+    assert own.knobs["criteria"].startswith(f"{criterion}@")
+    assert "mine.py:f" in notes.run_name(own.trial, own.searched)
+    order = LedgerSearcher(sweep.driver, made.folder, {"CPU": 1})
+    sweep.driver._left_over = [own]
+    own.state, own.ended_at = "running", None
+    assert [code["entry"] for code in order._suggest("x")["plugins"]] == ["mine.py"]  # type: ignore[index]
+    (user / "mine.py").write_text("def f(units, batches):\n    return []\n", encoding="utf-8")
+    forget()
+    with pytest.raises(ConfigError, match=r"criteria = mine\.py:f"):
+        resume.go_on(Sweep.of(made.folder), {})

@@ -6,7 +6,7 @@ from trainables.rsst.config.config import KNOBS, METHOD_VERSION, RSSTConfig, che
 from trainables.rsst.config.decisions import decisions
 from trainables.rsst.config.knobs import Knob, check_range, converted
 from trainables.rsst.config.schedule import overlaid, prunings_to
-from trainables.rsst.config.written import KNOBS_BY_NAME, config_in, read_config
+from trainables.rsst.config.written import KNOBS_BY_NAME, config_in, knobs_in_file, read_config
 
 __all__ = [
     "ABSENT",
@@ -21,6 +21,7 @@ __all__ = [
     "config_in",
     "converted",
     "decisions",
+    "knobs_in_file",
     "overlaid",
     "prunings_to",
     "read_config",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainables.plugins import Address, is_plugin
 from trainables.rsst.config.knobs import Condition
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 ABSENT = "absent"
 """The weights_digest of a trial whose weights were looked for and not found: it starts from scratch."""
+
+
+def source_of(value: str) -> str:
+    """`value`, but of a plug-in what is the same wherever its file lies: its function and its digest."""
+    found = Address.of(value)
+    return value if found is None else found.identity
+
+
+def criterion(c: RSSTConfig) -> str:
+    """`criteria`, a plug-in by its source."""
+    return source_of(c.criteria)
 
 
 def rewind_epoch(rewind: str) -> int | None:
@@ -33,6 +45,8 @@ def rewinds_to(c: RSSTConfig) -> str:
 
 def ramp_shape(c: RSSTConfig) -> str:
     """`RST_schedule`; with exponents = 1 the ramp exp_custom_exponents is exp_custom."""
+    if is_plugin(c.RST_schedule):
+        return source_of(c.RST_schedule)
     return "exp_custom" if (c.RST_schedule, c.exponents) == ("exp_custom_exponents", 1.0) else c.RST_schedule
 
 
@@ -56,8 +70,8 @@ FITS: Condition = ("pretrained weights", lambda c: c.pretrained and c.weights_di
 DECAYS: Condition = ("warmup below epochs", lambda c: c.warmup < c.epochs)
 PRUNES: Condition = ("more than one round", lambda c: c.rounds > 1)
 LOOKS: Condition = (
-    "criteria = l1, l2 or saliency and more than one round",
-    lambda c: c.criteria in ("l1", "l2", "saliency") and c.rounds > 1,
+    "criteria = l1, l2 or saliency (or a function of yours) and more than one round",
+    lambda c: (c.criteria in ("l1", "l2", "saliency") or is_plugin(c.criteria)) and c.rounds > 1,
 )
 PRESSES: Condition = ("struct = rsst and more than one round", _presses)
 RAMPS: Condition = ("struct = rsst, more than one round and reg_granularity_prune above 0", _ramps)

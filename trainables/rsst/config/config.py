@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from trainables.errors import ConfigError as ConfigError
+from trainables.plugins import GROUPS, named
 from trainables.rsst.config import acting, checks, presets
-from trainables.rsst.config.knobs import Knob, check_range, converted
+from trainables.rsst.config.knobs import Knob, check_range, converted, table_of
 from trainables.rsst.config.pairs import check_pairs
 from trainables.rsst.config.schedule import schedule
 
@@ -101,10 +101,13 @@ class RSSTConfig:
         acts_when=acting.PRUNES,
     )
     criteria: str = _knob(
-        "score of a unit", choices=("magnitude", "l1", "l2", "saliency", "remain"), acts_when=acting.PRUNES
+        "score of a unit, or path/to/file.py:function of yours",
+        choices=("magnitude", "l1", "l2", "saliency", "remain"),
+        acts_when=acting.PRUNES,
+        same_as=acting.criterion,
     )
     calibration_images: int = _knob(
-        "training images that l1, l2 and saliency look at",
+        "training images that l1, l2, saliency and criteria of yours look at",
         256,
         check=checks.AT_LEAST_1,
         unit="images",
@@ -149,7 +152,7 @@ class RSSTConfig:
         "how the penalty acts", "normalized", choices=("normalized", "l2"), acts_when=acting.RAMPS
     )
     RST_schedule: str = _knob(
-        "shape of the penalty's ramp over a round",
+        "shape of the penalty's ramp over a round, or path/to/file.py:function of yours",
         "exp_custom_exponents",
         choices=("x", "x^2", "x^3", "exp", "exp_custom", "exp_custom_exponents"),
         acts_when=acting.RAMPS,
@@ -260,18 +263,7 @@ class RSSTConfig:
         return float((1.0 - self.rate) ** prunings)
 
 
-def _knob_table() -> dict[str, Knob]:
-    hints = typing.get_type_hints(RSSTConfig)
-    table = {}
-    for f in dataclasses.fields(RSSTConfig):
-        parts = [t for t in typing.get_args(hints[f.name]) or (hints[f.name],) if t is not type(None)]
-        optional = len(typing.get_args(hints[f.name])) > 1
-        default = None if f.default is MISSING else f.default
-        table[f.name] = Knob(f.name, parts[0], optional, default, **f.metadata)
-    return table
-
-
-KNOBS: Mapping[str, Knob] = _knob_table()
+KNOBS: Mapping[str, Knob] = table_of(RSSTConfig)
 
 
 def checked(key: str, value: Any) -> Any:
@@ -281,8 +273,10 @@ def checked(key: str, value: Any) -> Any:
     """
     knob = _known(key)
     found = converted(knob, value)
-    if key == "dataset" and found not in presets.DATASETS:
-        return presets.image_folder(found)
+    if key == "dataset":
+        return found if found in presets.DATASETS else presets.image_folder(found)
+    if key in GROUPS:
+        return named(key, found, knob.choices)
     check_range(knob, found)
     return found
 

@@ -8,8 +8,9 @@ The knobs themselves stand in config.py.
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -66,6 +67,18 @@ class Knob:
     def heading(self) -> str:
         """The name with its unit, for heads of columns and axes."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+def table_of(declared: Any) -> dict[str, Knob]:
+    """The knobs that the fields of a dataclass declare, by name."""
+    hints = typing.get_type_hints(declared)
+    table = {}
+    for f in fields(declared):
+        parts = [t for t in typing.get_args(hints[f.name]) or (hints[f.name],) if t is not type(None)]
+        optional = len(typing.get_args(hints[f.name])) > 1
+        default = None if f.default is MISSING else f.default
+        table[f.name] = Knob(f.name, parts[0], optional, default, **f.metadata)
+    return table
 
 
 def converted(knob: Knob, value: Any) -> Any:

@@ -8,8 +8,7 @@ docs/method.md, "Which stay: criteria". Weights are the entries of weight matric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +16,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from trainables.plugins import is_plugin, said
 from trainables.rsst.data.batches import Batch
-from trainables.rsst.model.vit import Architecture, Kind, blocks_of, unit_tensors
+from trainables.rsst.model.vit import Architecture, Kind, unit_tensors
+from trainables.rsst.pruning.captured import captured
+from trainables.rsst.pruning.own_criterion import own_scores
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,15 @@ def score(
     """Scores of every alive unit by `criterion`; `rate` is the cut of `remain` and unused by the others.
 
     Raises:
+        PluginError: a criterion of the user's raised, or gave other shapes.
         FloatingPointError: one is not finite.
     """
     was_training = model.training
     model.eval()
     try:
-        if criterion in ("magnitude", "remain"):
+        if is_plugin(criterion):
+            found = own_scores(criterion, model, arch, calibration)
+        elif criterion in ("magnitude", "remain"):
             found = _from_weights(criterion, model, arch, rate)
         else:
             found = _from_activations(criterion, model, arch, calibration)
@@ -52,7 +57,7 @@ def score(
         model.train(was_training)
         model.zero_grad(set_to_none=True)
     if not bool(torch.cat([each.reshape(-1) for each in found.values()]).isfinite().all()):
-        raise FloatingPointError(f"a score of the criterion {criterion} is not finite")
+        raise FloatingPointError(f"a score of the criterion {said(criterion)} is not finite")
     layers = range(arch.depth)
     return Scores(tuple(found["head", i].cpu() for i in layers), tuple(found["neuron", i].cpu() for i in layers))
 
@@ -88,11 +93,11 @@ def _from_activations(
     entries = dict.fromkeys(("head", "neuron"), 0)
     saliency = criterion == "saliency"
     for batch in calibration:
-        with torch.set_grad_enabled(saliency), _captured(model) as captured:
+        with torch.set_grad_enabled(saliency), captured(model) as inputs:
             logits = model(batch.images)
             if saliency:  # summed over images, so that each activation's gradient is that of its own image's loss
                 F.cross_entropy(logits.float(), batch.targets, reduction="sum").backward()
-        for (kind, layer), activation in captured.items():
+        for (kind, layer), activation in inputs.items():
             units = arch.counts(kind)[layer]
             a = activation.detach().double().unflatten(-1, (units, -1))  # (B, N, U, K); K = 1 for neurons
             if saliency:
@@ -110,27 +115,3 @@ def _from_activations(
         "saliency": lambda kind, total: total,
     }
     return {(kind, layer): means[criterion](kind, total) for (kind, layer), total in found.items()}
-
-
-@contextmanager
-def _captured(model: VisionTransformer) -> Iterator[dict[tuple[Kind, int], Tensor]]:
-    """The inputs of every layer's `proj` and `fc2` in the next forward pass; they keep their gradients."""
-    captured: dict[tuple[Kind, int], Tensor] = {}
-
-    def keep(kind: Kind, layer: int) -> Callable[..., None]:
-        def hook(_module: object, inputs: tuple[Tensor, ...]) -> None:
-            captured[kind, layer] = inputs[0]
-            if inputs[0].requires_grad:
-                inputs[0].retain_grad()
-
-        return hook
-
-    handles = []
-    for layer, block in blocks_of(model):
-        handles.append(block.attn.proj.register_forward_pre_hook(keep("head", layer)))
-        handles.append(block.mlp.fc2.register_forward_pre_hook(keep("neuron", layer)))
-    try:
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
