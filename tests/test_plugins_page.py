@@ -52,14 +52,16 @@ def test_the_runs_of_the_page_score_and_press_as_their_functions_say(
 ) -> None:
     """On a toy, with fewer rounds: the page's words come first."""
     runs = commands(repo_root, "python -m trainables")
-    assert len(runs) == 2
+    assert len(runs) == 3
     for number, words in enumerate(runs):
         assert trainables_main([*words, *SMALL, "--save_dir", f"run{number}"]) == 0
         plugin = words[-1].partition(":")[0]
         report = json.loads((files / f"run{number}" / "report.json").read_text())
         assert f"{plugin}:" in report["config"][words[-2].lstrip("-")] and report["final"]["kept_share"] < 0.6
         assert [path.name for path in (files / f"run{number}" / "code").rglob("*.py")] == [plugin]
-    assert "spread.py:spread · 2 rounds" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "spread.py:spread · 2 rounds" in out and "vit_toy on even.py:even" in out
+    assert "images: even, grey, 2 classes (even, odd)" in out and "they come from even.py:even" in out
 
 
 def test_the_sweeps_of_the_page_run_with_their_own_objective_and_rule(files: Path, repo_root: Path) -> None:

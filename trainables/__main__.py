@@ -23,9 +23,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trainables import plugins
 from trainables.console import Console
+from trainables.figures import draw_run
 from trainables.leaving import interruptible, lasting_output, notice_if_unread
-from trainables.plugins import Permission, PluginError
 from trainables.progress import watched
 from trainables.rsst.config import (
     KNOBS,
@@ -38,7 +39,6 @@ from trainables.rsst.config import (
     knobs_in_file,
     overlaid,
 )
-from trainables.rsst.event import read_report
 from trainables.rsst.model.accepted import architecture
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
@@ -113,7 +113,7 @@ def _own_parts(config: RSSTConfig, edge: Mapping[str, Any]) -> list[Source]:
     folder = _folder(config)
     beside = [Path(edge["config"]).absolute().parent / CODE] if edge["config"] else []
     copies = [folder / CODE, *beside] if edge["resume"] or edge["trust"] else []
-    return own_parts.permitted(config, Permission(copies, folder if edge["resume"] else None, edge["trust"]))
+    return own_parts.permitted(config, plugins.Permission(copies, folder if edge["resume"] else None, edge["trust"]))
 
 
 def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str], sources: Sequence[Source]) -> int:
@@ -134,7 +134,7 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str], sources: Sequ
                     console.show(event)
                 for name in (REPORT, MODEL, ARCHITECTURE, PREPROCESSING):
                     _copy(trial.folder / name, folder / name)
-            drawn = _draw(folder)
+            drawn = draw_run(folder)
         except KeyboardInterrupt:
             console.say(f"interrupted; {_next(folder)}")
             return 130
@@ -145,7 +145,7 @@ def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str], sources: Sequ
         except (TrialDiverged, StoreBusy) as error:
             console.say(f"error: {shown(error, LONGEST_LINE)}")
             return 1
-        except PluginError as error:
+        except plugins.PluginError as error:
             console.say(f"error: {shown(error, LONGEST_LINE)}; {_next(folder)}")
             return 2
         except (MemoryError, RuntimeError) as error:
@@ -185,7 +185,8 @@ def _dry_run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
 
 
 def _folder(config: RSSTConfig) -> Path:
-    name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=config.dataset, hash=config.fingerprint)
+    images = plugins.said(config.dataset).rpartition(":")[2]
+    name = config.save_dir or SAVE_DIR.format(arch=config.arch, dataset=images, hash=config.fingerprint)
     return expanded(name)
 
 
@@ -247,18 +248,6 @@ def _take_back(folder: Path, config: RSSTConfig) -> None:
     for made in (store, store.parent, folder):
         with suppress(OSError):  # something else is there
             made.rmdir()
-
-
-def _draw(folder: Path) -> Path | str:
-    """Draw the finished run's pictures; where they are, or why there are none."""
-    from trainables.figures import SingleTrial, save_trial
-
-    report = read_report(folder / REPORT)
-    try:
-        save_trial(SingleTrial(folder.name, report["config"], report["start"], report["rounds"]), folder / "pictures")
-    except ImportError as missing:
-        return f"none, {missing.name} is missing (pip install {missing.name})"
-    return folder / "pictures"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -127,7 +127,8 @@ class Console:
         self._begun(m)
         element = " · single weights become zero, nothing is compacted" if c.granularity == "element" else ""
         self.say(
-            f"{c.arch} on {c.dataset} · {m['init_effective']} · {m['params']:,} parameters, {m['gmacs']:.4g} GMACs · "
+            f"{c.arch} on {said(c.dataset)} · {m['init_effective']} · {m['params']:,} parameters, "
+            f"{m['gmacs']:.4g} GMACs · "
             f"{c.struct}, {said(c.criteria)}{element} · {counted(c.rounds, 'round')} of {counted(c.epochs, 'epoch')} ·"
             f" {m['device']} ({m['device_name']})"
         )

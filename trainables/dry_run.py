@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from trainables.plugins import said
 from trainables.progress import every, watched
 from trainables.rsst.config import RSSTConfig
 from trainables.rsst.data.sources import train_images
@@ -37,7 +38,7 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
     whole = " from its beginning; what is done already is not taken off" if (folder / "config.json").exists() else ""
     return [
         f"Plan of the run {folder}{whole} (nothing has been written)",
-        f"  model     {config.arch} on {config.dataset}, {config.img_size} pixels; starts from {start}",
+        f"  model     {config.arch} on {said(config.dataset)}, {config.img_size} pixels; starts from {start}",
         f"  dense     {_words(dense)}",
         f"  final     {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}",
         f"  images    about {train:,} in training, {val:,} in validation",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.plugins import is_plugin
+from trainables.rsst.event import read_report
 from trainables.rsst.metrics import uneven
 from trainables.rsst.pruning.ramps import DEPTH, pressed, ramp
 from trainables.storage.files import replaced
@@ -33,6 +34,7 @@ CAPTIONS = {
     "layers": "Kept heads and neurons per layer",
     "classes": "Accuracy of each class, dense and after the last hardened round (where classes are uneven)",
 }
+REPORT = "report.json"
 MOST_CLASSES, LONGEST_NAME = 40, 60
 
 
@@ -77,6 +79,16 @@ def trial_figures(trial: Trial) -> Iterator[tuple[str, Figure]]:
         yield "layers", layers_figure(trial)
     if uneven(trial.origin) and any("val_class_accuracy" in event for event in trial.round_events):
         yield "classes", classes_figure(trial)
+
+
+def draw_run(folder: Path) -> Path | str:
+    """Draw the pictures of the finished run in `folder`; where they are, or why there are none."""
+    report = read_report(folder / REPORT)
+    try:
+        save_trial(SingleTrial(folder.name, report["config"], report["start"], report["rounds"]), folder / "pictures")
+    except ImportError as missing:
+        return f"none, {missing.name} is missing (pip install {missing.name})"
+    return folder / "pictures"
 
 
 def save_trial(trial: Trial, folder: Path) -> list[Path]:

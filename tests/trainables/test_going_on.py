@@ -30,7 +30,7 @@ STEP = Measured("cpu", train_s=2e-3, train_small_s=1e-3, eval_s=1e-4, peak_mib=4
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trial, "load", toy.images)
-    monkeypatch.setattr(single, "_draw", lambda folder: "none")
+    monkeypatch.setattr(single, "draw_run", lambda folder: "none")
 
 
 @pytest.fixture(scope="module")

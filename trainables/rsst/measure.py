@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trainables.plugins import Code, code_for, plugins_in, remember
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import train_images
 from trainables.rsst.size import architecture_of, disk_mib, final_architecture
@@ -178,10 +179,11 @@ def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
 
 
 def _child(config: RSSTConfig) -> Measured:
-    command, knobs = [sys.executable, "-m", "trainables.rsst.measure"], json.dumps(config.knobs())
+    command, knobs = [sys.executable, "-m", "trainables.rsst.measure"], config.knobs()
+    order = json.dumps({"knobs": knobs, "plugins": [code_for(*used).to_json() for used in plugins_in(knobs)]})
     try:
         done = subprocess.run(
-            command, input=knobs, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT_S, check=False
+            command, input=order, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise ConfigError("arch", config.arch, f"a model that trains a few steps in {CHILD_LIMIT_S:.0f} s") from None
@@ -192,4 +194,6 @@ def _child(config: RSSTConfig) -> Measured:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(RSSTConfig.from_knobs(json.load(sys.stdin))))))
+    given = json.load(sys.stdin)
+    remember(map(Code.from_json, given["plugins"]))
+    print(json.dumps(asdict(measure(RSSTConfig.from_knobs(given["knobs"])))))

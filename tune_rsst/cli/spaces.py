@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search_spaces import SPACES
+from trainables.plugins import said
 from trainables.rsst.config import KNOBS, RSSTConfig
 from trainables.rsst.metrics import METRICS
 from trainables.rsst.size import cost
@@ -72,7 +73,7 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
         "params": [METRICS["params"].text(paid.params) for paid in costs],
         "gmacs": [METRICS["gmacs"].text(paid.gmacs) for paid in costs],
         "arch": [trial.arch for _, trial in drawn],
-        "dataset": [trial.dataset for _, trial in drawn],
+        "dataset": [said(trial.dataset) for _, trial in drawn],
     }
 
     def draw(columns: list[str]) -> Table:

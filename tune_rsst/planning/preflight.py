@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from trainables.plugins import said
 from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.text import one_line
@@ -81,7 +82,7 @@ def look(configs: Iterable[RSSTConfig], say: Callable[[str], None]) -> list[str]
         data = load(config)
         for line in data.about.lines():
             say(line)
-        found.append(f"{config.dataset} for {choose_device(config)}, {len(data.train):,} training images")
+        found.append(f"{said(config.dataset)} for {choose_device(config)}, {len(data.train):,} training images")
     return found
 
 
@@ -113,7 +114,7 @@ def look_here(configs: list[RSSTConfig]) -> tuple[tuple[str, Any, str, str] | No
 
 
 def _images(configs: list[RSSTConfig], say: Callable[[str], None]) -> str:
-    if others := sorted({config.dataset for config in configs} - {"digits"}):
+    if others := sorted({said(config.dataset) for config in configs} - {"digits"}):
         say(f"Images of {', '.join(others)}: looked for, and prepared where this machine has not done so before …")
     with watched(every(TELL_EVERY_S, say)):
         return "; ".join(look(configs, say))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables.plugins import said
 from trainables.provenance import origin
 from trainables.rsst.config import ConfigError, RSSTConfig, read_config
 from trainables.rsst.event import Event, read_report
@@ -55,7 +56,7 @@ class SingleRun:
         assert run == PARENT, "a single run has no children"
         start_ms = round((self.folder / "config.json").stat().st_ctime * 1000)
         tags = {"sweep_uid": self.uid, "role": "single", "mlflow.source.name": "tune-rsst track", **self.place}
-        return f"{self.config.arch} {self.config.dataset} {self.folder.name}", start_ms, tags
+        return f"{self.config.arch} {said(self.config.dataset)} {self.folder.name}", start_ms, tags
 
     def write(self, begun_ms: int, done: int) -> Write:
         """All but the first `done` events, with times counted from `begun_ms`; everything else in full."""

@@ -30,6 +30,11 @@ def criterion(c: RSSTConfig) -> str:
     return source_of(c.criteria)
 
 
+def images(c: RSSTConfig) -> str:
+    """`dataset`, a plug-in by its source."""
+    return source_of(c.dataset)
+
+
 def rewind_epoch(rewind: str) -> int | None:
     """K of epoch:K, else None."""
     word, _, number = rewind.partition(":")
@@ -63,7 +68,10 @@ def _ramps(c: RSSTConfig) -> bool:
     return _presses(c) and c.reg_granularity_prune > 0
 
 
-FILES: Condition = ("dataset = cifar10, cifar100 or folder", lambda c: c.dataset not in ("digits", "synthetic"))
+FILES: Condition = (
+    "dataset = cifar10, cifar100 or folder (or a function of yours)",
+    lambda c: c.dataset not in ("digits", "synthetic"),
+)
 FOLDER: Condition = ("dataset = folder", lambda c: c.dataset == "folder")
 ASKS: Condition = ("pretrained", lambda c: c.pretrained)
 FITS: Condition = ("pretrained weights", lambda c: c.pretrained and c.weights_digest != ABSENT)

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from trainables.errors import ConfigError as ConfigError
-from trainables.plugins import GROUPS, named
+from trainables.plugins import GROUPS, is_plugin, named
 from trainables.rsst.config import acting, checks, presets
 from trainables.rsst.config.knobs import Knob, check_range, converted, table_of
 from trainables.rsst.config.pairs import check_pairs
@@ -62,7 +62,14 @@ class RSSTConfig:
     img_size: int = _knob("side of the (square) images (pixels)", check=checks.SIDE, unit="pixels", of_the_images=True)
     patch_size: int = _knob("side of a patch (pixels)", check=checks.AT_LEAST_1, unit="pixels")
     # data
-    dataset: str = _knob("the images", "cifar100", choices=presets.DATASETS, of_the_images=True, decides_presets=True)
+    dataset: str = _knob(
+        "the images; also a folder of them, or path/to/file.py:function of yours",
+        "cifar100",
+        choices=presets.DATASETS,
+        of_the_images=True,
+        decides_presets=True,
+        same_as=acting.images,
+    )
     data: str | None = _knob(
         "folder that holds (or will hold) the data set",
         None,
@@ -205,7 +212,7 @@ class RSSTConfig:
         """Check and complete `knobs`; anything not given comes from the presets."""
         given = {str(key): checked(str(key), value) for key, value in knobs.items()}
         folder = given.get("dataset")
-        if isinstance(folder, str) and folder not in presets.DATASETS:
+        if isinstance(folder, str) and folder not in presets.DATASETS and not is_plugin(folder):
             given |= {"dataset": "folder", "data": folder}
         complete = {name: knob.default for name, knob in KNOBS.items()} | presets.defaults(given) | given
         config = cls(**(complete | schedule(given, complete)))
@@ -274,7 +281,7 @@ def checked(key: str, value: Any) -> Any:
     knob = _known(key)
     found = converted(knob, value)
     if key == "dataset":
-        return found if found in presets.DATASETS else presets.image_folder(found)
+        return presets.images(found)
     if key in GROUPS:
         return named(key, found, knob.choices)
     check_range(knob, found)

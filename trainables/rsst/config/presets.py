@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from trainables.errors import ConfigError
+from trainables.plugins import is_plugin, named
+from trainables.plugins.address import FORM, entries_of
 from trainables.rsst.config.models import grid_of
 from trainables.storage.files import expanded, is_folder
 from trainables.text import shown
@@ -49,10 +51,14 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in given}
 
 
-def image_folder(dataset: str) -> str:
-    """The path of `dataset`, which is not the name of one, when it is a folder."""
+def images(dataset: str) -> str:
+    """`dataset` as a config has it: a name, a plug-in with its digest, or the path of a folder."""
+    if dataset in DATASETS:
+        return dataset
+    if is_plugin(dataset) or dataset in entries_of("dataset"):
+        return named("dataset", dataset, DATASETS)
     if dataset and is_folder(dataset):
         return str(expanded(dataset))
     close = get_close_matches(dataset, DATASETS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there is no folder {shown(dataset)}"
-    raise ConfigError("dataset", dataset, f"{' or '.join(DATASETS)}, or an existing folder of images", hint)
+    raise ConfigError("dataset", dataset, f"{' or '.join((*DATASETS, FORM))}, or an existing folder of images", hint)

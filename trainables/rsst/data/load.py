@@ -8,10 +8,11 @@ Shapes: B images, C channels, H height, W width.
 | digits | 70 / 15 / 15 % of each class, by seed | shipped: 1,797 grey 8 × 8 images; 0 … 16 become round(v · 255 / 16) |
 | cifar10, cifar100 | 45k / 5k by seed, stratified / the official test set | `cifar.py`: a folder, or downloaded once |
 | folder | train/ val/ test/ as given; a missing one is split off, 15 % of each class, by seed | `folder/` |
+| file.py:function | as given; a missing one is split off, 15 % of each class, by seed | `own.py` |
 | synthetic | 45k / 5k / 1k random colour images, 10 classes | drawn by seed: for speed tests, nothing can be learned |
 
 Test images that a set comes with stay its test images; they are never used for training, selection or stopping.
-All but the digits are prepared once per node and mapped into memory by every trial (`node_cache.py`).
+All but the digits and what a function gives are prepared once per node and mapped by every trial (`node_cache.py`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainables.plugins import is_plugin
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data import cifar
+from trainables.rsst.data import cifar, own
 from trainables.rsst.data.about import CHUNK, AboutImages, Source
 from trainables.rsst.data.folder.digests import digests
 from trainables.rsst.data.folder.layout import Listing, listing
@@ -71,7 +73,7 @@ def split_seed(config: RSSTConfig) -> int:
 
 def load(config: RSSTConfig) -> ImageData:
     """The images of `config.dataset`, split by `split_seed`, `config.img_size` pixels a side."""
-    if config.dataset == "digits":
+    if config.dataset == "digits" or is_plugin(config.dataset):  # what a function gives is not known by a key
         splits, source = _prepared(config, None)
         return image_data(source, splits)
     key: dict[str, Any] = {"preparation": PREPARATION, "seed": split_seed(config), "img_size": config.img_size}
@@ -136,7 +138,9 @@ def _prepared(config: RSSTConfig, found: Listing | None) -> tuple[Splits, Source
     if found is not None:
         given, source = read(found, side)
     else:
-        if config.dataset == "digits":
+        if is_plugin(config.dataset):
+            given, source = own.images_of(config.dataset, config.data)
+        elif config.dataset == "digits":
             given, source = digits()
         else:
             (given, source), share = cifar.read(config.dataset, config.data), CIFAR_HELD_OUT

@@ -5,14 +5,17 @@ In: the name of a data set. Out: its `DatasetSpec`, its images as splits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
+from trainables.plugins import is_plugin
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.presets import DATASETS
-from trainables.rsst.data import cifar
+from trainables.rsst.data import cifar, own
 from trainables.rsst.data.about import Source
 from trainables.rsst.data.folder.layout import listing
 from trainables.rsst.data.split import Split
@@ -39,6 +42,10 @@ def describe(dataset: str, data_dir: str | None = None) -> DatasetSpec:
     """The data set's image side, channels and classes; reads no pixels and downloads nothing."""
     if dataset == "digits":
         return DatasetSpec(dataset, 8, 1, 10)
+    if is_plugin(dataset):
+        splits, source = own.images_of(dataset, data_dir)
+        first = next(iter(splits.values())).images
+        return DatasetSpec(source.name, max(source.largest), first.shape[1], len(source.classes))
     if dataset in cifar.CLASSES:
         return DatasetSpec(dataset, 32, 3, 100 if dataset == "cifar100" else 10)
     if dataset == "synthetic":
@@ -80,13 +87,21 @@ def drawn(spec: DatasetSpec, side: int) -> Source:
 
 
 def train_images(config: RSSTConfig) -> tuple[int, int]:
-    """(training, validation) images of the data set, from its files' names where it is a folder; reads no pixels."""
+    """(training, validation) images of the data set; of a folder from its files' names, without their pixels."""
     if config.dataset == "folder":
         files = listing(config.data).files
         total = len(files["train"] if "train" in files else files["all"])
         given = {part: len(files[part]) for part in ("val", "test") if part in files}
-        train = round(total * (1 - HELD_OUT * (2 - len(given))))
-        return train, given.get("val", round(total * HELD_OUT))
+        return _shared_out(total, given)
+    if is_plugin(config.dataset):
+        lengths = {part: len(split) for part, split in own.images_of(config.dataset, config.data)[0].items()}
+        return _shared_out(sum(lengths.get(part, 0) for part in ("all", "train")), lengths)
     if config.dataset == "digits":
         return 1259, 269
     return 45_000, 5_000
+
+
+def _shared_out(total: int, given: Mapping[Any, int]) -> tuple[int, int]:
+    """(training, validation) images of `total`, of which parts that are not `given` are split off."""
+    missing = [part for part in ("val", "test") if part not in given]
+    return round(total * (1 - HELD_OUT * len(missing))), given.get("val", round(total * HELD_OUT))

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
 
+from trainables.plugins import said
 from trainables.rsst.config import ABSENT, ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED
 from trainables.rsst.model.hub import fetch
@@ -201,7 +202,7 @@ def _fallback(config: RSSTConfig, found: ResolvedWeights, head: str) -> InitRepo
 
 def _what_is_new(fit: Fit, new: tuple[str, ...], config: RSSTConfig) -> str:
     """The guide's ℹ line, saying what was done to the patch embedding in this run."""
-    place = {"cifar10": "CIFAR", "cifar100": "CIFAR"}.get(config.dataset, config.dataset)
+    place = {"cifar10": "CIFAR", "cifar100": "CIFAR"}.get(config.dataset, said(config.dataset))
     if PATCH_EMBED in new:
         return f"  ℹ 分类头和patch embedding已重新初始化以适配{place}"
     done = "已插值" if PATCH_EMBED in fit.resampled else "已迁移"

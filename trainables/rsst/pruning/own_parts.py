@@ -10,12 +10,17 @@ from collections.abc import Callable, Mapping
 from trainables.errors import ConfigError, PluginError
 from trainables.plugins import Permission, plugins_in
 from trainables.rsst.config import RSSTConfig
+from trainables.rsst.data import own
 from trainables.rsst.pruning import own_criterion, ramps
 from trainables.user_code.source import Source
 
-CHECKS: Mapping[str, tuple[Callable[[str], None], str]] = {
-    "criteria": (own_criterion.check, "a function f(units, batches) that gives a score for each unit"),
-    "RST_schedule": (ramps.check, "a function f(t) that rises from f(0) = 0 to f(1) = 1"),
+CHECKS: Mapping[str, tuple[Callable[[RSSTConfig], object], str]] = {
+    "dataset": (lambda c: own.images_of(c.dataset, c.data), "a function f(data) that gives images and labels"),
+    "criteria": (
+        lambda c: own_criterion.check(c.criteria),
+        "a function f(units, batches) that scores each unit",
+    ),
+    "RST_schedule": (lambda c: ramps.check(c.RST_schedule), "a function f(t) that rises from f(0) = 0 to f(1) = 1"),
 }
 
 
@@ -23,7 +28,7 @@ def check(config: RSSTConfig) -> None:
     """Call each plug-in of `config` once on something tiny."""
     for key, value in plugins_in(config.knobs()):
         try:
-            CHECKS[key][0](value)
+            CHECKS[key][0](config)
         except PluginError as error:
             raise ConfigError(key, value, CHECKS[key][1], str(error).partition(": ")[2]) from error
 

@@ -15,7 +15,9 @@ from trainables import plugins
 from trainables.__main__ import main
 from trainables.plugins import loading
 from trainables.rsst.config import ConfigError, RSSTConfig
-from trainables.rsst.data.load import ImageData
+from trainables.rsst.data import own
+from trainables.rsst.data.load import ImageData, load
+from trainables.rsst.data.sources import describe, train_images
 from trainables.rsst.experiment import run
 from trainables.rsst.pruning import own_parts, ramps
 
@@ -54,6 +56,7 @@ def forget() -> None:
     loading._KNOWN.clear()
     loading._LOADED.clear()
     ramps._sums.cache_clear()
+    own.images_of.cache_clear()
 
 
 def file(folder: Path, text: str, name: str = "mine.py") -> str:
@@ -110,6 +113,21 @@ CRITERIA = {
     "arguments": ("def f(units):\n    return []\n", "takes 2 arguments"),
     "none": ("def f(units, batches):\n    pass\n", "NoneType"),
 }
+HEAD = "import numpy as np\nimport torch\nx, y = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 4\n"
+DATASETS = {
+    "raises": ("def f(data):\n    return open(data + '/none.npy')\n", "TypeError"),
+    "none": ("def f(data):\n    pass\n", "all is no pair (images, labels)"),
+    "floats": ("def f(data):\n    return x / 1.0, y\n", "the images of all are float64 (40, 1, 8, 8), not uint8"),
+    "channels last": ("def f(data):\n    return np.zeros((40, 8, 8, 3), np.uint8), y\n", "(40, 8, 8, 3), not uint8"),
+    "labels": ("def f(data):\n    return x, y[:30]\n", "the labels of all are int64 (30,), not 40 whole numbers"),
+    "negative": ("def f(data):\n    return x, y - 1\n", "not 40 whole numbers from 0"),
+    "classes": ("def f(data):\n    return {'all': (x, y), 'classes': ['a']}\n", "labels go up to 3"),
+    "one class": ("def f(data):\n    return x, y * 0\n", "there are 1 classes"),
+    "parts": ("def f(data):\n    return {'train': (x, y), 'dev': (x, y)}\n", "its parts are train, dev"),
+    "no train": ("def f(data):\n    return {'val': (x, y)}\n", "its parts are val"),
+    "shapes": ("def f(data):\n    return {'train': (x, y), 'val': (x[:, 1:], y)}\n", "images of other shapes"),
+    "empty": ("def f(data):\n    return x[:0], y[:0]\n", "not uint8"),
+}
 RAMPS = {
     "falls": ("def f(t):\n    return t if t < 0.5 else 1.5 * t - 0.5 if t > 0.6 else 0.4\n", "does not fall"),
     "does not begin at 0": ("def f(t):\n    return 0.5 + t / 2\n", "f(0) = 0.5"),
@@ -122,9 +140,13 @@ RAMPS = {
 }
 
 
-@pytest.mark.parametrize(("key", "case"), [*(("criteria", c) for c in CRITERIA), *(("RST_schedule", r) for r in RAMPS)])
+CASES = {"criteria": CRITERIA, "RST_schedule": RAMPS, "dataset": DATASETS}
+
+
+@pytest.mark.parametrize(("key", "case"), [(key, case) for key, cases in CASES.items() for case in cases])
 def test_what_can_not_be_one_is_refused_before_the_run(key: str, case: str, tmp_path: Path) -> None:
-    text, said = (CRITERIA if key == "criteria" else RAMPS)[case]
+    text, said = CASES[key][case]
+    text = HEAD + text if key == "dataset" else text
     with pytest.raises(ConfigError) as refused:
         own_parts.check(toy.config(**{key: file(tmp_path, text)}))
     assert str(refused.value).startswith(f"{key} = ") and said in str(refused.value)
@@ -229,3 +251,53 @@ def test_a_name_that_is_none_says_what_is_valid() -> None:
         with pytest.raises(ConfigError, match=f"{key} = {value}") as refused:
             toy.config(**{key: value})
         assert f"did you mean {meant}?" in str(refused.value) and "path/to/file.py:function" in str(refused.value)
+
+
+DIGITS = """
+from trainables.rsst.data.sources import digits
+
+def f(data):
+    parts, about = digits()
+    images, labels = parts["all"].images, parts["all"].labels
+    return {given}
+"""
+
+
+def test_the_digits_from_a_function_are_the_digits(tmp_path: Path) -> None:
+    """Images, splits and digest; so the trials are equal but for their fingerprint."""
+    value = file(tmp_path, DIGITS.format(given="images.numpy(), labels"))
+    here, there = RSSTConfig.from_knobs({"dataset": value, "img_size": 8, "patch_size": 2}), toy.config()
+    found, known = load(here), load(there)
+    assert found.digest == known.digest and found.about.mean == known.about.mean
+    assert found.about.classes == known.about.classes and found.about.in_chans == 1
+    assert train_images(here) == (1258, 270) and describe(here.dataset).num_classes == 10
+    assert here.fingerprint != RSSTConfig.from_knobs({"dataset": "digits", "img_size": 8, "patch_size": 2}).fingerprint
+    again = file(tmp_path / "b", DIGITS.format(given="images.numpy(), labels"))
+    moved = RSSTConfig.from_knobs(here.knobs() | {"dataset": again})
+    assert moved.fingerprint == here.fingerprint != RSSTConfig.from_knobs(here.knobs() | {"seed": 1}).fingerprint
+
+
+def test_parts_that_are_given_stay_and_the_data_knob_is_handed_on(tmp_path: Path) -> None:
+    given = '{"train": (images[:900], labels[:900]), "test": (images[900:], labels[900:]), "classes": list(data)}'
+    value = file(tmp_path, DIGITS.format(given=given))
+    config = RSSTConfig.from_knobs({"dataset": value, "data": "abcdefghij", "img_size": 16, "patch_size": 4})
+    found = load(config)
+    assert found.about.classes == tuple("abcdefghij") and found.train.images.shape[1:] == (1, 16, 16)
+    assert len(found.test) == 897 and len(found.train) + len(found.val) == 900
+    assert found.about.resize == "stretch" and found.about.notes[-1].startswith("val: 15% of each class of train")
+
+
+def test_other_images_from_the_same_function_are_refused_on_a_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The function reads a file that changes: the code is the same, the images are not."""
+    number = tmp_path / "number.txt"
+    number.write_text("10")
+    text = DIGITS.format(given="images[: 50 * int(open(data).read())], labels[: 50 * int(open(data).read())]")
+    value = file(tmp_path / "user", text)
+    words = ["--dataset", value, "--data", str(number), "--img_size", "8", "--patch_size", "4"]
+    assert ran(tmp_path / "run", *words) == 0
+    number.write_text("12")
+    capsys.readouterr()
+    assert ran(tmp_path / "run", *words, "--resume") == 2
+    assert "valid is the images this trial began with" in "".join(capsys.readouterr())
