@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from search_spaces.digits import digits
+from search_spaces.inits import GUIDED as GUIDED
 from search_spaces.inits import init_compare, pretrained, scratch
 from search_spaces.methods import method, penalty
 from search_spaces.parts import Knobs, Suggest

@@ -6,7 +6,13 @@ sweep says otherwise (`arch=vit_base`, `dataset=digits`).
 
 from __future__ import annotations
 
-from search_spaces.parts import Knobs, Suggest, penalty_height, pruning_rate, training
+from collections.abc import Mapping
+
+from search_spaces.parts import Knobs, Suggest, fixed, guides, penalty_height, preset, pruning_rate, training
+from trainables.rsst.config import KNOBS, prunings_to
+
+GUIDED: Mapping[str, bool] = {"scratch": False, "pretrained": True}
+"""Spaces that the seed guide has values for → whether they start from trained weights."""
 
 
 def scratch(trial: Suggest) -> Knobs:
@@ -59,3 +65,16 @@ def init_compare(trial: Suggest) -> Knobs:
         **pruning_rate(trial, 0.1, 0.4),
         **penalty_height(trial),
     }
+
+
+def guide(trial: Suggest, space: str) -> Knobs:
+    """The seed guide's values of what `space`, one of `GUIDED`, may search: its lr, warm-up, g and rate 0.15.
+
+    With a `target_density` of the sweep the rate is the number of prunings that it takes to there.
+    """
+    base = preset(trial, GUIDED[space])
+    rate, target = KNOBS["rate"].default, fixed(trial).get("target_density")
+    found: Knobs = {"rate": rate, "reg_granularity_prune": base["reg_granularity_prune"]}
+    if isinstance(target, float):
+        found["prunings"] = prunings_to(target, rate)
+    return {**guides(trial, GUIDED[space]), **found}

@@ -43,16 +43,32 @@ def mapping_in(path: Path) -> dict[str, Any]:
     Raises:
         YamlError: it holds something else. OSError: it can't be read, or is no regular file.
     """
-    content = regular_bytes(path, LARGEST)
-    try:
-        found = _loaded(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise YamlError(f"it is no text in UTF-8: {error.reason} at byte {error.start}") from None
+    found = _document(path)
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise YamlError("it holds no key: value pairs")
     return found
+
+
+def list_in(path: Path) -> list[Any]:
+    """The list that a file holds.
+
+    Raises:
+        YamlError: it holds something else. OSError: it can't be read, or is no regular file.
+    """
+    found = _document(path)
+    if not isinstance(found, list):
+        raise YamlError("it holds no list: each entry begins with - ")
+    return found
+
+
+def _document(path: Path) -> Any:
+    content = regular_bytes(path, LARGEST)
+    try:
+        return _loaded(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise YamlError(f"it is no text in UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def value_of(text: str) -> Any:

@@ -54,6 +54,8 @@ def _shortfall(plan: Plan, driver: Driver) -> str | None:
     there, asked = len(driver.view.trials), plan.settings.trials
     if not driver.exhausted or there >= asked:
         return None
+    if plan.settings.sampler == "grid":
+        return f"the grid gave {there} of {asked} trials; the rest of its points breaks a limit, or was there already"
     over = "" if not driver.view.infeasible else ", or known to break a limit"
     return (
         f"the space gave {there} of {asked} trials, then only configurations that were there already or not valid{over}"

@@ -10,7 +10,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from trainables.text import short
 from tune_rsst.results import table
 from tune_rsst.results.columns import KNOB, legend
 from tune_rsst.search import spaces
+from tune_rsst.search.points import range_words
 from tune_rsst.search.spaces import Draw, find, samples
 from tune_rsst.settings import rules
 from tune_rsst.settings.settings import SweepSettings, resolve
@@ -57,7 +57,7 @@ def print_space(console: Console, address: str, count: int, given: Mapping[str, 
     words = inspect.getdoc(find(address).function) or "(no description)"
     table.say(console, f"{words}\n")
     for name, found in spaces.ranges(space, [draw for draw, _ in drawn]).items():
-        table.say(console, f"  {name:24}{_range(found)}")
+        table.say(console, f"  {name:24}{range_words(found)}")
     console.print(f"\n[i]{count} trials drawn at random[/i]", highlight=False)
     _print_draws(console, drawn[:count])
 
@@ -88,15 +88,6 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
     if left_out := [column.removeprefix(KNOB) for column in columns if column not in shown]:
         said += f"; too narrow for {', '.join(left_out)}"
     table.print_fitting(console, fitted, said)
-
-
-def _range(found: Any) -> str:
-    """An Optuna distribution in words."""
-    if isinstance(found, CategoricalDistribution):
-        return "one of " + ", ".join(map(str, found.choices))
-    whole = "whole number " if isinstance(found, IntDistribution) else ""
-    scale = ", log scale" if found.log else f", step {found.step:g}" if found.step not in (None, 1) else ""
-    return f"{whole}{found.low:g} to {found.high:g}{scale}"
 
 
 def setting_lines() -> list[str]:
@@ -151,7 +142,7 @@ def _type_of(annotation: object) -> str:
     if typing.get_origin(annotation) is typing.Annotated:
         return _type_of(inner[0])
     if typing.get_origin(annotation) is tuple:
-        return "list of names" if inner[0] is str else "list of numbers"
+        return {str: "list of names", float: "list of numbers"}.get(inner[0], "FILE.yaml or list of points")
     if inner:
         return " | ".join(_type_of(one) for one in inner if one is not type(None))
     return getattr(annotation, "__name__", str(annotation))

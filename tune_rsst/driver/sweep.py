@@ -153,7 +153,10 @@ class Driver(Intake):
 
     def _new_trial(self) -> TrialView | None:
         known = self._known
-        for _ in range(MAX_ASKS_UNDER_LIMITS if self._sizes.limits else MAX_ASKS):
+        asks = MAX_ASKS_UNDER_LIMITS if self._sizes.limits else MAX_ASKS
+        for _ in range(asks + self.searcher.points_left):
+            if self.settings.sampler == "grid" and not self.searcher.points_left:
+                break
             asked = self.searcher.ask(known)
             self._refuse_other_number(asked.number)
             said = asked.record()

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainables.rsst.metrics import METRICS
 from trainables.user_code.source import wrong_record
-from tune_rsst.ledger.events import KINDS
+from tune_rsst.ledger.events import KINDS, POINTS
 from tune_rsst.ledger.lines import LedgerError
 
 _NONE = type(None)
@@ -24,7 +24,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(
         ("params", "distributions", "knobs", "sampler", "metrics", "settings", "versions", "sources"), (dict,)
     ),
-    **dict.fromkeys(("samples", "warm_start", "weights", "starts", "to_do"), (list,)),
+    **dict.fromkeys(("samples", "warm_start", "weights", "starts", "to_do", "points"), (list,)),
     **dict.fromkeys(("time",), (int, float)),
     **dict.fromkeys(("rung", "epochs_there"), (int, _NONE)),
 }
@@ -104,7 +104,8 @@ def _wrong_begin(event: Mapping[str, Any]) -> str | None:
     for name, record in event.get("sources", {}).items():
         if said := wrong_record(record):
             return f"sources.{name}: {said}"
-    return _wrong_weights(event.get("weights", ())) or _wrong_former(event.get("warm_start", ()))
+    former = _wrong_former(event.get("warm_start", ()))
+    return _wrong_weights(event.get("weights", ())) or former or _wrong_points(event.get("points", ()))
 
 
 def _wrong_weights(records: Any) -> str | None:
@@ -175,4 +176,12 @@ def _wrong_former(records: Any) -> str | None:
         for name, type_ in _FORMER.items():
             if not isinstance(record, dict) or type(record.get(name)) is not type_:
                 return f"warm_start holds {_words(record)}"
+    return None
+
+
+def _wrong_points(records: Any) -> str | None:
+    for record in records:
+        params = record.get("params") if isinstance(record, dict) else None
+        if not isinstance(params, dict) or record.get("by") not in POINTS or not all(map(_is_name, params)):
+            return f"points holds {_words(record)}"
     return None

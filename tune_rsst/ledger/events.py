@@ -21,6 +21,8 @@ class EventKind(NamedTuple):
     optional: Mapping[str, str] = {}
 
 
+POINTS = ("guide", "points", "grid")
+"""Who suggests what is tried first."""
 _TRIAL = {"trial": "the trial, t0007"}
 _RUN = {"trial": "the run, t0007-seed12 or t0007-seed12-split"}
 _ASKED = {
@@ -48,6 +50,7 @@ _KINDS: Mapping[str, EventKind] = {
             "method": "METHOD_VERSION of its trials",
             "warm_start": "trials of earlier sweeps that guide the search: parameters and metrics",
             "warm_start_left_out": "earlier trials that do not fit, with the reason",
+            "points": "what is suggested first, in this order: parameters, and by whom (guide, points, grid)",
             "versions": "package → version",
             "git": "commit of the code",
             "host": "where the driver ran",

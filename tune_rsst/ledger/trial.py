@@ -61,6 +61,8 @@ class TrialView:
     seconds: float = 0.0
     micro_batch_size: int | None = None
     sampler: dict[str, Any] = field(default_factory=dict)
+    suggested_by: str = ""
+    """guide, points or grid: a point that was to be tried first; else the sampler's name."""
     """What the sampler had to remember after this trial (`Suggestion.sampler`)."""
     places: list[dict[str, Any]] = field(default_factory=list)
     """Host and Ray node of each time that a worker opened the trial, and the epochs that its checkpoint held then."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainables.rsst.event import Event
 from tune_rsst.ledger.content import refuse_misfit
+from tune_rsst.ledger.events import POINTS as POINTS
 from tune_rsst.ledger.places import moved
 from tune_rsst.ledger.spending import BUDGETS, Spending
 from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView
@@ -73,6 +74,16 @@ class SweepView:
         if change := APPLY.get(event["event"]):
             change(self, event)
 
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """What is suggested first: `params`, and `by` whom."""
+        return list(self.start.get("points", ()))
+
+    def suggested_by(self, number: int) -> str:
+        """guide, points or grid, where Optuna's trial `number` is such a point; else the sampler's name."""
+        place, points = number - len(self.former), self.start.get("points", ())
+        return str(points[place]["by"] if 0 <= place < len(points) else self.settings.get("sampler", ""))
+
     def known(self, trial: str | None) -> TrialView | None:
         """A trial of this sweep, or an earlier one that its study began with."""
         return None if trial is None else self.trials.get(trial) or self.former.get(trial)
@@ -127,9 +138,8 @@ def _sweep_started(view: SweepView, event: Mapping[str, Any]) -> None:
 def _suggested(view: SweepView, event: Mapping[str, Any]) -> None:
     names = ("trial", "number", "params", "distributions", "knobs", "fingerprint", "rounds")
     state = UNFINISHED if view.driven else INTERRUPTED
-    view.trials[event["trial"]] = TrialView(
-        **{n: event[n] for n in names}, state=state, sampler=event.get("sampler", {})
-    )
+    about = {"sampler": event.get("sampler", {}), "suggested_by": view.suggested_by(event["number"])}
+    view.trials[event["trial"]] = TrialView(**{n: event[n] for n in names}, state=state, **about)
 
 
 def _repeated(view: SweepView, event: Mapping[str, Any]) -> None:

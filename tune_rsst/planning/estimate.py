@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -140,6 +141,7 @@ def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple
 def lines(plan: Plan, found: Estimate) -> list[str]:
     """The estimate as a person reads it."""
     low, high = found.rounds
+    given = not plan.resumes and len(plan.points) >= plan.settings.trials
     gpu = f", {found.gpus:g} GPU" if found.gpus else ""
     there = f"{found.cluster.get('CPU', 0):g} CPUs, {found.cluster.get('GPU', 0):g} GPUs"
     hours = [seconds / found.at_once for seconds in (found.seconds_most, found.seconds_expected)]
@@ -148,7 +150,8 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
     return [
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
         f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each "
-        f"(as in {len(plan.to_train)} random draws)",
+        f"(as in {len(plan.to_train)} {'of them' if given else 'random draws'})",
+        *_points(plan),
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
         f"  time            {duration(hours[0])} at most, about {duration(hours[1])} expected, {found.at_once} trials "
@@ -163,6 +166,15 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         *_budgets(plan),
         *([f"  {plan.warm.line}"] if plan.warm.line else []),
     ]
+
+
+def _points(plan: Plan) -> list[str]:
+    """Who gives the trials, where some are points to be tried first."""
+    if not plan.points:
+        return []
+    by = Counter(str(point["by"]) for point in plan.points[: plan.settings.trials])
+    by[plan.settings.sampler] += plan.settings.trials - by.total()
+    return [f"  suggested by    {', '.join(f'{name} {count}' for name, count in by.items() if count)}"]
 
 
 def _budgets(plan: Plan) -> list[str]:

@@ -6,6 +6,7 @@ In: settings. Out: a `Plan`.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.planning import own_plugins
 from tune_rsst.planning.own_space import own_space
 from tune_rsst.planning.warm_start import WarmStart
-from tune_rsst.search import limits, space_rules, spaces, study
+from tune_rsst.search import limits, points, space_rules, spaces
 from tune_rsst.search.limits import Reach
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
@@ -36,6 +37,7 @@ class Plan:
     `draws`: trials drawn at random, all that is known of the space before the study is asked. `starts`: what trials
     begin from, pretrained, scratch or both. `sweep`: what a resume continues. `again`: failed trials to run again.
     `reach`: which draws keep the limits that are known before training; the others would not be trained.
+    `points`: what is suggested first, as the ledger's first line has it; draws are of these where all trials are.
     `note`: for the user, before it runs. `source`: the files of a space of the user's; `sources`: plug-ins' too.
     """
 
@@ -53,6 +55,7 @@ class Plan:
     starts: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
+    points: tuple[Mapping[str, Any], ...] = ()
     source: Source | None = None
     sources: tuple[Source, ...] = ()
 
@@ -60,7 +63,8 @@ class Plan:
         """What the ledger's first line says of it, beside the settings."""
         sources = {"sources": {"space": self.source.record()}} if self.source else {}
         found = {"space_digest": self.space_digest, "weights": self.weights.record(), "starts": list(self.starts)}
-        return {**found, **sources, **self.warm.record()}
+        points = {"points": list(self.points)} if self.points else {}
+        return {**found, **sources, **self.warm.record(), **points}
 
     def copy_files(self) -> None:
         """Keep in the sweep's folder what it needs that lies elsewhere: the space's code, pretrained weights."""
@@ -114,23 +118,27 @@ def checked(
         raise ConfigError("space", space.address, "a space with something to search", hint)
     spaces.ranges(space, drawn)
     said = space_rules.check(space, written, sampled)
-    note = note if sweep else "\n".join(said) or None
+    first = points.First(tuple(sweep.view.points)) if sweep else points.first(space, settings)
+    note = note if sweep else "\n".join([*said, *first.notes]) or None
     if sweep is None:  # else the digest of the ranges tells
         spaces.check_same_again(space, settings.fixed_in_trials, drawn)
-    for dataset, images in {(c.dataset, c.data) for c in draws}:
+        settings = settings.model_copy(update={"trials": first.trials(settings)})
+    digest = spaces.digest(drawn, settings.fixed)
+    tried = (*draws, *first.configs)
+    draws = first.configs[: settings.trials] if len(first.configs) >= settings.trials else draws
+    for dataset, images in {(c.dataset, c.data) for c in tried}:
         if not describe(dataset, images).sweepable:
             raise ConfigError("dataset", dataset, "a data set with something to learn", "this one is for speed tests")
-    for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data, c.compile): c for c in draws}.values():
+    for one in {(c.arch, c.img_size, c.patch_size, c.dataset, c.data, c.compile): c for c in tried}.values():
         architecture_of(one)  # an error if it is no model that runs; no memory for its weights
     weights = weights or SweepWeights()
-    weights.look_for(draws)
-    starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in draws}))
-    study.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
-    digest = spaces.digest(drawn, settings.fixed)
+    weights.look_for(tried)
+    starts = tuple(sorted({"pretrained" if weights.complete(c).weights_digest else "scratch" for c in tried}))
+    space_rules.check_sampler(settings.sampler, conditional := len({frozenset(draw.params) for draw in drawn}) > 1)
     kept = limits.reach(Objective.of(settings.flat()), draws, refuse=sweep is None)
     sources = (*([source] if source else []), *codes)
     found = Plan(settings, space, digest, conditional, folder, weights, sweep, note, source=source, sources=sources)
-    return replace(found, draws=draws, starts=starts, reach=kept)
+    return replace(found, draws=draws, starts=starts, reach=kept, points=first.points)
 
 
 def with_addresses(settings: SweepSettings, folder: SweepFolder) -> SweepSettings:

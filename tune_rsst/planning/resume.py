@@ -29,7 +29,10 @@ def extension(name: str, more_trials: int, written: Mapping[str, Any] = MappingP
     `written`: settings of this run (RUN_ONLY) that differ from the last one's.
     """
     sweep, lines = _brought(Sweep.of(home.find(name)))
-    settings = _settings_of_this_run(sweep, written, "extend")
+    settings, points = _settings_of_this_run(sweep, written, "extend"), len(sweep.view.points)
+    if settings.sampler == "grid" and settings.trials + more_trials > points:
+        valid = f"at most {points - settings.trials}: the grid has {points} points"
+        raise ConfigError("extend", more_trials, valid, "what lies between them needs another grid, in a new sweep")
     settings = settings.model_copy(update={"trials": settings.trials + more_trials})
     return replace(_planned_again(sweep, settings, written, lines), more_trials=more_trials)
 
@@ -134,6 +137,7 @@ def settings_again(sweep: Sweep, written: Mapping[str, Any]) -> SweepSettings:
         "mlflow_tracking_uri": f"sqlite:///{began_in}/mlflow.db",
         "optuna_storage": f"sqlite:///{began_in}/{sweep.name}/optuna.db",
     }
+    old = {"first": "none", **old}  # sweeps of before that was a setting
     kept = {k: v for k, v in old.items() if not (v is None and k in settings_names()) and defaults.get(k) != v}
     settings = resolve({**kept, **addresses.with_passwords(kept), **written})
     if "pruning_times" in old and "target_density" not in written and "target_density" not in old:

@@ -18,7 +18,7 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import packed, sweep_figures
 from tune_rsst.report.optuna_figures import with_unit
-from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, reasons, searched, state_words
+from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, points, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.confirmed import table as confirmed
 from tune_rsst.results.ranking import best_of, pareto_front, rank, ranks, standing
@@ -104,7 +104,7 @@ def _table(view: SweepView) -> Iterator[str]:
         yield f"<tr{mark}>" + "".join(f"<td>{in_html(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table>"
     why = reasons(trial for trial in view.trials.values() if trial.reason)
-    for line in [*why, *over_limits(view), *not_valid(view)]:
+    for line in [*points(view), *why, *over_limits(view), *not_valid(view)]:
         yield f'<p class="note">{in_html(line)}</p>'
 
 

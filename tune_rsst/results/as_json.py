@@ -30,6 +30,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "id": trial.trial,
         "state": trial.state,
         "params": trial.searched,
+        "suggested_by": trial.suggested_by,
         "metrics": {**dict.fromkeys(ALWAYS), **{k: v for k, v in m.items() if not is_words(k)}},
         "reason": trial.reason,
         "places": trial.places,

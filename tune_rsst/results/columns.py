@@ -14,10 +14,11 @@ from trainables.rsst.config import KNOBS
 from trainables.rsst.metrics import METRICS, shown
 from trainables.text import counted, one_line, short
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.ledger.view import INTERRUPTED, UNFINISHED, SweepView, TrialView
+from tune_rsst.ledger.view import INTERRUPTED, POINTS, UNFINISHED, SweepView, TrialView
 
 KNOB = "knob."
 REASONS = 3  # that are shown
+SHOWN = 8  # trials that are named
 KNOBS_LEAVE = 3  # among Metric.leaves
 METRIC_OF: Mapping[str, str] = {metric.column: name for name, metric in METRICS.items() if metric.column}
 """Column → metric, from left to right."""
@@ -99,6 +100,18 @@ def reasons(trials: Iterable[TrialView]) -> list[str]:
         groups.setdefault((trial.state, one_line(trial.reason or "no reason known")), []).append(trial.trial)
     who = {key: names[0] if len(names) == 1 else f"{len(names)} trials" for key, names in groups.items()}
     return [f"{who[state, reason]} {state}: {reason}" for state, reason in groups]
+
+
+def points(view: SweepView) -> list[str]:
+    """Which trials were points to be tried first, in a line; nothing where none was."""
+    given: dict[str, list[str]] = {}
+    for trial in view.trials.values():
+        if trial.suggested_by in POINTS:
+            given.setdefault(trial.suggested_by, []).append(trial.trial)
+    told = (f"{by} {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" for by, names in given.items())
+    rest = Counter(t.suggested_by for t in view.trials.values() if t.suggested_by not in POINTS)
+    said = [*told, *(f"{name} {counted(count, 'trial')}" for name, count in rest.items())]
+    return [f"Suggested by: {'; '.join(said)}"] if given else []
 
 
 def over_limits(view: SweepView) -> list[str]:

@@ -31,8 +31,8 @@ COMPARE = {
 
 
 def value_of(trial: TrialView, name: str) -> Any:
-    """A trial's state, metric, searched parameter or knob; None where it has none of that name."""
-    if name in ("trial", "state", "reason"):
+    """A trial's state, who suggested it, a metric, searched parameter or knob; None where it has none of that name."""
+    if name in ("trial", "state", "reason", "suggested_by"):
         return getattr(trial, name)
     return next((d[name] for d in (trial.metrics, trial.params, trial.knobs) if d.get(name) is not None), None)
 

@@ -32,6 +32,7 @@ from tune_rsst.results.columns import (
     metric_columns,
     not_valid,
     over_limits,
+    points,
     reasons,
     searched,
     state_words,
@@ -208,7 +209,7 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     uri = one_line(str(view.settings.get("mlflow_tracking_uri")))
     mlflow = mlflow_page(sweep) if uri.startswith("http") else uri
     spent = f"Spent: {spending.told(view.spending, view.settings)}"
-    lines = [told, *guided, spent, f"Folder: {folder.path}", f"MLflow: {mlflow}"]
+    lines = [told, *points(view), *guided, spent, f"Folder: {folder.path}", f"MLflow: {mlflow}"]
     if folder.best.exists():
         lines.append(f"Best trial's knobs: {folder.best}")
     if folder.best_model.exists():

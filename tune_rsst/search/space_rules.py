@@ -64,3 +64,10 @@ def _refuse_unsearchable(space: Space, settings: SweepSettings, samples: Sequenc
         if not knob.in_fingerprint and name != "weights" and len(values) > 1:
             hint = f"it gives {', '.join(sorted(map(str, values))[:4])}, and equal trials would not be compared alike"
             raise ConfigError("space", space.address, f"a space with one {name} for all trials", hint)
+
+
+def check_sampler(sampler: str, conditional: bool) -> None:
+    """Refuse a sampler that can't model the space."""
+    if sampler == "gp" and conditional:
+        valid = "tpe, nsga2, nsga3, random, qmc or grid for a space whose parameters depend on a choice"
+        raise ConfigError("sampler", "gp", valid, "gp models only parameters that every trial has")

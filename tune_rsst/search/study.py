@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.view import POINTS, SweepView, TrialView
 from tune_rsst.search.study_database import opened, refuse_study_of_another, renewed
 from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.settings import SweepSettings
@@ -84,8 +84,10 @@ def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> Bas
             return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
         case "qmc":  # one sequence for the whole sweep; the study counts the points taken
             return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
-        case "nsga2" | "nsga3" | "random" as name:
-            return {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler, "random": RandomSampler}[name](seed=seed)
+        case "nsga2" | "nsga3" as name:
+            return {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler}[name](seed=seed)
+        case "random" | "grid":  # a grid's points are complete: nothing is left to draw
+            return RandomSampler(seed=seed)
     return TPESampler(
         seed=seed,
         n_startup_trials=settings.startup_trials,
@@ -119,6 +121,8 @@ class StudySearcher:
         self._storage = opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
         self.rebuilt = False
+        self._points: Sequence[Mapping[str, Any]] = ()
+        self._former = 0
 
     def _create(self) -> Study:
         return optuna.create_study(
@@ -154,6 +158,7 @@ class StudySearcher:
 
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
         """Make the claimed study agree with the ledger; `rungs`: each trial's values by rung number."""
+        self._points, self._former = view.points, len(view.former)
         self._or_anew(lambda: self._sync(view, rungs))
 
     def _sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
@@ -186,10 +191,16 @@ class StudySearcher:
             values=seen.values,
             params=record["params"],
             distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
+            user_attrs=_user_attrs(view.suggested_by(record["number"])),
             system_attrs=dict(record.get("sampler", {}).get("trial", {})),
             intermediate_values=seen.rungs,
             constraints=seen.constraints,
         )
+
+    @property
+    def points_left(self) -> int:
+        """Points that were to be tried first, and were not given out yet."""
+        return max(0, len(self._points) + self._former - len(self.study.get_trials(deepcopy=False)))
 
     def ask(self, known: Mapping[str, str]) -> Suggestion:
         """One suggestion. `known`: fingerprint → trial, for every configuration given out so far."""
@@ -197,6 +208,9 @@ class StudySearcher:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = make_sampler(self._settings, number, self._conditional)
+            if self.points_left:
+                point = self._points[number - self._former]
+                self.study.enqueue_trial(point["params"], _user_attrs(point["by"]))
             trial = self.study.ask()
             invalid, config = None, None
             try:
@@ -277,12 +291,10 @@ def _records(view: SweepView) -> list[dict[str, Any]]:
     return sorted([*trials, *view.repeats, *view.infeasible], key=lambda record: int(record["number"]))
 
 
+def _user_attrs(suggested_by: str) -> dict[str, Any]:
+    """Of a trial that was a point to be tried first."""
+    return {"suggested_by": suggested_by} if suggested_by in POINTS else {}
+
+
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
     return trial.state, trial.params, trial.distributions, trial.values, trial.intermediate_values, trial.constraints
-
-
-def check_sampler(sampler: str, conditional: bool) -> None:
-    """Refuse a sampler that can't model the space."""
-    if sampler == "gp" and conditional:
-        valid = "tpe, nsga2, nsga3, random or qmc for a space whose parameters depend on a choice"
-        raise ConfigError("sampler", "gp", valid, "gp models only parameters that every trial has")

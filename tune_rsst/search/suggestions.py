@@ -53,7 +53,7 @@ class Suggestions(Asked):
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                wanted = _distribution(kind, *limits, **how)
+                wanted = distribution_of(kind, *limits, **how)
             if said:
                 raise ValueError(str(said[0].message))
         except (ValueError, TypeError) as error:
@@ -64,7 +64,7 @@ class Suggestions(Asked):
         return self.params[name]
 
 
-def _distribution(kind: str, *limits: Any, **how: Any) -> BaseDistribution:
+def distribution_of(kind: str, *limits: Any, **how: Any) -> BaseDistribution:
     """Optuna's description of a question."""
     if kind == "categorical":
         return CategoricalDistribution(_plain(*limits))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from search_spaces import GUIDED
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger.objective import LIMITS, SEVERAL
@@ -42,6 +43,10 @@ def check(settings: Any) -> None:
     if settings.gpu_hours_budget is not None and gpus == 0:
         hint = "trials hold no GPU; epoch_budget and time_budget_s limit what they take"
         raise ConfigError("gpu_hours_budget", settings.gpu_hours_budget, "given with gpus_per_trial above 0", hint)
+    if settings.first == "guide" and settings.space not in GUIDED:
+        raise ConfigError("first", "guide", f"none here: the guide speaks of the spaces {' and '.join(GUIDED)}")
+    if settings.first == "guide" and settings.sampler == "grid":
+        raise ConfigError("first", "guide", "none with sampler = grid: the grid is all that is tried")
     _check_objective(settings)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from search_spaces import GUIDED
 from search_spaces.space_files import from_any_folder
 from trainables.plugins import named
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
@@ -21,6 +22,7 @@ from trainables.terminal import is_text
 from tune_rsst.ledger.content import SWEEP_NAME
 from tune_rsst.ledger.objective import SEVERAL, checked_objective
 from tune_rsst.ledger.spending import BUDGETS
+from tune_rsst.settings import points
 
 DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
@@ -68,7 +70,19 @@ class SweepSettings(BaseModel):
         lt=1,
         description="constrained, pareto: final sizes are searched from target_density to this; default: 0.875",
     )
-    sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc"] = Field("tpe", description="how Optuna chooses")
+    sampler: Literal["tpe", "gp", "nsga2", "nsga3", "random", "qmc", "grid"] = Field(
+        "tpe", description="how Optuna chooses; grid: every combination of the space's values, once (docs/points.md)"
+    )
+    first: Literal["guide", "none"] | None = Field(
+        None,
+        description="guide: the first trial has the seed guide's values; default: guide in the spaces scratch and "
+        "pretrained, else none",
+    )
+    points: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="FILE.yaml, a list of points that are tried first: parameters with values, the sampler completes "
+        "them (docs/points.md)",
+    )
     startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
     stopping: str = Field(
         "halving",
@@ -227,8 +241,11 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     for path in (name for name, knob in KNOBS.items() if knob.path):
         if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
             fixed[path] = str(expanded(fixed[path]))
-    for name in [k for k, v in own.items() if isinstance(v, str) and v.lower() in ("none", "null") and k != "stopping"]:
+    as_words = ("stopping", "first")
+    for name in [k for k, v in own.items() if str(v).lower() in ("none", "null") and k not in as_words]:
         own[name] = None
+    if "points" in own:
+        own["points"] = points.read(own["points"])
     if isinstance(own.get("objective"), str):
         own["objective"] = checked_objective(own["objective"])
     if isinstance(own.get("stopping"), str):
@@ -241,6 +258,9 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     if settings.confirm is None:
         as_it_comes = settings.space == "digits" and written.keys() <= RUN_ONLY | {"space", "seed"}
         settings = settings.model_copy(update={"confirm": DEFAULT_CONFIRM if as_it_comes else 0})
+    if settings.first is None:
+        guided = settings.space in GUIDED and settings.sampler != "grid"
+        settings = settings.model_copy(update={"first": "guide" if guided else "none"})
     return settings.model_copy(update={"fixed": fixed, "assumed": frozenset(fixed.keys() - written.keys())})
 
 

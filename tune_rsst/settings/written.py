@@ -58,6 +58,8 @@ def _plain(name: str, value: Any) -> Any:
         return "none"
     if isinstance(value, list | tuple):
         return [_plain(name, one) for one in value]
+    if isinstance(value, dict) and name == "points":
+        return {key: one if one is None else _plain(name, one) for key, one in value.items()}
     if isinstance(value, PurePath):
         return str(value)
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):  # a number of NumPy's or torch's
@@ -110,5 +112,6 @@ def _known(name: str, value: Any) -> None:
         close = get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "`tune-rsst settings` lists them"
         raise ConfigError(name, value, "a setting of the sweep or a knob of a trial", hint)
-    if isinstance(value, dict) or (isinstance(value, list | tuple) and name not in ("rungs", "warm_start")):
+    lists = ("rungs", "warm_start", "points")
+    if (isinstance(value, dict) and name != "points") or (isinstance(value, list | tuple) and name not in lists):
         raise ConfigError(name, value, "one value; all settings are in one flat list")

@@ -185,6 +185,8 @@ class RunWrites:
         knobs = event["knobs"]
         write.params |= {name: text(value) for name, value in {**knobs, **searched(params, knobs)}.items()}
         write.tags["fingerprint"] = event["fingerprint"]
+        if by := self.view.run(trial).suggested_by:
+            write.tags["suggested_by"] = by
         self._trial_state(trial, ms)
 
     def _trial_state(self, name: str, ms: int) -> None:
