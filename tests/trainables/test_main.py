@@ -409,6 +409,8 @@ sys.meta_path.insert(0, Blocker())
 from tests.trainables import toy
 toy.install()
 sys.argv = ["trainables", *sys.argv[1:]]
+import os
+sys.addaudithook(lambda event, _: event == "socket.__new__" and os.write(1, b"OPENED A SOCKET"))
 import runpy
 runpy.run_module("trainables", run_name="__main__")
 """
@@ -436,6 +438,7 @@ def test_it_runs_where_ray_optuna_and_mlflow_cannot_be_imported_and_sigterm_is_r
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, "".join(lines) + rest
     assert f"go on with: {shlex.quote(sys.executable)} -m trainables" in rest
+    assert "OPENED" not in "".join(lines) + rest, "a single run opens no socket"
     environment = os.environ | {"PYTHONPATH": str(repo_root)}
     again = [*program, "--resume"]
     done = subprocess.run(

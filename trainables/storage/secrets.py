@@ -1,4 +1,4 @@
-"""Addresses without their passwords."""
+"""Addresses without their passwords; which environment variables are secrets."""
 
 from __future__ import annotations
 
@@ -13,3 +13,14 @@ def hide_password(text: str) -> str:
     text = re.sub(r"(\w[\w+.-]*://)([^:/@\s]*):\S*@", r"\1\2:***@", text)
     text = re.sub(r"(https?://)[^:/@\s]+@", r"\1***@", text)
     return re.sub(r"([?&](?:\w*password|\w*token|\w*secret)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+_SECRET = re.compile(
+    r"secret|token|passw|credential|api_?key|access_?key|private_?key|authorization|^AWS_|_PAT$|_DSN$", re.I
+)
+RAYS_OWN = "RAY_"  # its token among them: its processes know each other by it
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an environment variable holds what only those who need it should get, by its name or its value."""
+    return not name.startswith(RAYS_OWN) and (bool(_SECRET.search(name)) or hide_password(value) != value)

@@ -15,6 +15,8 @@ Tune's checkpoints are not used: wherever the trial is opened next, its own stor
 from __future__ import annotations
 
 import gc
+import json
+import os
 import socket
 import time
 import traceback
@@ -24,6 +26,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.experimental.internal_kv import _internal_kv_get
 
 from trainables.errors import FAILS_AGAIN, certain
 from trainables.plugins import Code, remember
@@ -42,6 +45,18 @@ LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
 FLUSH_S, CLOSE_S = 60.0, 15.0
 NODE_DIGITS = 12
+OURS = b"tune-rsst"
+
+
+def environment_key() -> bytes:
+    """Where the driver of this process's job keeps what its workers need of its environment."""
+    return f"environment of {ray.get_runtime_context().get_job_id()}".encode()
+
+
+def take_environment() -> None:
+    """Put into this process's environment what its driver keeps for its workers: the keys of the bucket."""
+    if ray.is_initialized() and (kept := _internal_kv_get(environment_key(), namespace=OURS)) is not None:
+        os.environ.update(json.loads(kept))
 
 
 class SweepTrainable(tune.Trainable):
@@ -183,6 +198,7 @@ class SweepTrainable(tune.Trainable):
         """Where the sweep is in a bucket: the trial's checkpoint and its weights from there, where they are newer."""
         if not self._assignment.get("storage"):
             return
+        take_environment()
         bucket = Bucket(self._assignment["storage"])
         store = root / config.fingerprint
         store.mkdir(parents=True, exist_ok=True)

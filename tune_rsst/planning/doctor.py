@@ -198,6 +198,9 @@ def _trouble_with(probe: Path, address: str | None) -> str:
     """
     try:
         if address:
+            from trainables.worker.ray_trainable import take_environment
+
+            take_environment()
             probe.parent.mkdir(parents=True, exist_ok=True)
             bucket.check(address)
         elif probe.read_bytes() != b"driver":

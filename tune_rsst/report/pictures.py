@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from trainables.storage.secrets import is_secret
 from tune_rsst.storage.folder import SweepFolder
 
 TIMEOUT_S, LOOK_S = 600.0, 0.25  # on a machine whose cores are all training, nice programs get little
@@ -33,7 +34,8 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
     """
     command = [sys.executable, "-m", "tune_rsst.report.pictures", str(folder.path), *names]
     fonts = {"MPLCONFIGDIR": str(folder.path.parent / ".matplotlib")}  # nothing is written outside the home
-    environment = {**fonts, **os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    own = {name: value for name, value in os.environ.items() if not is_secret(name, value)}
+    environment = {**fonts, **own, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     deadline = time.monotonic() + max(1.0, timeout_s)
     quiet, piped = subprocess.DEVNULL, subprocess.PIPE
     with subprocess.Popen(

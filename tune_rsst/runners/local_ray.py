@@ -1,4 +1,10 @@
-"""Folders of a local Ray: short enough for its sockets, removed after the sweep."""
+"""A Ray of this machine alone, as long as a sweep runs: its folders, its environment, and what it listens on.
+
+Its folders have paths short enough for its sockets, and are removed after the sweep. Every port is bound to the
+loopback address, which Ray does where it is told that it is not to make a cluster; without that it listens on all
+interfaces. Its processes, and so the workers, start without the secrets of the environment; workers that keep trials
+in a bucket ask for what they need (`kept_for_workers` of ray_cluster.py).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +13,19 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from trainables.storage.secrets import is_secret
 from tune_rsst.storage.home import home
+
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: the node's address is then the loopback one
+    "RAY_enable_metrics_collection": "0",  # nobody reads them, and the endpoint asks nobody who they are
+}
 
 # An AF_UNIX path may have 107 bytes, and this is what Ray puts below its folder.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
@@ -44,6 +58,31 @@ def forget_sessions() -> None:
             shutil.rmtree(session, ignore_errors=True)
     with suppress(OSError):
         (home() / ".ray").rmdir()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While a local Ray is started: it makes no cluster, and its processes get no secrets."""
+    before = {name: os.environ.get(name) for name in ALONE}
+    os.environ.update(ALONE)
+    from ray._private import ray_constants, services
+
+    cluster, popen = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
+    ray_constants.ENABLE_RAY_CLUSTER = False  # it has read the variable already where ray was imported before
+    services.ConsolePopen = partial(_without_secrets, popen)
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = cluster, popen
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _without_secrets(popen: Callable[..., Any], command: Any, *, env: Mapping[str, str], **how: Any) -> Any:
+    return popen(command, env={name: value for name, value in env.items() if not is_secret(name, value)}, **how)
 
 
 def _own_token(token: Path) -> None:

@@ -5,18 +5,21 @@ In: an address or none; the sweep's interruption (interrupt.py). Out: Ray, conne
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.interrupt import Interruption
+from tune_rsst.runners import local_ray
 from tune_rsst.runners.capacity import Node, alive_nodes
 from tune_rsst.settings.settings import SweepSettings
 
+FOR_A_BUCKET = "AWS_"
 OBJECT_STORE_BYTES = 200 * 1024**2
 # Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
 ENVIRONMENT = {
@@ -44,18 +47,41 @@ def connected(settings: SweepSettings, local_folder: str, interruption: Interrup
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    running = address(settings)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
-    running = address(settings)
     with interruption.listening():
-        with _hidden_from_children(signal.SIGHUP):
+        with _hidden_from_children(signal.SIGHUP), nullcontext() if running else local_ray.alone():
             ray.init(address=running or "local", **common, **({} if running else local))
         try:
             interruption.hear()  # again: ray.init installs its own handler
-            yield
+            with kept_for_workers() if settings.storage else nullcontext():
+                yield
         finally:
             with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
                 ray.shutdown()
+
+
+@contextmanager
+def kept_for_workers() -> Iterator[None]:
+    """Let the workers ask for what the bucket needs (`take_environment`): it is in the memory of Ray's store alone.
+
+    Tune itself would put the keys into the workers' command lines and Ray's logs, for all users of the machine to read.
+    """
+    import ray
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+    from trainables.worker.ray_trainable import OURS, environment_key
+
+    found = {name: value for name, value in os.environ.items() if name.startswith(FOR_A_BUCKET)}
+    key = environment_key()
+    _internal_kv_put(key, json.dumps(found).encode(), namespace=OURS)
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            with suppress(ray.exceptions.RayError, RuntimeError, ValueError):
+                _internal_kv_del(key, namespace=OURS)
 
 
 @contextmanager

@@ -7,17 +7,20 @@ pickles these objects into its own, disposable state; nothing is in the pickles.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune import Callback
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from trainables.plugins import code_for, plugins_in
+from trainables.storage.secrets import is_secret
 from trainables.worker.ray_trainable import SweepTrainable
 from tune_rsst.runners import Tick
 from tune_rsst.runners.adapter import Adapter
@@ -150,6 +153,7 @@ def fit(
     `trainable` takes and gives what SweepTrainable does.
     """
     forget(folder.tune)
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update({n for n in os.environ if is_secret(n, "")})
     hung = HungTrials(driver, folder, MAX_WORKER_FAILURES)
     tuner = tune.Tuner(
         trainable,
