@@ -39,7 +39,8 @@ from trainables.rsst.config import (
     knobs_in_file,
     overlaid,
 )
-from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model import further
+from trainables.rsst.model.accepted import architecture, started
 from trainables.rsst.model.pretrained import check_fit
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.model.vit import build
@@ -59,6 +60,7 @@ except ImportError as missing:
     print(f"error: {shown(missing.name)} is missing; install it with pip", file=sys.stderr)
     raise SystemExit(2) from None
 
+EDGE = ("config", "from", "resume", "strict", "print_config", "dry_run", "trust")  # flags that are no knobs
 CODE = "code"  # below the save_dir: the user's own, by digest
 SAVE_DIR = "results/{arch}-{dataset}-{hash}"
 LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment
@@ -80,10 +82,13 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         ready(sys.argv[1:] if arguments is None else arguments)
         given = vars(_parser().parse_args(arguments))
-        edge = {name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run", "trust")}
+        edge = {
+            name: given.pop(name) for name in ("config", "resume", "strict", "print_config", "dry_run", "trust", "from")
+        }
         knobs = knobs_in_file(edge["config"]) if edge["config"] else {}
         flags = {name: value for name, value in given.items() if value is not None}
-        knobs = overlaid(knobs, flags)
+        start = further.start_by(edge["from"], flags)
+        knobs = overlaid(overlaid(knobs, start), {k: v for k, v in flags.items() if k != "weights" or not start})
         for name in [n for n, k in KNOBS.items() if k.path and not k.single_run and isinstance(knobs.get(n), str)]:
             knobs[name] = str(expanded(knobs[name]))  # the run may go on from another folder
         if edge["resume"]:
@@ -97,9 +102,10 @@ def _main(arguments: Sequence[str] | None) -> int:
             return 0
         sources = _own_parts(config, edge)
         arch = architecture(config, in_chans=3, num_classes=10)  # refuse a name that is no ViT before looking for data
+        begun = started(config, arch)
         if config.weights and not edge["resume"]:  # and a file that this ViT can't start from
-            check_fit(config, build(arch, "meta"))
-        said = decisions(flags, [config])
+            check_fit(config, build(begun, "meta"))
+        said = [*([further.line(config, arch, begun)] if config.start_units else []), *decisions(flags, [config])]
         if edge["dry_run"]:
             return _dry_run(config, resume=edge["resume"], said=said)
         return _run(config, resume=edge["resume"], said=said, sources=sources)
@@ -262,6 +268,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("--dry-run", action="store_true", help="say what the run takes (hours, memory, disk) and stop")
     parser.add_argument("--resume", action="store_true", help="go on with the trial that --save_dir holds")
     parser.add_argument("--strict", action="store_true", help="stop when pretrained weights can't be had")
+    parser.add_argument("--from", metavar="RUN", help="prune the model of a finished run or SWEEP/TRIAL further")
     parser.add_argument("--trust", action="store_true", help="run the copy of a plug-in whose file is gone or changed")
     group = parser.add_argument_group("knobs", "a default in (…) depends on arch, dataset and pretrained")
     for knob in KNOBS.values():

@@ -192,6 +192,8 @@ class Console:
     def _check_first_epoch(self, top1: float) -> None:
         """The guide asks its reader to look at the first epoch: say what it reached, warn where it looks wrong."""
         c = self._config
+        if c.start_units:  # the figures to compare with are those of whole models
+            return
         classes = describe(c.dataset, c.data).num_classes
         line, warning = first_epoch_check(self._init, c.dataset, classes, top1)
         self.say(line)

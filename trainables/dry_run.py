@@ -35,12 +35,13 @@ def lines(config: RSSTConfig, folder: Path, measure: Callable[[RSSTConfig], Meas
     course = course_of(config, m, 1.0, dense.params)
     train, val = train_images(config)
     start = "pretrained, if its weights can be had (they are not looked for here)" if config.pretrained else "scratch"
+    of_these = " of those that it begins with" if config.start_units else ""
     whole = " from its beginning; what is done already is not taken off" if (folder / "config.json").exists() else ""
     return [
         f"Plan of the run {folder}{whole} (nothing has been written)",
         f"  model     {config.arch} on {said(config.dataset)}, {config.img_size} pixels; starts from {start}",
         f"  dense     {_words(dense)}",
-        f"  final     {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}",
+        f"  final     {_words(Size(end.params, end.gmacs))}; kept share of units {course.shares[-1]:.3f}{of_these}",
         f"  images    about {train:,} in training, {val:,} in validation",
         f"  epochs    {end.epochs_at_most:,}: {counted(end.rounds, 'round')} of {counted(config.epochs, 'epoch')}",
         f"  time      about {duration(sum(course.seconds))}, {duration(course.seconds[0])} of it in the dense round",

@@ -77,7 +77,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "hardening_gap": max(abs(g) for g in (gap, *(metrics["round_gap"] for metrics in past))),
         "predictions_changed": removal.changed,
         "kept_share": trial.pruner.kept_share(trial.form, trial.config),
-        "kept_share_asked": trial.config.kept_share_after(trial.round),
+        "kept_share_asked": trial.config.kept_share_after(trial.round) * trial.start_share,
         "compacted": not trial.form.dead,
         "density": density(trial.form, trial.model.state_dict()),
         "heads_kept": sum(arch.heads),

@@ -20,7 +20,7 @@ from trainables.rsst.data.about import AboutImages
 from trainables.rsst.data.batches import TrialImages, on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.event import Event
-from trainables.rsst.model.accepted import architecture
+from trainables.rsst.model.accepted import architecture, started
 from trainables.rsst.model.pretrained import initial_weights, resolve
 from trainables.rsst.model.vit import Architecture, build, built_with
 from trainables.rsst.pruning.compact import Units, Weights
@@ -75,17 +75,18 @@ class Running:
     @classmethod
     def fresh(cls, config: RSSTConfig, data: ImageData) -> Running:
         """A trial before its first step; the model's start depends on the seed alone (and on pretrained weights)."""
-        images, arch = _prepare(config, data)
+        images, full = _prepare(config, data)
+        arch = started(config, full)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived(config.seed, "init"))
             model = build(arch)
-        report = initial_weights(config, model)
+        report = initial_weights(config, model, data.about.classes)
         model.to(images.device)
         init: dict[str, Any] = {"init_effective": report.init_effective, "weights_digest": report.digest}
         init |= {"source": report.source, "lines": list(report.lines), "warning": report.warning}
         init |= {"listing": list(report.listing())}
         rewind = _copy(model) if config.rewind == "init" else None
-        return cls(config, images, data.about, Form.unpruned(arch), model, init, rewind)
+        return cls(config, images, data.about, Form.unpruned(full, arch), model, init, rewind)
 
     @classmethod
     def resumed(cls, config: RSSTConfig, data: ImageData, state: TrialState) -> Running:
@@ -94,7 +95,8 @@ class Running:
         refuse_other_images(config, data, state)
         images, full = _prepare(config, data)
         alive = Units.from_json(meta["alive"])
-        form = Form(full, full.with_counts(alive.counts("head"), alive.counts("neuron")), alive, state.group("dead"))
+        arch = full.with_counts(alive.counts("head"), alive.counts("neuron"))
+        form = Form(full, arch, alive, state.group("dead"), started(config, full))
         model = built_with(form.arch, state.group("weights"), images.device)
         rewind = {name: tensor.to(images.device) for name, tensor in state.group("rewind").items()} or None
         trial = cls(config, images, data.about, form, model, dict(meta["init"]), rewind)
@@ -118,6 +120,11 @@ class Running:
     def finished(self) -> bool:
         """Whether the final event has been reported."""
         return bool(self.history) and self.history[-1].kind == "final"
+
+    @property
+    def start_share(self) -> float:
+        """Kept share of the units that the trial began with: 1, but for the start from a pruned model."""
+        return self.pruner.kept_share(Form.unpruned(self.form.full, self.form.began), self.config)
 
     @property
     def dense_key(self) -> str:

@@ -43,12 +43,12 @@ class Cost:
 
 
 def architecture_of(config: RSSTConfig) -> Architecture:
-    """The dense model that `config` asks for, for the channels and classes of its data set."""
+    """The model that a trial of `config` begins with, for the channels and classes of its data set."""
     from trainables.rsst.data.sources import describe
-    from trainables.rsst.model.accepted import architecture
+    from trainables.rsst.model.accepted import architecture, started
 
     about = describe(config.dataset, config.data)
-    return architecture(config, in_chans=about.in_chans, num_classes=about.num_classes)
+    return started(config, architecture(config, in_chans=about.in_chans, num_classes=about.num_classes))
 
 
 def final_architecture(config: RSSTConfig, full: Architecture | None = None) -> Architecture:

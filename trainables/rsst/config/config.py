@@ -48,6 +48,9 @@ class RSSTConfig:
         "local weights file (.safetensors, .pth, .ckpt, .npz) for pretrained", None, in_fingerprint=False, path=True
     )
     weights_digest: str | None = _knob("refuse pretrained weights of another digest", None, acts_when=acting.ASKS)
+    start_units: str | None = _knob(
+        "heads/neurons of each layer that a pruned start has (set by --from)", None, check=checks.UNITS, single_run=True
+    )
     patch_embed: str = _knob(
         "how pretrained patch embeddings are fitted", "resample", choices=("resample", "reinit"), acts_when=acting.FITS
     )

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 def check_pairs(c: RSSTConfig) -> None:
     """Refuse knobs that contradict each other."""
+    if c.start_units:
+        if not (c.pretrained and c.weights):
+            raise ConfigError("start_units", c.start_units, "left out without weights of a pruned model")
+        if c.target_density is not None:
+            hint = "give pruning_times and rate, which count from there"
+            raise ConfigError("target_density", c.target_density, "left out where a pruned model is the start", hint)
+        if c.granularity == "element":
+            raise ConfigError("granularity", c.granularity, "head, neuron or both where a pruned model is the start")
     if c.warmup > c.epochs:
         raise ConfigError("warmup", c.warmup, f"0 to epochs ({c.epochs})", "give warmup, or more epochs")
     if c.img_size % c.patch_size:

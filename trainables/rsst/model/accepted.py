@@ -34,6 +34,18 @@ def architecture(config: RSSTConfig, *, in_chans: int, num_classes: int) -> Arch
     return found
 
 
+def started(config: RSSTConfig, full: Architecture) -> Architecture:
+    """The architecture that the trial begins with: `full`, or what a pruned model in its weights has left of it."""
+    if config.start_units is None:
+        return full
+    heads, neurons = (tuple(map(int, part.split(","))) for part in config.start_units.split("/"))
+    fits = len(heads) == len(neurons) == full.depth
+    if not fits or any(n > most for n, most in zip((*heads, *neurons), (*full.heads, *full.neurons), strict=True)):
+        valid = f"at most {full.heads[0]} heads and {full.neurons[0]} neurons in each of {full.depth} layers"
+        raise ConfigError("start_units", config.start_units, f"{valid} of {config.arch}", "give the model's own arch")
+    return full.with_counts(heads, neurons)
+
+
 @lru_cache(maxsize=256)
 def _accepted(asked: str, shape: Any, img_size: int, patch_size: int, in_chans: int, num_classes: int) -> Architecture:
     sizes: dict[str, Any] = {"img_size": img_size, "patch_size": patch_size}

@@ -20,6 +20,7 @@ no worker asks a hub, and a trial that fell back has another fingerprint than on
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from timm.models.vision_transformer import VisionTransformer
 from trainables.plugins import said
 from trainables.rsst.config import ABSENT, ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED
+from trainables.rsst.model.further import keep_head
 from trainables.rsst.model.hub import fetch
 from trainables.rsst.model.transfer import PATCH_EMBED, Fit, fitted
 from trainables.rsst.model.weight_files import Weights, digest_of, read_weights, write_weights
@@ -69,8 +71,11 @@ class InitReport:
         return tuple(f"{kind:15}{name}" for kind, names in {"transferred": plain, **kinds}.items() for name in names)
 
 
-def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
-    """Fit pretrained weights into `model` (in place) where `config` asks for them."""
+def initial_weights(config: RSSTConfig, model: VisionTransformer, classes: Sequence[str] = ()) -> InitReport:
+    """Fit pretrained weights into `model` (in place) where `config` asks for them.
+
+    `classes`: of the images. The head of a pruned model stays where it has the same ones.
+    """
     head = f"build model: {config.arch}"
     if not config.pretrained:
         return InitReport("scratch", lines=(head,))
@@ -78,6 +83,8 @@ def initial_weights(config: RSSTConfig, model: VisionTransformer) -> InitReport:
     if weights is None:
         return _fallback(config, found, head)
     fit = fitted(weights, model, config, found.source)
+    if config.start_units:
+        keep_head(fit, weights, found.path, classes)
     model.load_state_dict(fit.tensors, strict=False)
     names = list(model.state_dict())
     new = tuple(name for name in names if name not in fit.tensors)
@@ -203,6 +210,8 @@ def _fallback(config: RSSTConfig, found: ResolvedWeights, head: str) -> InitRepo
 def _what_is_new(fit: Fit, new: tuple[str, ...], config: RSSTConfig) -> str:
     """The guide's ℹ line, saying what was done to the patch embedding in this run."""
     place = {"cifar10": "CIFAR", "cifar100": "CIFAR"}.get(config.dataset, said(config.dataset))
+    if not any(name.startswith("head") for name in new):
+        return f"  ℹ 分类头已保留，形状与剪枝后的模型相同（{place}）"
     if PATCH_EMBED in new:
         return f"  ℹ 分类头和patch embedding已重新初始化以适配{place}"
     done = "已插值" if PATCH_EMBED in fit.resampled else "已迁移"

@@ -36,17 +36,26 @@ Masks = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Form:
-    """What is alive: the unpruned architecture, the present one, the original numbers of its units, dead entries."""
+    """What is alive: the unpruned architecture, the present one, the original numbers of its units, dead entries.
+
+    `start`: what the trial began with, where that was pruned already; its units then count as the first of each layer.
+    """
 
     full: Architecture
     arch: Architecture
     alive: Units
     dead: Masks = field(default_factory=dict)
+    start: Architecture | None = None
 
     @classmethod
-    def unpruned(cls, arch: Architecture) -> Form:
-        """The form before anything is removed."""
-        return cls(arch, arch, all_units(arch))
+    def unpruned(cls, full: Architecture, start: Architecture | None = None) -> Form:
+        """The form before this trial removes anything."""
+        return cls(full, start or full, all_units(start or full), start=start)
+
+    @property
+    def began(self) -> Architecture:
+        """What the kept share that is asked for is a share of."""
+        return self.start or self.full
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class UnitPruner:
     ) -> Doomed:
         """See `Pruner`."""
         scores = score(config.criteria, model, form.arch, calibration, rate=config.rate)
-        totals = {kind: form.full.counts(kind) for kind in kinds_of("both")}
+        totals = {kind: form.began.counts(kind) for kind in kinds_of("both")}
         return Doomed(select_units(scores, totals, share, scope=config.scope, granularity=config.granularity))
 
     def masks(self, weights: Mapping[str, Tensor], form: Form, doomed: Doomed) -> Masks:

@@ -54,6 +54,7 @@ EXEMPT = {
     "allow_duplicates": "matters to image folders only; ../data/test_repeats.py",
     "pretrained": "needs weights; test_pretrained.py",
     "weights_digest": "refuses weights, changes no number by itself; test_pretrained.py",
+    "start_units": "needs a pruned model; ../model/test_further.py",
     "patch_embed": "matters to pretrained weights only; test_pretrained.py",
     "compile": "Inductor's numbers, a minute to compile; ../training/test_block.py and test_inductor.py",
     "prunings": "pruning_times in another count; test_identity.py",
