@@ -57,7 +57,8 @@ class Confirmation(Intake):
 
     def _begin(self) -> None:
         wanted, sweep = self.wanted, self._sweep
-        self.record("confirm_started", trials=wanted.trials, seeds=wanted.seeds, split=wanted.split)
+        lists = {"trials": list(wanted.trials), "seeds": list(wanted.seeds)}  # as the line is read
+        self.record("confirm_started", **lists, split=wanted.split)
         assert sweep.confirm is not None
         runs = sweep.confirm.trials
         for run, of, seed in wanted.runs():
