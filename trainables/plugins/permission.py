@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import ConfigError
-from trainables.plugins.address import GROUPS, Address, is_plugin
+from trainables.plugins.address import GROUPS, Address, is_plugin, stand_in
 from trainables.plugins.loading import code_for, remember
 from trainables.plugins.source import Code, copied
 from trainables.user_code.source import Source
@@ -39,6 +39,7 @@ class Permission:
             code, source = code_for(key, value), Source.of(Path(address.file)) if address.file else None
         except ConfigError as problem:
             code, source = self._copy(key, address, problem), None
+            stand_in(address)
         remember([code])
         return source
 

@@ -8,6 +8,7 @@ goes on with one runs a file outside the home that has the digest still, or, whe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,40 @@ def in_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     return plugins_in({**settings, "objective": Aim.of(str(settings.get("objective", ""))).plugin})
 
 
-def prepared(
-    settings: SweepSettings, draws: Iterable[RSSTConfig], folder: SweepFolder, sweep: Sweep | None
-) -> Sequence[Source]:
-    """The files behind the plug-ins of the settings, of `draws` and of the sweep's trials; each has been tried.
+@dataclass
+class OwnPlugins:
+    """The plug-ins of a plan: (name, value) → the files behind it, where they are to be copied into the sweep."""
 
-    From here on this process may run them, whatever becomes of their files.
-    """
-    permission = Permission([folder.code] if sweep else [], home.home() if sweep else None, settings.trust)
-    draws, found = list(draws), dict[tuple[str, str], Source | None]()
-    there = [trial.knobs for trial in sweep.view.trials.values()] if sweep else []
-    for used in (
-        one for values in (settings.flat(), *(c.knobs() for c in draws), *there) for one in in_settings(values)
-    ):
-        if used not in found:
-            found[used] = permission.grant(*used)
-    plugin_checks.check(settings)
-    for config in {tuple(plugins_in(c.knobs())): c for c in draws}.values():
-        own_parts.check(config)
-    return [source for source in found.values() if source is not None]
+    permission: Permission
+    found: dict[tuple[str, str], Source | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: SweepSettings, folder: SweepFolder, sweep: Sweep | None) -> OwnPlugins:
+        """Those of the settings and of the trials that there are; before the space is asked, which may name them."""
+        goes_on = sweep is not None
+        permission = Permission([folder.code] if goes_on else [], home.home() if goes_on else None, settings.trust)
+        made = cls(permission)
+        there = [trial.knobs for trial in sweep.view.trials.values()] if sweep else []
+        for values in (settings.flat(), *there):
+            made._permit(values)
+        return made
+
+    def _permit(self, values: Mapping[str, Any]) -> None:
+        for used in in_settings(values):
+            if used not in self.found:
+                self.found[used] = self.permission.grant(*used)
+
+    def tried(self, settings: SweepSettings, draws: Sequence[RSSTConfig]) -> Sequence[Source]:
+        """The files behind all plug-ins, those of `draws` too; each has been called on something small.
+
+        From here on this process may run them, whatever becomes of their files.
+        """
+        for values in (settings.flat(), *(config.knobs() for config in draws)):
+            self._permit(values)
+        plugin_checks.check(settings)
+        for config in {tuple(plugins_in(c.knobs())): c for c in draws}.values():
+            own_parts.check(config)
+        return [source for source in self.found.values() if source is not None]
 
 
 def refuse_unasked(written: Mapping[str, Any], named: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from trainables.storage.filesystem import network_filesystem
 from trainables.user_code.source import Source
 from trainables.worker.system_metrics import INSTALL, missing_library
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.planning import own_plugins
+from tune_rsst.planning.own_plugins import OwnPlugins
 from tune_rsst.planning.own_space import own_space
 from tune_rsst.planning.warm_start import WarmStart
 from tune_rsst.search import limits, points, space_rules, spaces
@@ -109,10 +109,11 @@ def checked(
     if settings.system_metrics and (missing := missing_library()):
         raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
     written = settings
+    own = OwnPlugins.of(settings, folder, sweep)
     settings, space, source = own_space(settings, folder, sweep)
     settings, space, sampled = spaces.settle(settings, space, count=spaces.VALIDATION_DRAWS)
     drawn, draws = zip(*sampled, strict=True)
-    codes = own_plugins.prepared(settings, draws, folder, sweep)
+    codes = own.tried(settings, draws)
     if not all(draw.params for draw in drawn):
         hint = "every knob in it is fixed: free one, or run it with python -m trainables"
         raise ConfigError("space", space.address, "a space with something to search", hint)

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.plugins import PluginError
 from trainables.rsst.config import KNOBS, METHOD_VERSION, ConfigError, RSSTConfig
 from trainables.rsst.data.load import load as load_images
 from trainables.storage.files import expanded
@@ -85,7 +86,10 @@ def _taken_over(
     if trial.state != "finished":
         return trial.state
     objective = Objective.of(settings.flat())
-    metrics = trial.metrics
+    try:
+        metrics = {**trial.metrics, **objective.aim.computed(trial.metrics)}
+    except PluginError:
+        return "without what the objective's function needs"
     if objective.values(metrics) is None or not objective.limits.keys() <= metrics.keys():
         return "without a number that the objective asks for"
     there = RSSTConfig.from_knobs(trial.knobs)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tune_rsst.fake_sweep import FakeSweep, tiny
 from trainables import plugins
-from trainables.plugins import loading
+from trainables.plugins import address, loading
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.objective import AIMS, Aim, Objective, checked_objective
@@ -48,6 +48,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     loading._KNOWN.clear()
     loading._LOADED.clear()
+    address._STAND_IN.clear()
 
 
 def file(folder: Path, text: str) -> str:
@@ -360,5 +361,23 @@ def own(trial):
     assert [code["entry"] for code in order._suggest("x")["plugins"]] == ["mine.py"]  # type: ignore[index]
     (user / "mine.py").write_text("def f(units, batches):\n    return []\n", encoding="utf-8")
     forget()
-    with pytest.raises(ConfigError, match=r"criteria = mine\.py:f"):
-        resume.go_on(Sweep.of(made.folder), {})
+    for change in (lambda: None, (user / "mine.py").unlink):
+        change()
+        forget()
+        with pytest.raises(ConfigError, match=r"criteria = mine\.py:f: .*add --trust"):
+            resume.go_on(Sweep.of(made.folder), {})
+        again = resume.go_on(Sweep.of(made.folder), {"trust": True})
+        assert isinstance(again, Plan)
+        assert {c.criteria for c in again.draws} == {"l1", own.knobs["criteria"]}, "the copy stands for the file"
+
+
+def test_a_warm_start_asks_its_own_function_not_the_one_of_the_earlier_sweep(user: Path) -> None:
+    """The earlier sweep's `objective` is that of another function."""
+    folder, _ = begun(f"objective={file(user, GOOD['objective'])}", "stopping=none", reports=None)
+    other = file(user / "other", "def f(metrics):\n    return 2 * metrics['val_top1']\n")
+    found = begin.make_plan(
+        written.given(None, ["dataset=digits", f"objective={other}", f"warm_start={folder.name}"]), "next", False
+    )
+    assert isinstance(found, Plan)
+    taken = [record["metrics"] for record in found.warm.record()["warm_start"]]
+    assert taken and all(m["objective"] == 2 * m["val_top1"] for m in taken)
