@@ -84,10 +84,10 @@ def _print_draws(console: Console, drawn: list[tuple[Draw, RSSTConfig]]) -> None
 
     columns = list(cells)
     fitted, shown = table.fitting(console, columns, reversed(columns[1:]), draw)
-    said = legend(shown, HERE)
+    below = legend(shown, HERE)
     if left_out := [column.removeprefix(KNOB) for column in columns if column not in shown]:
-        said += f"; too narrow for {', '.join(left_out)}"
-    table.print_fitting(console, fitted, said)
+        below += f"; too narrow for {', '.join(left_out)}"
+    table.print_fitting(console, fitted, below)
 
 
 def setting_lines() -> list[str]:

@@ -117,7 +117,10 @@ def test_what_would_fail_again_is_the_trials_end_and_the_rest_is_raised(
 
 
 def test_a_trial_that_diverges_would_fail_again(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epoch.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
+    def loss(logits: torch.Tensor, *_: Any, reduction: str = "mean", **__: Any) -> torch.Tensor:
+        return logits.sum(1 if reduction == "none" else None) * torch.nan
+
+    monkeypatch.setattr(epoch.F, "cross_entropy", loss)
     assert re.match(r"it would fail again: round 0, epoch \d.*: the .*loss is nan", steps(actor)[-1]["failed"])
 
 

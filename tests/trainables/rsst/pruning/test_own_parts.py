@@ -225,7 +225,7 @@ def test_a_run_goes_on_with_the_file_as_it_was_or_with_trust_its_copy(
     forget()
     assert main(["--save_dir", str(tmp_path / "run"), *again, "--trust"]) == 0
     assert ran(tmp_path / "run", "--criteria", where, "--resume") == 2
-    assert "these knobs differ: criteria" in capsys.readouterr().err
+    assert "criteria = mine.py:f: valid is code with the digest" in capsys.readouterr().err
 
 
 def test_a_run_of_somebody_else_runs_no_code_that_lies_in_it(
