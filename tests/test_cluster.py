@@ -1,9 +1,14 @@
-"""cluster.yaml is what Ray's own schema asks for, and pins what constraints.txt pins."""
+"""cluster.yaml is what Ray's own schema asks for, and pins what constraints.txt pins; the examples are in the wheel."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
+from tune_rsst.cli import app, examples
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,3 +108,56 @@ def test_every_tune_rsst_command_of_the_cluster_guide_has_the_words_it_uses() ->
                 assert word in known, f"{name} {word}"
             elif "=" in word:
                 assert word.partition("=")[0] in {*settings_names(), *KNOBS}, word
+
+
+def test_the_wheel_has_every_example_as_the_repository_has_it(tmp_path: Path) -> None:
+    """In the repository an example is a link, so that each file is in one place."""
+    for name in ("tune_rsst", "trainables", "search_spaces", "docs/cluster"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("cluster.yaml", "Dockerfile", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    code = "from setuptools import build_meta; print(build_meta.build_wheel('out'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "out" / done.stdout.split()[-1]) as wheel:
+        packed = {Path(name).name: wheel.read(name).decode() for name in wheel.namelist() if "/examples/" in name}
+    assert packed == {name: examples.text(name) for name in examples.WHAT}
+    links = {path.name: path.resolve() for path in (ROOT / "tune_rsst" / "examples").iterdir() if path.is_symlink()}
+    assert links.keys() == packed.keys() and links["cluster.yaml"] == ROOT / "cluster.yaml"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["slurm"], 0, "#SBATCH --requeue"),
+        (["slurm.sbatch"], 0, "#SBATCH --requeue"),
+        (["RayJob"], 0, "kind: RayJob"),
+        (["dockerfile"], 0, "FROM rayproject/ray"),
+        (["cluster.yaml"], 0, "provider:"),
+        ([], 0, "slurm.sbatch      a sweep"),
+        (["pbs"], 2, "example = pbs: valid is cluster.yaml, "),
+        (["../cluster.yaml"], 2, "valid is cluster.yaml, "),
+        ([""], 2, "valid is cluster.yaml, "),
+    ],
+)
+def test_an_example_is_printed_by_its_name(
+    words: list[str], code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tune-rsst", "example", *words])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    said = capsys.readouterr()
+    assert ended.value.code == code and says in (said.err if code else said.out)
+
+
+def test_the_image_has_the_pinned_ray_and_what_is_installed_in_it() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    pinned = re.search(r"^ray(?:\[.*\])?==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None and f"FROM rayproject/ray:{pinned[1]}-py311-gpu" in lines
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    needed = {Path(os.path.relpath(path.resolve(), ROOT)) for path in (ROOT / "tune_rsst" / "examples").iterdir()}
+    assert not [
+        path for path in needed | {Path("constraints.txt")} if {str(path), *map(str, path.parents)} & {*left_out}
+    ]

@@ -238,6 +238,18 @@ def settings() -> None:
     print("\n".join(setting_lines()))
 
 
+@app.command()
+def example(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[cluster.yaml | slurm | rayjob | …]", help="Which one.")
+    ] = None,
+) -> None:
+    """Print a file to start from, for a Ray cluster, Slurm, Kubernetes or Docker; without a name: which there are."""
+    from tune_rsst.cli import examples
+
+    print("\n".join(examples.lines()) if name is None else examples.text(name).rstrip("\n"))
+
+
 app.add_typer(results.app)
 app.add_typer(sweeps.app)
 

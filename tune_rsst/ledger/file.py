@@ -88,7 +88,7 @@ class Ledger:
         """Write one event with the current time and return it.
 
         Raises:
-            OSError: the disk is full or gone; the half-written line is removed.
+            OSError: the disk is full or gone. The line is removed, as it is where Ctrl-C comes while it is written.
         """
         record = {"event": event, "time": round(self._clock(), 3), **fields}
         line = encode(record, self._place)
@@ -97,7 +97,7 @@ class Ledger:
             if written < len(line):
                 raise OSError(28, f"only {written} of {len(line)} bytes of a ledger line were written")
             os.fsync(self._fd)
-        except OSError:
+        except BaseException:
             os.ftruncate(self._fd, self._place.size)
             raise
         self._place.move_on(line, True)

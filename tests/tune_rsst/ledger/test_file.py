@@ -1,6 +1,7 @@
 """The ledger keeps what was written, drops a torn end, refuses damage, and admits one driver."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,6 +51,21 @@ def test_not_a_number_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         ledger.append("reported", value=float("nan"))
     assert read(ledger.path) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+def test_a_line_that_was_not_written_to_its_end_is_none(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the disk is waited for: the next line has the number of the one that is not there."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append("suggested", trial="t0000")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", Mock(side_effect=error))
+        with pytest.raises(type(error)):
+            ledger.append("suggested", trial="t0001")
+    ledger.append("interrupted")
+    assert [event["event"] for event in read(ledger.path)] == ["suggested", "interrupted"]
 
 
 def test_second_driver_is_refused_and_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
