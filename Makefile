@@ -33,10 +33,10 @@ $(STAMP): pyproject.toml constraints.txt
 sweep: setup
 	$(BIN)/tune-rsst sweep $(ARGS)
 
-# Tests that need one core run two at a time, then those that start servers alone; 5 is pytest's "nothing was selected".
+# Tests that need one core run two at a time, then those that start servers and Ray; 5 is pytest's "nothing was selected".
 test: setup test-tools lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 
 quick: setup lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not medium" -n 2 --dist loadfile $(PYTEST_ARGS)

@@ -8,10 +8,14 @@ No torch here.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +24,8 @@ from typing import Any
 
 from trainables.storage.files import replaced
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "docs" / "figures"
 
 
 class Progress:
@@ -84,6 +89,17 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def tree_of(commit: str, *names: str) -> Iterator[Path]:
+    """What this clone's history has of `commit` (all of it, or the folders `names`), in a folder that goes again."""
+    command = ["git", "archive", commit, *names]
+    packed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def rounded(value: Any) -> Any:

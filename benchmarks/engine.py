@@ -17,15 +17,12 @@ augmentation image by image, a DataLoader, AdamW, loss.item() at every step.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -38,7 +35,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks._common import Progress, table
+from benchmarks._common import Progress, table, tree_of
 from benchmarks._engine_gpu import on_gpu
 from benchmarks._engine_parts import HEAD, parts_of
 from trainables.rsst.config import RSSTConfig
@@ -136,25 +133,20 @@ def earlier(commit: str | None) -> Iterator[Callable[[str], float] | None]:
     if commit is None:
         yield None
         return
-    root, child = Path(__file__).resolve().parents[1], Path(__file__).with_name("_engine_before.py")
-    command = ["git", "archive", commit, "trainables"]
-    packed = subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=60).stdout
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(folder, filter="data")
-        with subprocess.Popen(
-            [sys.executable, str(child), json.dumps(SIZES)], cwd=folder, env=os.environ | {"PYTHONPATH": folder},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            asked, answers = process.stdin, process.stdout
-            assert asked is not None and answers is not None
+    child = Path(__file__).with_name("_engine_before.py")
+    with tree_of(commit, "trainables") as folder, subprocess.Popen(
+        [sys.executable, str(child), json.dumps(SIZES)], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None and answers is not None
 
-            def run(arch: str) -> float:
-                print(arch, file=asked, flush=True)
-                return float(answers.readline())
+        def run(arch: str) -> float:
+            print(arch, file=asked, flush=True)
+            return float(answers.readline())
 
-            yield run
-            asked.close()
+        yield run
+        asked.close()
 
 
 def measured(arch: str, passes: int, compiles: bool, before: Callable[[str], float] | None, progress: Progress) -> Any:

@@ -26,7 +26,7 @@ from typing import Any
 from trainables import plugins
 from trainables.console import Console
 from trainables.figures import draw_run
-from trainables.leaving import interruptible, lasting_output, notice_if_unread
+from trainables.leaving import interruptible, lasting_output, leave, notice_if_unread
 from trainables.progress import watched
 from trainables.rsst.config import (
     KNOBS,
@@ -291,6 +291,4 @@ def _metavar(knob: Knob) -> str:
 
 
 if __name__ == "__main__":
-    code = main()
-    ends_at_once(code=code)
-    raise SystemExit(code)
+    leave(main())

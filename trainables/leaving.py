@@ -6,17 +6,20 @@ Out: one KeyboardInterrupt; lines that go nowhere, so that a run is neither ende
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 GONE = (errno.EPIPE, errno.EIO)
+UNWRITTEN = 120  # Python's exit code where its output could not be written
 Handlers = dict[signal.Signals, Any]
 
 
@@ -49,6 +52,20 @@ def ends_at_once(line: str = "", code: int = 130) -> None:
     for number in (signal.SIGINT, *ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process as the interpreter does, but without taking thousands of modules apart, which takes seconds."""
+    ends_at_once(code=code)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            code = code or UNWRITTEN
+    os._exit(code)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """`tune-rsst`, which is `python -m tune_rsst`: an interruption is one line from the first instruction to the last."""
 
-from trainables.leaving import ends_at_once
+from trainables.leaving import ends_at_once, leave
 
 
 def main() -> None:
@@ -11,8 +11,7 @@ def main() -> None:
     try:
         run()
     except SystemExit as end:
-        ends_at_once(code=end.code if isinstance(end.code, int) else 1)
-        raise
+        leave(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -45,6 +45,8 @@ from tune_rsst.settings.settings import RUN_ONLY
 from tune_rsst.settings.written import HEAD, sealed
 from tune_rsst.storage import home
 from tune_rsst.storage.bucket import SweepStorage, held
+
+UPLOAD_AFTER_S = 5.0  # MLflow takes seconds to import, which Ray's start needs more
 
 if TYPE_CHECKING:
     from tune_rsst.driver import Confirmation, Driver
@@ -126,7 +128,7 @@ def confirm(
 
             uploader = Uploader(folder, plan.settings.flat(), files=models)
             followers: list[Follower] = [uploader, storage] if storage else [uploader]
-            uploader.start()
+            uploader.start(UPLOAD_AFTER_S)
             driver = Confirmation(ledger, view, plan.settings, wanted, interruption, followers)
             try:
                 _train(plan, driver, console, runner)
@@ -174,7 +176,7 @@ def _assemble(
             driver.record("extended", trials=settings.trials, by=plan.more_trials)
         own = {name: value for name, value in without_secrets(settings.flat()).items() if name in RUN_ONLY}
         driver.record("resumed", versions=provenance.versions(), settings=own, home=str(folder.path.parent))
-    uploader.start()
+    uploader.start(UPLOAD_AFTER_S)
     return driver, uploader
 
 
@@ -230,10 +232,11 @@ def on_ray(
     where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
     left = f"{driver.remaining} of {driver.total} {driver.called} to run"
     say_here(f"Sweep {plan.folder.name}: {left}; starting {where} …\nFolder: {plan.folder.path}")
+    workers = capacity.workers_at_first(plan.settings, driver.remaining)
     try:
         with (
             local_ray.ray_folder() as ray_folder,
-            ray_cluster.connected(plan.settings, str(ray_folder), driver.interruption),
+            ray_cluster.connected(plan.settings, str(ray_folder), driver.interruption, workers),
         ):
             yield partial(_fit, plan, say_here, trainable)
     finally:
@@ -258,7 +261,8 @@ def _fit(
     if on_cluster:
         preflight.check_a_worker(plan, cpus, gpus, say_here)
     runs_trials = trainable() if trainable else SweepTrainable
-    fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
+    with nullcontext() if on_cluster else local_ray.plain_workers():
+        fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
 
 
 def _resources(

@@ -188,3 +188,29 @@ def test_the_printed_command_goes_on_from_another_folder_with_a_bare_path(
     )
     assert done.returncode == 0 and "going on after round 1/2" in done.stdout, done.stdout + done.stderr
     assert (home / "run" / "report.json").exists()
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from trainables.leaving import leave
+atexit.register(lambda: print("at exit"))
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+print("said")
+leave(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_leaving_loses_no_thread_no_exit_function_and_no_output(code: int) -> None:
+    command = [sys.executable, "-c", LEAVING, str(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "said\na thread\nat exit\n", "")
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, 120), (3, 3)])
+def test_output_that_can_not_be_written_is_no_success(code: int, told: int) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        how: dict[str, Any] = {"stdout": full, "stderr": subprocess.DEVNULL, "env": buffered, "timeout": 60}
+        done = subprocess.run([sys.executable, "-c", LEAVING, str(code)], check=False, **how)
+    assert done.returncode == told

@@ -20,6 +20,7 @@ def test_a_local_sweep_listens_on_loopback_alone_and_leaves_no_secret_anywhere()
     assert "1 finished" in printed, printed
     assert {"gcs_server", "raylet", "ray::SweepTrainable"} <= seen.processes, seen.processes
     assert len(seen.listening) >= 5 and {address for _, address in seen.listening} <= LOOPBACK, seen.listening
+    assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & seen.processes, "nobody asks them for anything"
     assert seen.secrets.keys() == {"the driver"} and not seen.commands and not seen.files
 
 

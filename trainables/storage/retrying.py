@@ -42,7 +42,7 @@ class RetryingThread:
         self._action, self._gather_s, self._every_s, self._at_end = action, gather_s, every_s, at_end
         self._last_retry_s, self._runs, self._asked, self._done = last_retry_s, threading.Condition(), 0, 0
         self._wake, self._closing, self._hurried = threading.Event(), threading.Event(), threading.Event()
-        self._deadline = float("inf")
+        self._deadline, self._first_s = float("inf"), 0.0
         self._thread = threading.Thread(target=self._work_and_end, name=name, daemon=True)
         self.problems: deque[str] = deque(maxlen=PROBLEMS_KEPT)
         self.problem: str | None = None  # what stopped the last run; None where it went through
@@ -62,8 +62,9 @@ class RetryingThread:
         """Until `close` or `run_here` gives up; infinite before."""
         return self._deadline - time.monotonic()
 
-    def start(self) -> None:
-        """Begin, with a first run of the action; later the same as `wake`."""
+    def start(self, after_s: float = 0.0) -> None:
+        """Begin, with a first run of the action, `after_s` from now or at `hurry`; later the same as `wake`."""
+        self._first_s = after_s
         self.wake()
         if self._thread.ident is None:
             self._thread.start()
@@ -124,7 +125,7 @@ class RetryingThread:
             self._at_end()
 
     def _work(self) -> None:
-        retry_s, gather_s = 0.0, 0.0
+        retry_s, gather_s = 0.0, self._first_s
         while True:
             if retry_s and self.closing:
                 time.sleep(retry_s)

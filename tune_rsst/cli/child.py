@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.leaving import interruptible, lasting_output
+from trainables.leaving import interruptible, lasting_output, leave
 from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
@@ -103,4 +103,4 @@ def _run(request: Mapping[str, Any], found: dict[str, Any], tell: Callable[[Mapp
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave(main())

@@ -61,9 +61,10 @@ def main(words: Sequence[str]) -> None:
     from trainables.figures import save_trial
     from tune_rsst.storage.folder import Sweep
 
-    os.nice(NICENESS)
     folder = SweepFolder(Path(words[0]))
     sweep = Sweep.of(folder)
+    if sweep.view.unfinished:
+        os.nice(NICENESS)  # trials that train go first
     for trial in words[1:]:
         if trial != "--sweep":
             save_trial(sweep.view.trials[trial], folder.pictures_of(trial))

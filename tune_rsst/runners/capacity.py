@@ -6,6 +6,7 @@ A trial runs on one node: what counts is what single nodes have, not the cluster
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from trainables.rsst.config import ConfigError
 from tune_rsst.settings.settings import SweepSettings
 
 Node = Mapping[str, float]
+MOST_AT_FIRST = 8
 NODE_WAIT_S, SAY_EVERY_S, LOOK_EVERY_S = 1200.0, 60.0, 2.0
 
 
@@ -44,6 +46,20 @@ def trials_at_once(settings: SweepSettings, cpus: float, gpus: float, nodes: Seq
     if not room:
         raise no_room(cpus, gpus, nodes)
     return (wanted if cluster else min(wanted, room)) if wanted else room
+
+
+def workers_at_first(settings: SweepSettings, trials: int) -> int:
+    """Workers that a local Ray starts with, before it says what the machine has; the others come when they are needed.
+
+    None where trials may get a GPU: Ray tells a worker which one after it has started, and what is imported by then may
+    have looked at all.
+    """
+    if settings.gpus_per_trial != 0:
+        return 0
+    if settings.cpus_per_trial == "auto":
+        return 1  # it measures first
+    fit = int(len(os.sched_getaffinity(0)) / settings.cpus_per_trial + 1e-9)
+    return max(1, min(fit, trials, settings.max_concurrent_trials or fit, MOST_AT_FIRST))
 
 
 def no_room(cpus: float, gpus: float, nodes: Sequence[Node]) -> ConfigError:

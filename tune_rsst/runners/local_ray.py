@@ -4,6 +4,10 @@ Its folders have paths short enough for its sockets, and are removed after the s
 loopback address, which Ray does where it is told that it is not to make a cluster; without that it listens on all
 interfaces. Its processes, and so the workers, start without the secrets of the environment; workers that keep trials
 in a bucket ask for what they need (`kept_for_workers` of ray_cluster.py).
+
+As many workers as trials run at once start with Ray and import what a trial needs, while the driver goes on. Tune asks
+for workers with an environment of its own making, which are others than those; here theirs is the driver's already, so
+it is not asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,11 @@ from tune_rsst.storage.home import home
 ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: the node's address is then the loopback one
     "RAY_enable_metrics_collection": "0",  # nobody reads them, and the endpoint asks nobody who they are
+    "RAY_preload_python_modules": "trainables.worker.ray_trainable",
 }
+WORKERS_FLAG = "--num_prestart_python_workers="
+# Processes of Ray that nobody asks for anything here: autoscaler, log lines for the driver, dashboard and jobs.
+UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 
 # An AF_UNIX path may have 107 bytes, and this is what Ray puts below its folder.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
@@ -61,28 +69,68 @@ def forget_sessions() -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """While a local Ray is started: it makes no cluster, and its processes get no secrets."""
-    before = {name: os.environ.get(name) for name in ALONE}
-    os.environ.update(ALONE)
-    from ray._private import ray_constants, services
+def alone(workers: int) -> Iterator[None]:
+    """While a local Ray is started: it makes no cluster, its processes get no secrets, `workers` start with it.
 
-    cluster, popen = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
-    ray_constants.ENABLE_RAY_CLUSTER = False  # it has read the variable already where ray was imported before
-    services.ConsolePopen = partial(_without_secrets, popen)
+    Ray has no public way to most of this. Where a later Ray lacks what is replaced here, it starts as it does alone.
+    """
+    from ray._private import ray_constants, services
+    from ray._private.node import Node
+
+    with ExitStack() as changed:
+        for name, value in ALONE.items():
+            changed.callback(_put_back, name, os.environ.get(name))
+            os.environ[name] = value
+        changed.enter_context(_with(ray_constants, "ENABLE_RAY_CLUSTER", False))  # it has read the variable already
+        changed.enter_context(_with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers)))
+        for start in UNUSED:
+            changed.enter_context(_with(Node, start, lambda *_, **__: None))
+        yield
+
+
+def _put_back(name: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = value
+
+
+@contextmanager
+def _with(owner: Any, name: str, value: object) -> Iterator[None]:
+    """`owner` with another attribute `name`; as it is where it has none of that name."""
+    if (before := getattr(owner, name, None)) is None:
+        yield
+        return
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = cluster, popen
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        setattr(owner, name, before)
 
 
-def _without_secrets(popen: Callable[..., Any], command: Any, *, env: Mapping[str, str], **how: Any) -> Any:
-    return popen(command, env={name: value for name, value in env.items() if not is_secret(name, value)}, **how)
+def _start(
+    popen: Callable[..., Any], workers: int, command: Sequence[str], *, env: Mapping[str, str], **how: Any
+) -> Any:
+    own = {name: value for name, value in env.items() if not is_secret(name, value)}
+    fewer = [f"{WORKERS_FLAG}{workers}" if word.startswith(WORKERS_FLAG) else word for word in command]
+    return popen(fewer, env=own, **how)
+
+
+@contextmanager
+def plain_workers() -> Iterator[None]:
+    """While Tune runs trials on a local Ray: it takes the workers that are there.
+
+    It imports no wandb or Comet either, which it does to count for Ray which of them is used; nothing is told here.
+    """
+    import ray
+    from ray.air._internal import usage
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    with (
+        _with(_ActorClassCache, "get", lambda _, trainable: ray.remote(trainable)),
+        _with(usage, "tag_callbacks", lambda *_: None),
+    ):
+        yield
 
 
 def _own_token(token: Path) -> None:

@@ -40,8 +40,10 @@ def address(settings: SweepSettings) -> str | None:
 
 
 @contextmanager
-def connected(settings: SweepSettings, local_folder: str, interruption: Interruption) -> Iterator[None]:
-    """Ray, connected; `interruption` hears of SIGTERM and SIGHUP."""
+def connected(
+    settings: SweepSettings, local_folder: str, interruption: Interruption, workers: int = 0
+) -> Iterator[None]:
+    """Ray, connected; `interruption` hears of SIGTERM and SIGHUP. A local Ray starts with `workers` workers."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -51,7 +53,7 @@ def connected(settings: SweepSettings, local_folder: str, interruption: Interrup
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
     with interruption.listening():
-        with _hidden_from_children(signal.SIGHUP), nullcontext() if running else local_ray.alone():
+        with _hidden_from_children(signal.SIGHUP), nullcontext() if running else local_ray.alone(workers):
             ray.init(address=running or "local", **common, **({} if running else local))
         try:
             interruption.hear()  # again: ray.init installs its own handler

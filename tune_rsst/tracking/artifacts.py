@@ -41,9 +41,7 @@ class RunFiles:
         """
         deadline = time.monotonic() + time_left_s
         due = [item for item in _versions(plan) if self._tried[item] < TRIES and not store.has_files(*item)]
-        trials = [item for item in due if item[0] != PARENT]
-        groups = [trials[i : i + AT_ONCE] for i in range(0, len(trials), AT_ONCE)]
-        for group in [*groups, *([item] for item in due if item[0] == PARENT)]:
+        for group in self._groups(due):
             yield None
             left_s = min(TIMEOUT_S, deadline - time.monotonic())
             if left_s <= 1.0:
@@ -57,17 +55,22 @@ class RunFiles:
             self._tried.update(group)
             yield from problems
 
+    def _groups(self, due: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+        """What one child process draws. What has failed before is drawn alone, so that it keeps back nothing else."""
+        together, alone = [item for item in due if not self._tried[item]], [[item] for item in due if self._tried[item]]
+        return [together[i : i + AT_ONCE] for i in range(0, len(together), AT_ONCE)] + alone
+
     def _draw_and_put(self, store: SweepRuns, group: list[tuple[str, str]], left_s: float) -> Iterator[None]:
         folder = self._folder
-        if group[0][0] == PARENT:
-            yield from draw(folder, "--sweep", timeout_s=left_s)
-            best = [folder.best] if folder.best.exists() else []
-            pictures = sorted(folder.pictures.glob("*.png"))
-            store.put_files(PARENT, {"pictures": pictures, "": [folder.report, *best]}, group[0][1])
-            return
-        yield from draw(folder, *(run for run, _ in group), timeout_s=left_s)
+        yield from draw(folder, *("--sweep" if run == PARENT else run for run, _ in group), timeout_s=left_s)
         for run, version in group:
-            store.put_files(run, {"pictures": sorted(folder.pictures_of(run).glob("*.png"))}, version)
+            if run != PARENT:
+                store.put_files(run, {"pictures": sorted(folder.pictures_of(run).glob("*.png"))}, version)
+                continue
+            best = [folder.best] if folder.best.exists() else []
+            store.put_files(
+                run, {"pictures": sorted(folder.pictures.glob("*.png")), "": [folder.report, *best]}, version
+            )
 
 
 def _versions(plan: RunWrites) -> list[tuple[str, str]]:

@@ -62,9 +62,9 @@ class Uploader:
         """What went wrong lately, oldest first; one line each, without passwords."""
         return list(self._thread.problems)
 
-    def start(self) -> None:
-        """Begin to upload, in a thread."""
-        self._thread.start()
+    def start(self, after_s: float = 0.0) -> None:
+        """Begin to upload, in a thread, `after_s` from now or at `close`."""
+        self._thread.start(after_s)
 
     def notify(self, hurry: bool = False) -> None:
         """The ledger has grown; from a `hurry` on each line is sent at once, and no picture is drawn before `close`."""

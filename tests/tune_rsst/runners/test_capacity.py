@@ -47,6 +47,27 @@ def test_at_once_is_what_has_room_or_on_a_cluster_that_may_grow_what_the_user_sa
         at_once([{"CPU": 0.5}], cluster=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "cores", "trials", "workers"),
+    [
+        (["cpus_per_trial=1", "gpus_per_trial=0"], 2, 12, 2),
+        (["cpus_per_trial=1", "gpus_per_trial=0"], 64, 12, capacity.MOST_AT_FIRST),
+        (["cpus_per_trial=1", "gpus_per_trial=0"], 64, 1, 1),
+        (["cpus_per_trial=4", "gpus_per_trial=0"], 2, 12, 1),
+        (["cpus_per_trial=0.5", "gpus_per_trial=0"], 2, 12, 4),
+        (["cpus_per_trial=1", "gpus_per_trial=0", "max_concurrent_trials=1"], 8, 12, 1),
+        (["cpus_per_trial=auto", "gpus_per_trial=0"], 8, 12, 1),
+        (["cpus_per_trial=1", "gpus_per_trial=0.5"], 8, 12, 0),
+        (["cpus_per_trial=1", "gpus_per_trial=auto"], 8, 12, 0),
+    ],
+)
+def test_workers_start_with_ray_as_many_as_trials_run_at_once_and_none_where_a_gpu_is_given_out(
+    words: list[str], cores: int, trials: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity.os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert capacity.workers_at_first(resolve(given(None, words)), trials) == workers
+
+
 class Autoscaler:
     """Stands in for Ray: the second node comes after so many looks; remembers what was asked for."""
 

@@ -121,3 +121,29 @@ def test_a_server_that_goes_away_while_a_picture_is_drawn_gets_the_lines_later(
     away.clear()
     until(lambda: not uploader.missing())
     assert uploader.close(0.5) == 0
+
+
+def test_one_process_draws_what_is_due_and_what_failed_once_is_drawn_alone(
+    folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, ...]] = []
+
+    def draw(where: SweepFolder, *names: str, timeout_s: float) -> Iterator[None]:
+        drawn.append(names)
+        yield
+        if "--sweep" in names:
+            raise RuntimeError("pictures: no report today")
+        for name in names:
+            where.pictures_of(name).mkdir(parents=True)
+            (where.pictures_of(name) / "rounds.png").write_bytes(b"png")
+
+    monkeypatch.setattr("tune_rsst.tracking.artifacts.draw", draw)
+    recorder = Recorder(folder.ledger)
+    recorder.write(*sweep_events())
+    uploader, _ = uploader_of(folder, tmp_path)
+    assert uploader.sync_once(60) == 0
+    trials = tuple(name for name in drawn[0] if name != "--sweep")
+    assert drawn[0] == (*trials, "--sweep") and len(trials) > 1
+    assert uploader.sync_once(60) == 0
+    assert drawn[1:] == [*((name,) for name in trials), ("--sweep",)], "each is kept though the report fails again"
+    assert uploader.sync_once(60) == 0 and len(drawn) == 2 + len(trials)
