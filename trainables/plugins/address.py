@@ -67,6 +67,12 @@ def is_plugin(value: object) -> bool:
     return isinstance(value, str) and Address.of(value) is not None
 
 
+def has_digest(value: str) -> bool:
+    """Whether a plug-in's value says which source it is."""
+    found = Address.of(value)
+    return found is not None and found.digest is not None
+
+
 def said(value: object) -> str:
     """The value for people: a plug-in by its name (an objective's with min: or max:), anything else as text."""
     text = str(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import plugins
-from trainables.plugins import Address, Permission, plugins_in
+from trainables.plugins import Address, Permission, has_digest, plugins_in
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.pruning import own_parts
 from trainables.user_code.source import Source
@@ -38,7 +38,10 @@ class OwnPlugins:
 
     @classmethod
     def of(cls, settings: SweepSettings, folder: SweepFolder, sweep: Sweep | None) -> OwnPlugins:
-        """Those of the settings and of the trials that there are; before the space is asked, which may name them."""
+        """Those of the settings and of the trials that there are; before the space is asked, which may name them.
+
+        A knob of a new sweep has no digest by then: it gets one with the other checks of its value, and is `tried`.
+        """
         goes_on = sweep is not None
         permission = Permission([folder.code] if goes_on else [], home.home() if goes_on else None, settings.trust)
         made = cls(permission)
@@ -49,7 +52,7 @@ class OwnPlugins:
 
     def _permit(self, values: Mapping[str, Any]) -> None:
         for used in in_settings(values):
-            if used not in self.found:
+            if used not in self.found and has_digest(used[1]):
                 self.found[used] = self.permission.grant(*used)
 
     def tried(self, settings: SweepSettings, draws: Sequence[RSSTConfig]) -> Sequence[Source]:

@@ -183,6 +183,38 @@ def test_a_function_that_can_not_do_it_is_refused_before_anything_is_written(cas
     assert not home.home().exists() or not list(home.home().iterdir())
 
 
+KNOBS = {
+    "criteria": "def f(units, batches):\n    return [w.double().abs().sum(dim=1) for w in units.weights()]\n",
+    "RST_schedule": "def f(t):\n    return t\n",
+    "dataset": """
+from trainables.rsst.data.sources import digits
+
+def f(data):
+    everything = digits()[0]["all"]
+    return everything.images, everything.labels
+""",
+}
+
+
+@pytest.mark.parametrize("key", KNOBS)
+def test_a_knob_of_a_sweep_may_be_the_users_too_and_a_resume_runs_what_it_was(key: str, user: Path) -> None:
+    given = {"dataset": "digits", key: file(user, KNOBS[key])}
+    words = [f"{name}={value}" for name, value in given.items()]
+    made = planned("trials=4", *words)
+    assert made.settings.fixed[key] == made.draws[0].knobs()[key] and plugins.has_digest(made.settings.fixed[key])
+    made.folder.path.mkdir(parents=True)
+    made.copy_files()
+    sweep = FakeSweep(made.folder.path, made.space, made.settings, **made.record())
+    sweep.run(reports=3)
+    sweep.ledger.close()
+    (user / "mine.py").write_text("raise SystemExit\n", encoding="utf-8")
+    forget()
+    with pytest.raises(ConfigError, match="add --trust to run that"):
+        begin.make_plan(written.given(None, ["name=fake", "resume=must"]), None, False)
+    again = begin.make_plan({**written.given(None, ["name=fake", "resume=must"]), "trust": True}, None, False)
+    assert again.settings.fixed[key] == made.settings.fixed[key]
+
+
 FAILS = {
     "objective": "def f(metrics):\n    return 1 / (metrics['round'] - 2) if metrics['val_top1'] > 0.5 else 1.0\n",
     "stopping": "def f(reports, others):\n    return [False, False][len(reports)] if others else False\n",
