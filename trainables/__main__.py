@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from trainables.rsst.pruning import own_parts
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
 from trainables.storage.files import expanded, replaced
+from trainables.storage.modes import following
 from trainables.storage.state_files import replace_state
 from trainables.terminal import OneLineParser, ready
 from trainables.text import LONGEST_LINE, go_on_command, shown
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one trial from command-line arguments; returns the exit code."""
     with lasting_output(), interruptible() as heard:
         try:
-            return _main(arguments)
+            with following(expanded(home)) if (home := os.environ.get("TUNE_RSST_HOME")) else nullcontext():
+                return _main(arguments)
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt) and not (heard.interrupted and isinstance(error, Exception)):
                 raise

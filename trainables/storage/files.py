@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import ConfigError
+from trainables.storage.modes import settle
 
 OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
 # Ours; ours with what boto3 appends while it downloads; the name under which safetensors writes.
@@ -71,6 +72,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 def publish(new: Path, path: Path) -> None:
     """Flush the file or folder `new`, then rename it to `path`, on the same disk, in place of what is there."""
     for written in (*new.rglob("*"), new):
+        settle(written)
         _flush(written)
     asides: list[Path] = []
     while True:

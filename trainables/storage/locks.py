@@ -19,19 +19,18 @@ class LockHeld(RuntimeError):
     """Another process holds the lock."""
 
 
-def take(path: Path, wait_s: float | None = None, mode: int = 0o666) -> int:
-    """Lock the file `path`, which is made with `mode` where missing. Closing the returned descriptor lets go.
+def take(path: Path, wait_s: float | None = None) -> int:
+    """Lock the file `path`, which is made where missing. Closing the returned descriptor lets go.
 
     Args:
         path: the lock file; its folder exists.
         wait_s: seconds to wait for whoever holds it; None waits as long as it takes.
-        mode: permissions of a new lock file, before the umask.
 
     Raises:
         LockHeld: another process still holds it after `wait_s` seconds.
         OSError: the file cannot be opened or locked.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, mode)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
         if wait_s is None:
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -36,6 +36,7 @@ from trainables.rsst.event import Event
 from trainables.rsst.training.device import free_memory, is_out_of_memory
 from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, dense_folder, open_trial
 from trainables.storage.bucket import Bucket, StorageError
+from trainables.storage.modes import follow
 from trainables.worker.images import KeptImages
 from trainables.worker.system_metrics import INSTALL, SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
@@ -79,6 +80,8 @@ class SweepTrainable(tune.Trainable):
         self._mirror: TrialMirror | None = None
         self._withheld: list[dict[str, Any]] = []
         self._system: SystemMetrics | None = None
+        if ray.is_initialized():
+            follow(Path(config["store"]).parent.parent)
 
     def step(self) -> dict[str, Any]:
         """Train until a round ends, or until 2 s have passed and there is something to say."""

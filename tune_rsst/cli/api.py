@@ -107,10 +107,12 @@ class Sweep:
         target = Path(to or self._folder.report).absolute()
         if not target.parent.is_dir():
             raise ConfigError("to", to, "a file in a folder that exists")
-        for trial in found.view.trials.values():
-            save_trial(trial, self._folder.pictures_of(trial.trial))
-        save_figures(found.view, self._folder.pictures)
-        return write_report(found, target)
+        with home.writing():
+            for trial in found.view.trials.values():
+                save_trial(trial, self._folder.pictures_of(trial.trial))
+            save_figures(found.view, self._folder.pictures)
+        with home.writing(target):
+            return write_report(found, target)
 
     def export(
         self,
@@ -129,7 +131,8 @@ class Sweep:
         wanted = files.formats_of(formats if isinstance(formats, str) else ",".join(formats))
         chosen = choose(self.name, trial, round)
         target = Path(to or self._folder.export_of(files.name_of(round, chosen.trial.trial))).absolute()
-        files.export(chosen.model, target, wanted, lambda line: None)
+        with home.writing(target):
+            files.export(chosen.model, target, wanted, lambda line: None)
         return target
 
     def extend(self, trials: int, *, progress: bool = True, trust: bool = False) -> Sweep:

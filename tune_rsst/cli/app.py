@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -21,6 +22,7 @@ from tune_rsst.cli import results, sweeps
 from tune_rsst.cli.results import fail
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
+from tune_rsst.storage import home
 
 if TYPE_CHECKING:
     from tune_rsst.planning.plan import Finished, Plan
@@ -263,13 +265,16 @@ def main() -> None:
 def _main(heard: Heard) -> NoReturn:
     try:
         ready(sys.argv[1:])
-        code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
+        with home.writing():
+            code = app(standalone_mode=False)  # else a mistyped option is a box of five lines
         if code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt, without a word
             raise KeyboardInterrupt
     except (ConfigError, SweepBusy) as error:
         fail(str(error), 2)
     except (LedgerError, StorageError) as error:
         fail(str(error), 1)
+    except PermissionError as error:
+        fail(str(home.closed_to_us(Path(error.filename or home.home()))), 2)
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted before the sweep began", INTERRUPTED)
     except Exception as error:

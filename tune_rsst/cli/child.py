@@ -24,6 +24,7 @@ from trainables.storage.bucket import StorageError
 from trainables.storage.files import replaced
 from tune_rsst.ledger.file import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
+from tune_rsst.storage import home
 
 if TYPE_CHECKING:
     from tune_rsst.planning.plan import Finished, Plan
@@ -40,7 +41,7 @@ def main() -> int:
         with replaced(answer) as new:
             new.write_text(json.dumps(found), encoding="utf-8")
 
-    with lasting_output(), interruptible():
+    with lasting_output(), interruptible(), home.writing():
         found: dict[str, Any] = {"code": INTERRUPTED, "reason": "interrupted before the sweep began"}
         with suppress(KeyboardInterrupt):
             end_with(parent)
@@ -72,6 +73,8 @@ def answer_to(request: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], ob
         _run(request, found, tell)
     except ConfigError as error:
         found |= {"code": 2, "refused": [error.key, shown_value(error.value), error.valid, error.hint]}
+    except PermissionError as error:
+        found |= {"code": 2, "reason": str(home.closed_to_us(Path(error.filename or home.home())))}
     except SweepBusy as error:
         found |= {"code": 2, "reason": str(error)}
     except (LedgerError, StorageError) as error:

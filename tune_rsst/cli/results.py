@@ -136,7 +136,8 @@ def export(
     folder = to or chosen.folder.export_of(files.name_of(number, chosen.trial.trial))
     print(f"{chosen.folder.name}/{chosen.trial.trial}, {chosen.trial.state}")
     try:
-        files.export(chosen.model, folder.absolute(), wanted, lambda line: print(one_line(line)))
+        with home.writing(folder):
+            files.export(chosen.model, folder.absolute(), wanted, lambda line: print(one_line(line)))
         if register is not None:
             address = registry.register(chosen, register, alias)
             print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")

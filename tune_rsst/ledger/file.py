@@ -82,7 +82,7 @@ class Ledger:
         self.events, self._place = lines.events, lines.place
         if lines.torn:
             os.truncate(path, self._place.size)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
         """Write one event with the current time and return it.

@@ -23,7 +23,7 @@ class SweepBusy(RuntimeError):
 def driving(folder: Path, patience_s: float = 1.0) -> Iterator[None]:
     """Hold the lock of a sweep's folder. `patience_s` covers the instant in which `show` checks it."""
     try:
-        lock = take(folder / LOCK_NAME, patience_s, 0o600)
+        lock = take(folder / LOCK_NAME, patience_s)
     except LockHeld:
         raise SweepBusy(
             f"name = {folder.name}: another driver is running this sweep; wait for it, or stop it"

@@ -41,6 +41,8 @@ def make_plan(written: Mapping[str, Any], name: str | None, resume: bool) -> Pla
 def new_plan(written: Mapping[str, Any], *, begins_instead: bool = False) -> Plan:
     """The plan of a new sweep. `begins_instead`: there was none to resume, and its note says so."""
     settings = resolve(written)
+    if settings.shared_group is not None:
+        home.share(settings.shared_group)
     bucket.check(settings.storage)
     folder = _new_folder(settings)
     settings = with_addresses(settings.model_copy(update={"name": folder.name}), folder)

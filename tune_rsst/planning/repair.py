@@ -173,7 +173,6 @@ def _write(folder: SweepFolder, content: bytes, aside: Path) -> None:
     if os.path.lexists(folder.ledger):
         keep_as(folder.ledger, aside)
     with replaced(folder.ledger) as new:
-        new.touch(0o600)
         new.write_bytes(content)
     folder.cursor.unlink(missing_ok=True)  # it counts bytes of the old file; MLflow takes each line once
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from trainables.progress import KEPT, SMALL
 from trainables.storage.files import regular_bytes
+from trainables.storage.modes import following
 
 LOG = "messages.log"
 SPY_S = 20.0
@@ -45,7 +46,7 @@ def end_unless_alive(pid: int, store: Path, known: bytes | None) -> Examined:
     if sign is not None and sign != known:
         return Examined(False, sign)
     stack = stack_of(pid)
-    with suppress(OSError):  # a full disk: the process is ended all the same
+    with suppress(OSError), following(store.parents[2]):  # a full disk: the process is ended all the same
         store.mkdir(parents=True, exist_ok=True)
         with (store / LOG).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} it said nothing; its process {pid} is ended; {stack}\n")

@@ -42,9 +42,9 @@ LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sock
 @contextmanager
 def ray_folder() -> Iterator[Path]:
     """The folder for a local Ray, below the home, by a path that its sockets and commands take; emptied at the end."""
-    real = home() / ".ray"
+    real = _own(".ray")
     real.mkdir(parents=True, exist_ok=True)
-    _own_token(home() / ".ray_token")
+    _own_token(_own(".ray_token"))
     link = None
     try:
         if len(str(real).encode()) > LONGEST_RAY_FOLDER or not re.fullmatch(r"[\w/.-]+", str(real), re.ASCII):
@@ -59,13 +59,20 @@ def ray_folder() -> Iterator[Path]:
 
 def forget_sessions() -> None:
     """Remove Ray's session folders; they hold nothing we need. Those of live processes stay."""
-    for session in (home() / ".ray").glob("session_*"):
+    for session in _own(".ray").glob("session_*"):
         if session.is_symlink():
             session.unlink(missing_ok=True)
         elif not Path(f"/proc/{session.name.rpartition('_')[2]}").exists() or session.name.endswith(f"_{os.getpid()}"):
             shutil.rmtree(session, ignore_errors=True)
     with suppress(OSError):
-        (home() / ".ray").rmdir()
+        _own(".ray").rmdir()
+
+
+def _own(name: str) -> Path:
+    """A file or folder of this user's in the home, which may be another's that a group shares."""
+    place = home()
+    others = place.exists() and place.stat().st_uid != os.geteuid()
+    return place / (f"{name}-{os.geteuid()}" if others else name)
 
 
 @contextmanager

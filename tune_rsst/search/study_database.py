@@ -16,6 +16,7 @@ import optuna
 from sqlalchemy import Connection, create_engine, inspect, text
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.modes import make_database
 from trainables.storage.secrets import hide_password
 
 NOT_DAMAGED = ("locked", "readonly", "read-only", "disk i/o", "is full", "unable to open", "permission")
@@ -24,6 +25,8 @@ NOT_DAMAGED = ("locked", "readonly", "read-only", "disk i/o", "is full", "unable
 def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
     """The database at `url`; the sweep's own file, if damaged, is renamed: the ledger has the study."""
     try:
+        if own_file:
+            make_database(Path(url.removeprefix("sqlite:///")))
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
         return renewed(url, error, own_file)

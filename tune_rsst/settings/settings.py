@@ -17,6 +17,7 @@ from search_spaces.space_files import from_any_folder
 from trainables.plugins import named
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
+from trainables.storage import modes
 from trainables.storage.files import expanded, is_folder
 from trainables.terminal import is_text
 from tune_rsst.ledger.content import SWEEP_NAME
@@ -32,7 +33,7 @@ PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_add
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
 SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
 REPEATS = frozenset({"confirm", "confirm_seeds"})
-RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume", "trust"}
+RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume", "trust", "shared_group"}
 DEFAULT_CONFIRM = 3  # of the sweep that is tried first, on the embedded digits
 
 
@@ -153,6 +154,12 @@ class SweepSettings(BaseModel):
         description="go on with the sweep's own copy of its FILE.py space where the file is gone or not as it was; "
         "on the command line only (docs/security.md)",
     )
+    shared_group: str | None = Field(
+        None,
+        exclude=True,
+        description="a group of this machine that shares TUNE_RSST_HOME, which is made so; default: who owns the home "
+        "alone (docs/security.md)",
+    )
     fixed: dict[str, Any] = Field(default_factory=dict, exclude=True)
     assumed: frozenset[str] = Field(frozenset(), exclude=True)
     """Those of `fixed` that the user did not write."""
@@ -163,6 +170,13 @@ class SweepSettings(BaseModel):
         if name is not None and not SWEEP_NAME.fullmatch(name):
             raise ValueError("up to 100 letters, digits, '.', '_', '-', beginning with a letter or digit")
         return name
+
+    @field_validator("shared_group")
+    @classmethod
+    def _group_of_the_user(cls, group: str | None) -> str | None:
+        if group is not None and group not in modes.groups():
+            raise ValueError(f"a group that you are in: {', '.join(modes.groups())}")
+        return group
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -15,12 +15,14 @@ import os
 import sqlite3
 import tempfile
 import unicodedata
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
 
 from trainables.rsst.config import ConfigError
+from trainables.storage import modes
 from trainables.storage.files import open_regular
 from trainables.terminal import is_text, why_no_text
 from tune_rsst.ledger.content import SWEEP_NAME
@@ -70,8 +72,48 @@ def _refuse_odd(path: Path) -> None:
         )
 
 
+@contextmanager
+def writing(target: Path | None = None) -> Iterator[None]:
+    """Within, what this process writes is whose the home is (modes.py); a `target` outside it is as the user has it."""
+    try:
+        place = home()
+    except ConfigError:  # said by the command that needs one
+        place = Path(os.devnull)
+    with modes.following(place, target):
+        yield
+
+
+def share(group: str) -> None:
+    """Let `group` share this home, which is made where missing."""
+    try:
+        modes.share(home(), group)
+    except ValueError as error:
+        raise ConfigError("shared_group", group, f"the group that shares {home()}, or a new home", str(error)) from None
+    except OSError as error:
+        valid = f"a group to which {home()} can be given"
+        raise ConfigError("shared_group", group, valid, f"{home()}: {error.strerror}") from None
+
+
+def closed_to_us(path: Path) -> ConfigError:
+    """What is said where this user may not read or write `path`."""
+    hint = "its owner lets a group in with shared_group=GROUP; or choose a home of your own"
+    return ConfigError("TUNE_RSST_HOME", home(), f"a home that you may use; {path} is {modes.owner_of(path)}'s", hint)
+
+
+def _refuse_closed() -> None:
+    try:
+        home().stat()
+    except PermissionError:
+        raise closed_to_us(home()) from None
+    except OSError:
+        return
+    if home().is_dir() and not os.access(home(), os.R_OK | os.X_OK):
+        raise closed_to_us(home())
+
+
 def check_writable() -> None:
     """Refuse a home that can't be made or written to, before anything is prepared in it. Writes nothing."""
+    _refuse_closed()
     place = home()
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -121,6 +163,7 @@ def sweeps() -> list[SweepFolder]:
 
 def folders() -> list[SweepFolder]:
     """All folders with a ledger and a sweep's name, by name, also where its first line can't be read."""
+    _refuse_closed()
     found = sorted(home().glob(f"*/{LEDGER_NAME}")) if home().is_dir() else []
     return [SweepFolder(path.parent) for path in found if SWEEP_NAME.fullmatch(path.parent.name)]
 

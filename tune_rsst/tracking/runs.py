@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.storage.locks import held
+from trainables.storage.modes import make_database
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
 from tune_rsst.tracking.write import PARENT, Images, Write
@@ -68,6 +69,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     database.parent.mkdir(parents=True, exist_ok=True)
     with held(database.with_name(f".{database.name}.lock")):
         home.artifacts_follow()
+        make_database(database)
         return MlflowClient(tracking_uri)
 
 

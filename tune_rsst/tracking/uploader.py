@@ -193,7 +193,7 @@ class Uploader:
         """One uploader per cursor; the kernel lets go of the lock when its process dies."""
         if self._lock_file is None:
             try:
-                self._lock_file = take(self._folder.cursor.with_name(f".{self._folder.cursor.name}.lock"), 0.0, 0o600)
+                self._lock_file = take(self._folder.cursor.with_name(f".{self._folder.cursor.name}.lock"), 0.0)
             except LockHeld:
                 raise RuntimeError("another process is uploading this sweep to MLflow") from None
 

@@ -67,8 +67,3 @@ def test_a_refusal_keeps_no_descriptor_open(tmp_path: Path) -> None:
         with pytest.raises(LockHeld):
             take(lock, 0.2)
         assert time.monotonic() - began >= 0.2 and len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_new_lock_file_has_the_mode_that_was_asked_for(tmp_path: Path) -> None:
-    os.close(take(tmp_path / "own", mode=0o600))
-    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o600
