@@ -6,6 +6,6 @@
 # The versions are checked by tests/test_cluster.py; it was not built from here.
 FROM rayproject/ray:2.60.0-py311-gpu
 COPY --chown=ray:users . /home/ray/tune-rsst
-RUN pip install --no-cache-dir -c /home/ray/tune-rsst/constraints.txt '/home/ray/tune-rsst[postgres,s3]'
+RUN pip install --no-cache-dir -c /home/ray/tune-rsst/constraints.txt '/home/ray/tune-rsst[all]'
 ENV TUNE_RSST_HOME=/mnt/rsst/home
 WORKDIR /home/ray

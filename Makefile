@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := dev,onnx,bench,postgres,s3,system-metrics
+EXTRAS := all,bench,dev
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -27,7 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "could not create $(VENV); on Debian install the package python3-venv" >&2; rm -rf $(VENV); exit 2; }
 	@echo "Installing into $(VENV) (torch alone is several GB the first time) …"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python tools/constraints.py > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 sweep: setup

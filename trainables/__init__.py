@@ -23,7 +23,10 @@ __all__ = ["RSSTTrainable", "train"]
 
 def __getattr__(name: str) -> Any:
     if name == "RSSTTrainable":
-        from trainables.worker.tune_trainable import RSSTTrainable
+        from trainables.errors import explained
+
+        with explained():
+            from trainables.worker.tune_trainable import RSSTTrainable
 
         return RSSTTrainable
     if name == "train":

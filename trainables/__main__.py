@@ -28,6 +28,7 @@ from trainables.console import Console
 from trainables.figures import draw_run
 from trainables.leaving import interruptible, lasting_output, leave, notice_if_unread
 from trainables.progress import watched
+from trainables.provenance import versions
 from trainables.rsst.config import (
     KNOBS,
     METHOD_VERSION,
@@ -265,6 +266,9 @@ def _copy(source: Path, target: Path) -> None:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser("python -m trainables", __doc__)
+    parser.add_argument(
+        "--version", action="version", version=f"tune-rsst {versions().get('tune-rsst', 'not installed')}"
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON of knobs, such as best.yaml; flags win over it")
     parser.add_argument("--print-config", action="store_true", help="print every knob as YAML and stop")
     parser.add_argument("--dry-run", action="store_true", help="say what the run takes (hours, memory, disk) and stop")

@@ -1,14 +1,42 @@
-"""The error of both packages for bad input: one line, exit code 2. Which failures of a trial are certain."""
+"""The error of both packages for bad input: one line, exit code 2. Which failures of a trial are certain.
+
+A library that no part of the base needs belongs to an extra (`EXTRAS`); where it is missing, that is bad input too.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from trainables.text import LONGEST_LINE, shown
 
 FAILS_AGAIN = "it would fail again: "
 """How the reason of a failed trial begins that no second try would help."""
+EXTRAS = {
+    "boto3": "s3",
+    "botocore": "s3",
+    "matplotlib": "report",
+    "mlflow": "sweep",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "optuna": "sweep",
+    "pandas": "sweep",
+    "plotly": "sweep",
+    "psutil": "system-metrics",
+    "psycopg": "postgres",
+    "pydantic": "sweep",
+    "pynvml": "system-metrics",
+    "ray": "sweep",
+    "rich": "sweep",
+    "sqlalchemy": "sweep",
+    "typer": "sweep",
+}
+"""Module → the extra of pyproject.toml that brings it."""
 _OF_THE_PROGRAM = (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, AttributeError)
 
 
@@ -22,6 +50,41 @@ class ConfigError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.key, self.value, self.valid, self.hint)
+
+
+class NotInstalled(ConfigError, ImportError):
+    """A library of an extra is missing. For a command one line; in Python an ImportError."""
+
+    def __init__(self, module: str) -> None:
+        ConfigError.__init__(self, "environment", sys.prefix, f"one with {module}", install(module))
+        self.name = module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
+
+
+def install(module: str) -> str:
+    """What to type where `module` is missing."""
+    extra = EXTRAS.get(module)
+    return f"pip install 'tune-rsst[{extra}]'" if extra else f"pip install {module}"
+
+
+def require(extra: str) -> None:
+    """Refuse an environment that lacks a library of `extra`; imports none."""
+    for module, its in EXTRAS.items():
+        if its == extra and module not in sys.modules and find_spec(module) is None:
+            raise NotInstalled(module)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within, the import of a missing library of an extra says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name not in EXTRAS or isinstance(error, NotInstalled):
+            raise
+        raise NotInstalled(error.name) from None
 
 
 class PluginError(RuntimeError):

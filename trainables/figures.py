@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.errors import install
 from trainables.plugins import is_plugin
 from trainables.rsst.event import read_report
 from trainables.rsst.metrics import uneven
@@ -87,7 +88,7 @@ def draw_run(folder: Path) -> Path | str:
     try:
         save_trial(SingleTrial(folder.name, report["config"], report["start"], report["rounds"]), folder / "pictures")
     except ImportError as missing:
-        return f"none, {missing.name} is missing (pip install {missing.name})"
+        return f"none, {missing.name} is missing ({install(missing.name or '')})"
     return folder / "pictures"
 
 

@@ -36,6 +36,9 @@ def __getattr__(name: str) -> Any:
     """What scripts use, loaded when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tune_rsst.cli import api
+    from trainables.errors import explained
+
+    with explained():
+        from tune_rsst.cli import api
 
     return getattr(api, name)

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from trainables.errors import install
 from trainables.export import load_model
 from trainables.export.formats import save_onnx, save_program
 from trainables.rsst.config import ConfigError
@@ -136,7 +137,7 @@ def _write(saved: SavedModel, model: nn.Module, wanted: str, path: Path) -> Call
             save_program(model, shape, as_text, path)
             return torch.export.load(path).module()
     except ImportError as error:
-        hint = f"{error.name} is missing: pip install 'tune-rsst[onnx]', or leave it out: --formats safetensors,pt2"
+        hint = f"{error.name} is missing: {install('onnx')}, or leave it out: --formats safetensors,pt2"
         raise ConfigError("formats", wanted, "one whose packages are installed", hint) from None
     _copy(saved.path, path)
     return load_model.load(path.parent)

@@ -18,6 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trainables.errors import install
 from trainables.rsst.config import ConfigError
 
 ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\s]*)?")
@@ -66,7 +67,7 @@ class Bucket:
             from botocore.config import Config
         except ImportError:
             raise ConfigError(
-                "storage", self.address, "an address for which boto3 is installed", "pip install 'tune-rsst[s3]'"
+                "storage", self.address, "an address for which boto3 is installed", install("boto3")
             ) from None
         retries = {"mode": "standard", "max_attempts": TRIES}
         return boto3.session.Session().client(

@@ -28,7 +28,7 @@ import ray
 from ray import tune
 from ray.experimental.internal_kv import _internal_kv_get
 
-from trainables.errors import FAILS_AGAIN, certain
+from trainables.errors import FAILS_AGAIN, certain, install
 from trainables.plugins import Code, remember
 from trainables.progress import keeper, lasting, watched
 from trainables.rsst.config import ConfigError, RSSTConfig
@@ -38,7 +38,7 @@ from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, dense_folder,
 from trainables.storage.bucket import Bucket, StorageError
 from trainables.storage.modes import follow
 from trainables.worker.images import KeptImages
-from trainables.worker.system_metrics import INSTALL, SystemMetrics
+from trainables.worker.system_metrics import SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
 
 MIN_STEP_S = 2.0
@@ -195,7 +195,7 @@ class SweepTrainable(tune.Trainable):
             try:
                 self._system = SystemMetrics()
             except ImportError as error:
-                self._say(f"no system metrics: {error}; {INSTALL}")
+                self._say(f"no system metrics: {error}; {install('psutil')}")
 
     def _fetch(self, config: RSSTConfig, root: Path) -> None:
         """Where the sweep is in a bucket: the trial's checkpoint and its weights from there, where they are newer."""

@@ -21,7 +21,6 @@ from typing import Any
 EVERY_S = 30.0
 MOST_KEPT = 1000
 MIB = 2**20
-INSTALL = "pip install 'tune-rsst[system-metrics]'"
 
 
 def missing_library() -> str | None:

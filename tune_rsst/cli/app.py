@@ -19,7 +19,7 @@ from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
 from trainables.text import in_json
 from tune_rsst.cli import results, sweeps
-from tune_rsst.cli.results import fail
+from tune_rsst.cli.results import fail, sweep_names
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy
 from tune_rsst.storage import home
@@ -33,7 +33,6 @@ TRUST = "Run the sweep's copy of its FILE.py space or plug-in, where the file is
 Trust = Annotated[bool, typer.Option("--trust", help=TRUST)]
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -127,7 +126,7 @@ def _run(plan: Plan | Finished) -> NoReturn:
 
 @app.command()
 def extend(
-    sweep: Annotated[str, typer.Argument(help="A finished or interrupted sweep.")],
+    sweep: Annotated[str, typer.Argument(help="A finished or interrupted sweep.", autocompletion=sweep_names)],
     trials: Annotated[int, typer.Argument(min=1, metavar="N", help="How many trials more.")],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value …]", help="Settings of this run: epoch_budget=none …")
@@ -143,7 +142,7 @@ def extend(
 
 @app.command()
 def confirm(
-    sweep: Annotated[str, typer.Argument(help="A sweep with finished trials.")],
+    sweep: Annotated[str, typer.Argument(help="A sweep with finished trials.", autocompletion=sweep_names)],
     top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="How many of its best trials.")] = 3,
     seeds: Annotated[int, typer.Option("--seeds", min=2, metavar="N", help="Fresh seeds for each of them.")] = 5,
     split: Annotated[
@@ -176,7 +175,7 @@ def confirm(
 
 @app.command()
 def retry(
-    sweep: Annotated[str, typer.Argument(help="A sweep with failed trials.")],
+    sweep: Annotated[str, typer.Argument(help="A sweep with failed trials.", autocompletion=sweep_names)],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TRIAL …] [key=value …]", help="Some of them, else all; settings of this run."),

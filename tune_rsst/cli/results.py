@@ -20,7 +20,16 @@ from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import Sweep
 
 app = typer.Typer()
-SweepName = Annotated[str | None, typer.Argument(help="The sweep's name; without it, the newest.")]
+
+
+def sweep_names() -> list[str]:
+    """What the shell completes a sweep's name to."""
+    return [folder.name for folder in home.folders()]
+
+
+SweepName = Annotated[
+    str | None, typer.Argument(help="The sweep's name; without it, the newest.", autocompletion=sweep_names)
+]
 
 
 def fail(line: str, code: int) -> NoReturn:

@@ -12,7 +12,7 @@ import typer
 
 from trainables.rsst.config import ConfigError
 from trainables.text import LONGEST_LINE, in_json, mib, one_line, shown
-from tune_rsst.cli.results import fail
+from tune_rsst.cli.results import fail, sweep_names
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep
@@ -40,7 +40,7 @@ def list_sweeps(
 
 @app.command()
 def delete(
-    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    sweep: Annotated[str, typer.Argument(help="The sweep's name.", autocompletion=sweep_names)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a sweep's folder: ledger, checkpoints, models, exports, pictures. MLflow and buckets keep theirs."""
@@ -70,7 +70,7 @@ def delete(
 
 @app.command()
 def repair(
-    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    sweep: Annotated[str, typer.Argument(help="The sweep's name.", autocompletion=sweep_names)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
 ) -> None:
     """Put a damaged ledger right: order, doubles, flipped bits, lines that checkpoints and the study still tell of.

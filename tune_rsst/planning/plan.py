@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainables.errors import install, require
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
 from trainables.rsst.size import architecture_of
 from trainables.storage.filesystem import network_filesystem
 from trainables.user_code.source import Source
-from trainables.worker.system_metrics import INSTALL, missing_library
+from trainables.worker.system_metrics import missing_library
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.planning.own_plugins import OwnPlugins
 from tune_rsst.planning.own_space import own_space
@@ -106,8 +107,10 @@ def checked(
     note: str | None = None,
 ) -> Plan:
     """A plan with these settings; a ConfigError if its trials could not run."""
+    require("sweep")
     if settings.system_metrics and (missing := missing_library()):
-        raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", INSTALL)
+        hint = install(missing)
+        raise ConfigError("system_metrics", True, f"false, or {missing} installed on every node", hint)
     written = settings
     own = OwnPlugins.of(settings, folder, sweep)
     settings, space, source = own_space(settings, folder, sweep)
