@@ -142,11 +142,12 @@ def test_it_refuses_in_one_line_what_it_cannot_do(confirmed: dict[str, Any], mon
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_kill_9_loses_no_run_doubles_none_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_kill_9_loses_no_run_doubles_none_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On Ray, at the third round that is reported; the second command is the first again."""
-    words = ["trials=2", "epochs=2", "warmup=0", "rate=0.5", "stopping=none", "startup_trials=2"]
-    code, text = output(start(tmp_path, "sweep", *words, "--name", "small"))
-    assert code == 0, text
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path))
+    real_sweep(tmp_path, overrides=("trials=2",))
     command = ("confirm", "small", "--top", "2", "--seeds", "2")
     first = start(tmp_path, *command)
     try:
@@ -158,8 +159,8 @@ def test_kill_9_loses_no_run_doubles_none_and_the_same_command_goes_on(tmp_path:
     before = Sweep.of(SweepFolder(tmp_path / "small"))
     assert first.returncode == -signal.SIGKILL and before.killed and before.view.confirm is not None, seen
     assert before.view.confirm.unfinished
-    code, text = output(start(tmp_path, "show", "small"))
-    assert code == 0 and "runs have ended: nothing is chosen yet" in text and "confirm small --top 2 --seeds 2" in text
+    shown = CliRunner().invoke(app, ["show", "small"]).stdout
+    assert "runs have ended: nothing is chosen yet" in shown and "confirm small --top 2 --seeds 2" in shown
     code, text = output(start(tmp_path, *command))
     assert code == 0 and "Chosen: " in text, text
     lines = read(ledger)
@@ -173,5 +174,5 @@ def test_kill_9_loses_no_run_doubles_none_and_the_same_command_goes_on(tmp_path:
     assert after.confirm is not None and {run.state for run in after.confirm.trials.values()} == {"finished"}
     assert len(reports) == len(set(reports)) and len(after.confirm.trials) == 4
     assert len(rounds) == len(set(rounds)) == sum(run.rounds for run in after.confirm.trials.values())
-    again, more = output(start(tmp_path, *command))
+    again, more = confirm("small", 2, 2)
     assert again == 0 and len(read(ledger)) <= len(lines) + 1 and "to train" not in more
