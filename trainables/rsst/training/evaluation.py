@@ -58,13 +58,13 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
     """Accuracy on `split`, which is one of `images`: in float32, without augmentation."""
     was_training = model.training
     model.eval()
-    losses, predictions, among_five, each = [], [], [], list[float]()
+    losses, predictions, among_five, each = [], [], [], []
     with fast_linears(model, images.device.type):
         for batch in images.batches(split, EVALUATED_AT_ONCE, "evaluating"):
             with tf32(images.device.type, allowed=False):
                 logits = model(batch.images)
             losses.append(F.cross_entropy(logits.double(), batch.targets, reduction="sum"))
-            each += F.cross_entropy(logits.double(), batch.targets, reduction="none").tolist()
+            each.append(F.cross_entropy(logits.double(), batch.targets, reduction="none"))
             predictions.append(logits.argmax(dim=1))
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             among_five.append((best == batch.targets[:, None]).any(dim=1))
@@ -75,7 +75,7 @@ def evaluate(model: nn.Module, images: TrialImages, split: Split) -> Accuracy:
         loss=float(torch.stack(losses).sum()) / len(split),
         predictions=found.cpu(),
         by_class=_by_class(found, split.labels, images.num_classes),
-        exact_loss=math.fsum(each) / len(split),
+        exact_loss=math.fsum(torch.cat(each).tolist()) / len(split),
         top5=float(torch.cat(among_five).double().mean()),
     )
 

@@ -11,6 +11,7 @@ from torch import nn
 from trainables.rsst.data.batches import TrialImages
 from trainables.rsst.data.split import Split
 from trainables.rsst.model.cost import latency
+from trainables.rsst.training import evaluation
 from trainables.rsst.training.evaluation import Accuracy, balanced, class_ratio, evaluate
 
 
@@ -35,6 +36,18 @@ def test_accuracy_and_loss_by_hand() -> None:
     assert found.predictions.tolist() == [1, 0, 0]
     assert found.by_class == [1.0, 0.5]
     assert model.training
+
+
+def test_nothing_is_read_back_before_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU; whatever reads from it raises."""
+    monkeypatch.setattr(evaluation, "EVALUATED_AT_ONCE", 2)
+    pixels, labels = torch.zeros(7, 1, 1, 1, dtype=torch.uint8, device="meta"), torch.zeros(7, dtype=torch.int64)
+    half, split = torch.ones(1, 1, 1, device="meta"), Split(pixels, labels.to("meta"))
+    model, seen = Fixed(), list[int]()
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        evaluate(model, TrialImages(split, split, split, half, half, 2), split)
+    assert seen == [2, 2, 2, 1]
 
 
 LABELS = [

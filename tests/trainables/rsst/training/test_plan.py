@@ -35,15 +35,25 @@ def test_the_steps_take_every_image_once_in_another_order_each_epoch(tiny: Image
     assert all(torch.equal(a.rows, b.rows) for a, b in zip(again.steps, plans[1].steps, strict=True))
 
 
+# Kernels of one step of the toy (2 layers, plain SGD) at most, counted as below: a new one in each step is a decision.
+LAUNCHES = {"none": 172, "flip": 192, "crop": 192, "standard": 192, "strong": 396}
+
+
 class Crossings(TorchDispatchMode):
-    """Counts what goes from the CPU to the meta device, which stands for a GPU, and what is read back."""
+    """Counts what goes from the CPU to the meta device, which stands for a GPU, and what is read back.
+
+    `launches`: operators there that compute something new, views left out; one of them is one kernel or a few.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: Counter[str] = Counter()
+        self.launches = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        made = [one for one in (out if isinstance(out, list | tuple) else [out]) if isinstance(one, torch.Tensor)]
+        self.launches += any(one.device.type == "meta" for one in made) and not func.is_view
         name, first = func.name(), args[0] if args and isinstance(args[0], torch.Tensor) else None
         if first is not None and isinstance(out, torch.Tensor) and first.device != out.device:
             self.seen[f"{first.device.type} to {out.device.type}"] += 1
@@ -69,3 +79,4 @@ def test_an_epoch_copies_its_plan_once_and_reads_nothing(
     with Crossings() as crossings:
         steps, _ = epochs.train_epoch(training, 1)
     assert steps > 3 and crossings.seen == {"cpu to meta": 1}
+    assert 0 < crossings.launches / steps <= LAUNCHES[policy]
