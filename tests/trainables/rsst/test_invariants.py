@@ -27,6 +27,7 @@ from trainables.rsst.pruning.penalty import Penalty
 from trainables.rsst.pruning.pruners import Doomed, Form, UnitPruner
 from trainables.rsst.pruning.ramps import ramp
 from trainables.rsst.running import Running
+from trainables.rsst.training import block
 from trainables.rsst.training.epoch import train_epoch
 from trainables.rsst.training.setup import Training
 from trainables.rsst.trial import open_trial
@@ -80,7 +81,7 @@ def test_invariant_1_the_ramp_runs_from_0_to_its_ceiling_over_the_round_whatever
 
 
 @pytest.mark.parametrize("knobs", [{"criteria": c} for c in KNOBS["criteria"].choices]
-                         + [{"granularity": "element"}], ids=str)  # fmt: skip
+                         + [{"granularity": "element"}, {"amp": True}], ids=str)  # fmt: skip
 def test_invariant_2_scores_depend_on_the_trained_weights_and_not_on_the_rewind_weights(
     tiny: ImageData, knobs: dict[str, Any]
 ) -> None:
@@ -111,13 +112,15 @@ def rounded_half_up(share: float, total: int, least: int) -> int:
     return max(int(share * total + 0.5), least)
 
 
+@pytest.mark.parametrize("options", [{}, {"amp": True, "micro_batch_size": 20}], ids=str)
 @pytest.mark.parametrize("struct", ["rsst", "refill"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_invariant_3_after_each_pruning_the_kept_counts_are_those_asked_for(
-    tiny: ImageData, scope: str, struct: str
+    tiny: ImageData, scope: str, struct: str, options: dict[str, Any]
 ) -> None:
     """Mutations seen to fail: counts from the last count instead of the full one; floor instead of rounding."""
-    config = toy.config(scope=scope, struct=struct, epochs=1, warmup=0, pruning_times=8, rate=0.23)
+    sizes = {"epochs": 1, "warmup": 0, "pruning_times": 8, "rate": 0.23}
+    config = toy.config(scope=scope, struct=struct, **sizes, **options)
     rounds = [e.metrics for e in run(config, tiny) if e.kind == "round"]
     assert len(rounds) == 8
     for prunings, m in enumerate(rounds):
@@ -178,6 +181,8 @@ RESUMES = [
     {"optimizer": "sgd", "rewind": "epoch:1", "granularity": "element"},
     {"struct": "refill", "augment": "strong"},
     {"penalty_form": "l2", "scope": "global", "criteria": "saliency"},
+    {"amp": True, "micro_batch_size": 10},
+    {"deterministic": True, "augment": "standard"},
 ]
 
 
@@ -206,8 +211,13 @@ def test_invariant_5_stopping_and_loading_after_every_event_changes_no_bit(
     assert resumed.meta["alive"] == straight.meta["alive"]
 
 
-def test_invariant_5_three_rounds_equal_one_round_and_two_after_loading(tiny: ImageData) -> None:
-    config = toy.config()
+@pytest.mark.parametrize("options", [{}, {"amp": True}, {"compile": True, "rate": 0.5}], ids=str)
+def test_invariant_5_three_rounds_equal_one_round_and_two_after_loading(
+    tiny: ImageData, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Inductor, in processes of their own: training/test_inductor.py."""
+    monkeypatch.setattr(block, "BACKEND", "aot_eager")
+    config = toy.config(**options)
     whole = list(run(config, tiny))
     first_rounds = run(config, tiny)
     state = next(e.snapshot() for e in first_rounds if e.kind == "round")
