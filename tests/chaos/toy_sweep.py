@@ -71,12 +71,19 @@ def to_the_end(driver: Driver, folder: SweepFolder) -> None:
 def resumed(folder: SweepFolder) -> Sweep:
     """The sweep after it went on to its end, where anything was left."""
     plan = go_on(Sweep.of(folder), {})
-    if isinstance(plan, Plan):
-        ledger = Ledger(folder.ledger)
-        driver = assemble(ledger, plan.settings, plan.space, plan.weights, interruption=Interruption())
-        driver.record("resumed", versions={})
-        to_the_end(driver, folder)
-        ledger.close()
+    return went_on(folder, plan) if isinstance(plan, Plan) else Sweep.of(folder)
+
+
+def went_on(folder: SweepFolder, plan: Plan) -> Sweep:
+    """The sweep after it went on to its end by `plan`, of a resume, an extension or a second try."""
+    ledger = Ledger(folder.ledger)
+    driver = assemble(ledger, plan.settings, plan.space, plan.weights, interruption=Interruption())
+    driver.reopen(plan.again)
+    if plan.more_trials:
+        driver.record("extended", trials=plan.settings.trials, by=plan.more_trials)
+    driver.record("resumed", versions={})
+    to_the_end(driver, folder)
+    ledger.close()
     return Sweep.of(folder)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.chaos import toy_sweep
 from tests.s3_server import BUCKET, S3Server
@@ -25,6 +26,7 @@ from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.lock import SweepBusy, driving
 from tune_rsst.planning.repair import find, repair
+from tune_rsst.planning.resume import extension, second_try
 from tune_rsst.storage import ledger_objects
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -106,6 +108,30 @@ def test_after_many_lines_are_gone_a_resume_ends_with_the_same(folder: SweepFold
     repair(folder, dry_run=False)
     done = toy_sweep.resumed(folder)
     assert done.state == "finished" and toy_sweep.said(done.view) == right
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_repaired_sweep_is_extended_retried_and_exported_as_any_other(
+    folder: SweepFolder, seed: int, tmp_path: Path
+) -> None:
+    """The last report of one trial is taken out, and it is said to have failed; then lines are lost."""
+    right, events, draw = said(folder), list(read(folder.ledger)), random.Random(seed)
+    failed = draw.choice(sorted(right))
+    last = [e for e in events if e["event"] == "reported" and e["trial"] == failed][-1]
+    (end,) = [e for e in events if e["event"] == "ended" and e["trial"] == failed]
+    end |= {"state": "failed", "reason": "the worker was lost"}
+    toy_sweep.rewrite(folder.ledger, [event for event in events if event is not last])
+    lines = lines_of(folder)
+    gone = draw.sample([at for at, line in enumerate(lines) if b'"reported"' in line], 3)
+    folder.ledger.write_bytes(b"".join(line for at, line in enumerate(lines) if at not in gone))
+    repair(folder, dry_run=False)
+
+    assert toy_sweep.went_on(folder, second_try("toys", [failed])).state == "finished" and said(folder) == right
+    sweep = toy_sweep.went_on(folder, extension("toys", 2))
+    assert sweep.state == "finished" and len(sweep.view.trials) == 6 and sweep.view.count("failed") == 0
+    assert {name: one for name, one in said(folder).items() if name in right} == right
+    done = CliRunner().invoke(app.app, ["export", "toys", "--to", str(tmp_path / "out"), "--formats", "safetensors"])
+    assert done.exit_code == 0 and list((tmp_path / "out").rglob("*.safetensors")), done.output
 
 
 def test_order_doubles_and_bits_come_back_to_the_byte_and_the_old_file_is_kept(folder: SweepFolder) -> None:
