@@ -46,6 +46,49 @@ def test_every_trial_ends_and_the_study_says_the_same(tmp_path: Path) -> None:
             assert trial.rung == max(frozen.intermediate_values)
 
 
+def told(found: FakeSweep) -> dict[int, dict[str, Any]]:
+    """What the study says of each of its trials by attributes."""
+    return {trial.number: trial.user_attrs for trial in found.searcher.study.trials}
+
+
+@pytest.mark.parametrize(
+    ("objective", "names"),
+    [
+        ((), ["val_top1"]),
+        (("objective=val_loss",), ["val_loss"]),
+        (("objective=min:val_top5",), ["val_top5"]),
+        (("objective=constrained", "max_params=80000"), ["val_top1"]),
+        (("objective=pareto", "pareto_against=gmacs"), ["val_top1", "gmacs"]),
+    ],
+)
+def test_the_study_names_its_values_and_whose_they_are_also_when_it_is_made_anew(
+    objective: tuple[str, ...], names: list[str], tmp_path: Path
+) -> None:
+    """For optuna-dashboard and `Study.trials_dataframe`: what #3 is."""
+    run = sweep(tmp_path, TINY, *objective)
+    run.run()
+    assert run.searcher.study.metric_names == names
+    sizes = {
+        t.number: {name: t.metrics[name] for name in ("kept_share", "params", "gmacs")}
+        for t in run.view.trials.values()
+    }
+    assert (
+        told(run) == {number: {"trial": f"t{number:04d}", **size} for number, size in sizes.items()}
+        and len(sizes) == 10
+    )
+    anew = sweep(tmp_path, TINY, *objective)
+    assert anew.searcher.study.metric_names == names and told(anew) == told(run)
+
+
+def test_a_repeat_and_a_running_trial_say_which_they_are(tmp_path: Path) -> None:
+    run = sweep(tmp_path, FEW, "stopping=none")
+    run.run(reports=3)
+    assert told(run)[0] == {"trial": "t0000"}, "its first round is to come"
+    run.run()
+    repeats = {number: trial for trial, numbers in run.view.repeats_of.items() for number in numbers}
+    assert repeats and all(told(run)[number]["trial"] == trial for number, trial in repeats.items())
+
+
 def test_stopping_none_finishes_every_trial(tmp_path: Path) -> None:
     done = sweep(tmp_path, TINY, "stopping=none")
     done.run()

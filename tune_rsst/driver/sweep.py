@@ -175,6 +175,7 @@ class Driver(Intake):
             about = {"knobs": config.knobs(), "fingerprint": config.fingerprint, "rounds": config.rounds}
             self._write("suggested", trial=trial, **said, **about)
             self._known[config.fingerprint] = trial
+            self.searcher.note(asked.number, self.view.trials[trial])
             return self.view.trials[trial]
         self.exhausted = True
         return None
@@ -221,6 +222,7 @@ class Driver(Intake):
             self._tell(number, trial)
 
     def _tell(self, number: int, trial: TrialView) -> None:
+        self.searcher.note(number, trial)
         self.searcher.tell(number, outcome(trial, self.rungs.get(trial.trial, {}), self.searcher.objective))
 
 

@@ -143,10 +143,14 @@ class Objective:
         first = "maximize" if self.sign > 0 else "minimize"
         return (first, "minimize") if self.kind == "pareto" else (first,)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of `values`."""
+        return (self.metric, self.against) if self.kind == "pareto" else (self.metric,)
+
     def values(self, metrics: Mapping[str, Any]) -> tuple[float, ...] | None:
         """What a finished trial is judged by; None where it reported no such number."""
-        names = (self.metric, self.against) if self.kind == "pareto" else (self.metric,)
-        found = [metrics.get(name) for name in names]
+        found = [metrics.get(name) for name in self.metrics]
         return None if any(value is None for value in found) else tuple(float(str(value)) for value in found)
 
     def constraints(self, metrics: Mapping[str, Any]) -> dict[str, float]:

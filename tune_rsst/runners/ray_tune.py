@@ -140,6 +140,11 @@ def forget(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
+def name_of(trial: Trial) -> str:
+    """Tune's trials have the sweep's names."""
+    return str(trial.config["trial_key"])
+
+
 def fit(
     driver: Intake,
     folder: SweepFolder,
@@ -163,6 +168,7 @@ def fit(
             num_samples=driver.remaining,
             max_concurrent_trials=at_once,
             reuse_actors=True,
+            trial_name_creator=name_of,
         ),
         run_config=tune.RunConfig(
             name="run",

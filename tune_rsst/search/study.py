@@ -27,9 +27,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
-from tune_rsst.ledger.view import POINTS, SweepView, TrialView
+from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.search.study_database import opened, refuse_study_of_another, renewed
-from tune_rsst.search.suggestions import Space
+from tune_rsst.search.suggestions import Space, about, by, records
 from tune_rsst.settings.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -153,8 +153,14 @@ class StudySearcher:
         if foreign and not self._own_file:
             refuse_study_of_another(str(self.study.study_name), str(self._address))
         self._uid = uid
-        if owner != uid:
-            self.study.set_user_attr(UID, uid)
+        if owner != uid or not self.study.metric_names:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Write down whose study it is, and what its values are."""
+        self.study.set_user_attr(UID, self._uid)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            self.study.set_metric_names(list(self.objective.metrics))
 
     def sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
         """Make the claimed study agree with the ledger; `rungs`: each trial's values by rung number."""
@@ -162,8 +168,8 @@ class StudySearcher:
         self._or_anew(lambda: self._sync(view, rungs))
 
     def _sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
-        records = _records(view)
-        wanted = [self._frozen(record, view, rungs) for record in records]
+        asked = records(view)
+        wanted = [self._frozen(record, view, rungs) for record in asked]
         directions = tuple(direction.name.lower() for direction in self.study.directions)
         known = [_essence(t) for t in self.study.get_trials(deepcopy=False)]
         if known == [_essence(t) for t in wanted] and directions == self.objective.directions:
@@ -171,10 +177,10 @@ class StudySearcher:
         self.rebuilt = len(self.study.trials) > 0
         optuna.delete_study(study_name=self.study.study_name, storage=self._storage)
         self.study = self._create()
-        self.study.set_user_attr(UID, self._uid)
+        self._mark()
         self.study.add_trials(wanted)
         state: dict[str, Any] = {}  # the sampler's, after the last record that had any
-        for record in records:
+        for record in asked:
             state |= record.get("sampler", {}).get("study", {})
         for name, value in state.items():
             self._storage.set_study_system_attr(self.study._study_id, name, value)
@@ -191,7 +197,7 @@ class StudySearcher:
             values=seen.values,
             params=record["params"],
             distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
-            user_attrs=_user_attrs(view.suggested_by(record["number"])),
+            user_attrs=by(view.suggested_by(record["number"])) | (about(original) if original else {}),
             system_attrs=dict(record.get("sampler", {}).get("trial", {})),
             intermediate_values=seen.rungs,
             constraints=seen.constraints,
@@ -205,12 +211,11 @@ class StudySearcher:
     def ask(self, known: Mapping[str, str]) -> Suggestion:
         """One suggestion. `known`: fingerprint → trial, for every configuration given out so far."""
         number = len(self.study.get_trials(deepcopy=False))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             self.study.sampler = make_sampler(self._settings, number, self._conditional)
             if self.points_left:
                 point = self._points[number - self._former]
-                self.study.enqueue_trial(point["params"], _user_attrs(point["by"]))
+                self.study.enqueue_trial(point["params"], by(point["by"]))
             trial = self.study.ask()
             invalid, config = None, None
             try:
@@ -246,6 +251,12 @@ class StudySearcher:
         if not frozen.state.is_finished() and rung not in frozen.intermediate_values:
             optuna.trial.Trial(self.study, frozen._trial_id).report(value, rung)
 
+    def note(self, number: int, trial: TrialView) -> None:
+        """Write on the study's trial which one of the sweep it is, and its size; one that has ended stays as it is."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        for name, value in about(trial).items() - frozen.user_attrs.items() if not frozen.state.is_finished() else ():
+            optuna.trial.Trial(self.study, frozen._trial_id).set_user_attr(name, value)
+
     def tell(self, number: int, seen: Outcome) -> None:
         """Tell the study how its trial `number` ended; a second time changes nothing."""
         frozen = self.study.get_trials(deepcopy=False)[number]
@@ -280,20 +291,6 @@ def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) 
 def infeasible(metrics: Mapping[str, Any], objective: Objective) -> Outcome:
     """How a suggestion stands that was not trained, because its last model breaks a limit."""
     return Outcome(TrialState.PRUNED, None, {}, objective.known_constraints(metrics))
-
-
-def _records(view: SweepView) -> list[dict[str, Any]]:
-    """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
-    trials = [
-        {"number": t.number, "params": t.params, "distributions": t.distributions, "sampler": t.sampler, "of": t.trial}
-        for t in (*view.former.values(), *view.trials.values())
-    ]
-    return sorted([*trials, *view.repeats, *view.infeasible], key=lambda record: int(record["number"]))
-
-
-def _user_attrs(suggested_by: str) -> dict[str, Any]:
-    """Of a trial that was a point to be tried first."""
-    return {"suggested_by": suggested_by} if suggested_by in POINTS else {}
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
     """The database at `url`; the sweep's own file, if damaged, is renamed: the ledger has the study."""
     try:
         if own_file:
-            make_database(Path(url.removeprefix("sqlite:///")))
+            make_database(Path(url.removeprefix("sqlite:///").partition("?")[0]))
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
         return renewed(url, error, own_file)

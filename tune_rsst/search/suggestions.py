@@ -20,6 +20,9 @@ from search_spaces.parts import Asked, final_size
 from search_spaces.space_files import file_of, function_at, line_of
 from trainables.rsst.config import ConfigError, RSSTConfig, overlaid
 from trainables.user_code.loading import in_one_line
+from tune_rsst.ledger.view import POINTS, SweepView, TrialView
+
+SIZES = ("kept_share", "params", "gmacs")
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,25 @@ class Space:
                 raise
             hint = f"{error}{line_of(self.function, error.key)}"
             raise ConfigError("space", self.address, "a function that gives valid knobs", hint) from None
+
+
+def records(view: SweepView) -> list[dict[str, Any]]:
+    """Everything that the study was asked for, in the order of its numbers; `of` is the trial whose outcome it has."""
+    trials = [
+        {"number": t.number, "params": t.params, "distributions": t.distributions, "sampler": t.sampler, "of": t.trial}
+        for t in (*view.former.values(), *view.trials.values())
+    ]
+    return sorted([*trials, *view.repeats, *view.infeasible], key=lambda record: int(record["number"]))
+
+
+def by(suggested_by: str) -> dict[str, Any]:
+    """What a study says of a trial that was a point to be tried first."""
+    return {"suggested_by": suggested_by} if suggested_by in POINTS else {}
+
+
+def about(trial: TrialView) -> dict[str, Any]:
+    """What a study says of a trial besides its values: which one of the sweep it is, and how large it is by now."""
+    return {"trial": trial.trial} | {name: trial.metrics[name] for name in SIZES if name in trial.metrics}
 
 
 def find(address: str) -> Space:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from tune_rsst.runners import ray_tune
@@ -71,6 +72,11 @@ class Canary:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, ("import os; os.environ['CANARY'] = 'dead'",)
+
+
+def test_tunes_trials_have_the_sweeps_names() -> None:
+    trial = Trial("trainable", config={"trial_key": "t0003"}, stub=True, trial_name_creator=ray_tune.name_of)
+    assert str(trial) == "t0003"
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["a folder", "a link"])

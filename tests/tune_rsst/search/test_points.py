@@ -73,8 +73,8 @@ def test_points_come_first_in_their_order_and_the_sampler_completes_them(tmp_pat
     for point, params in zip(POINTS, seen, strict=False):
         assert params.keys() == {"lr", "rate"} and point.items() <= params.items()
     assert [t.suggested_by for t in sweep.view.trials.values()] == ["points"] * 4 + [sampler] * 2
-    attributes = [trial.user_attrs for trial in sweep.searcher.study.trials]
-    assert attributes == [{"suggested_by": "points"}] * 4 + [{}] * 2
+    by = [trial.user_attrs.get("suggested_by") for trial in sweep.searcher.study.trials]
+    assert by == ["points"] * 4 + [None] * 2
     assert told(sweep.view) == [f"Suggested by: points t0000, t0001, t0002, t0003; {sampler} 2 trials"]
 
 
@@ -346,7 +346,8 @@ def test_points_follow_the_trials_of_former_sweeps(folder: SweepFolder) -> None:
     assert [t.number for t in view.trials.values()] == [2, 3]
     assert view.trials["t0002"].params["lr"] == 1e-3 and view.trials["t0002"].suggested_by == "points"
     study = optuna.load_study(study_name="fake", storage=f"sqlite:///{folder.path / 'optuna.db'}")
-    assert [t.user_attrs for t in study.trials] == [{}, {}, {"suggested_by": "points"}, {}]
+    assert [t.user_attrs.get("suggested_by") for t in study.trials] == [None, None, "points", None]
+    assert [t.user_attrs["trial"] for t in study.trials] == ["old/t0000", "old/t0001", "t0002", "t0003"]
 
 
 def said_before(plan: Plan | Finished) -> str:
