@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := all,bench,dev
+AZURITE := azurite@3.37.0
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -52,18 +53,23 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# The browser test needs Chromium and the PostgreSQL tests its server programs. Installed where that is possible without
-# asking (root and apt-get); elsewhere said once, and the tests concerned skip with the reason.
+# The browser test needs Chromium, the PostgreSQL tests its server programs, those of Azure's storage Azurite, which is a
+# program for node. Installed where that is possible without asking (root and apt-get, npm); elsewhere said once, and the
+# tests concerned skip with the reason.
 test-tools:
 	@missing=""; \
 	command -v chromium >/dev/null 2>&1 || missing="$$missing chromium"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	command -v npm >/dev/null 2>&1 || missing="$$missing nodejs npm"; \
 	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  echo "Installing for the tests:$$missing"; \
 	  { timeout 300 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends $$missing; } \
 	    || echo "apt-get failed: tests that need$$missing will skip"; \
 	else echo "Not here and not installable without root:$$missing; tests that need them will skip"; fi
+	@test -d $(VENV)/azurite/node_modules/azurite || { echo "Installing for the tests: $(AZURITE)"; \
+	  timeout 300 npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/azurite $(AZURITE); } \
+	  || echo "npm failed: tests that need Azurite will skip"
 
 format: setup
 	$(BIN)/ruff check --fix .

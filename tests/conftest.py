@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.azure_server import AzureServer, azure_server
 from tests.postgres import Postgres, postgres
 from tests.s3_server import S3Server, s3_server
 from tune_rsst.storage.folder import SweepFolder
@@ -53,6 +54,20 @@ def s3() -> Iterator[S3Server]:
     """An S3 server on this machine, started when the first test asks for it."""
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[AzureServer]:
+    """The same of Azure's."""
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["s3", "azure"])
+def cloud(request: pytest.FixtureRequest) -> S3Server | AzureServer:
+    """Each object storage that can be run on this machine."""
+    found: S3Server | AzureServer = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")

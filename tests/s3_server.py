@@ -25,11 +25,16 @@ make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True).serve_forever()
 class S3Server:
     """Holds its objects in memory. `environment` is what a program needs to reach it."""
 
+    address = f"s3://{BUCKET}"
+
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", PROGRAM, str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "7"},  # so that a listing of ten has two pages
         )
         self._wait()
 
@@ -47,6 +52,12 @@ class S3Server:
         import boto3
 
         boto3.client("s3").create_bucket(Bucket=BUCKET)
+
+    def put(self, key: str, data: bytes) -> None:
+        """An object as others may write it, under a key that we never would."""
+        import boto3
+
+        boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=data)
 
     def empty(self) -> None:
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")

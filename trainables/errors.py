@@ -21,6 +21,7 @@ EXTRAS = {
     "botocore": "s3",
     "matplotlib": "report",
     "mlflow": "sweep",
+    "obstore": "cloud",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

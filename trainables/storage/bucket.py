@@ -1,30 +1,32 @@
-"""Objects below one s3:// address, on S3 or anything that speaks its language; what goes wrong is one line.
+"""Objects below one address in an object storage (clouds.py); what goes wrong is one line.
 
-In: `s3://bucket/prefix`. The endpoint, the region and the credentials are found as every tool of AWS finds them
-    (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, a profile, the machine's role), so none of them is ever in a
-    setting.
+In: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. Endpoint, region and credentials are found in
+    the environment as the tools of that cloud find them, so none of them is ever in a setting.
 Out: bytes, files.
 An object is complete or absent; a rename does not exist, so a set of objects is committed by a last one, and who may
-write is decided by conditional writes (If-None-Match, If-Match).
+write is decided by conditional writes.
 """
 
 from __future__ import annotations
 
-import re
+import time
+import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.errors import install
-from trainables.rsst.config import ConfigError
+from trainables.storage.clouds import NO_PLACE, in_one_line, interruptibly, opened, place_of
 
-ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#\s]*)?")
-CONNECT_S, ANSWER_S, TRIES = 5, 60, 3
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
 FILES = "files"  # of a sweep, below its address: what is neither its ledger nor a trial
-AT_ONCE = 1000  # keys in one listing or one removal, at most
+AT_ONCE = 1000  # keys in one removal, at most
+PIECE = 8 << 20  # bytes of a file that are in memory while it is fetched
 T = TypeVar("T")
 
 
@@ -36,13 +38,17 @@ class Taken(StorageError):
     """A conditional write came too late: somebody else has written there."""
 
 
+class Missing(StorageError):
+    """There is no such object."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """An object: its bytes, its version, and its age in seconds by the storage's own clock."""
+    """An object: its bytes, its version, and when it was written by the storage's own clock."""
 
     data: bytes
     version: str
-    age_s: float
+    written: datetime
 
 
 class Bucket:
@@ -50,79 +56,93 @@ class Bucket:
 
     def __init__(self, address: str) -> None:
         """"""
-        match = ADDRESS.fullmatch(address)
-        if not match:
-            raise ConfigError("storage", address, "s3://BUCKET or s3://BUCKET/PREFIX")
+        self.place = place_of(address)
         self.address = address.rstrip("/")
-        self._name, self._prefix = match[1], (match[2] or "").strip("/")
 
     def below(self, name: str) -> Bucket:
         """The part whose keys begin with `name`/."""
         return Bucket(f"{self.address}/{name}")
 
     @cached_property
-    def _client(self) -> Any:
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError:
-            raise ConfigError(
-                "storage", self.address, "an address for which boto3 is installed", install("boto3")
-            ) from None
-        retries = {"mode": "standard", "max_attempts": TRIES}
-        return boto3.session.Session().client(
-            "s3", config=Config(connect_timeout=CONNECT_S, read_timeout=ANSWER_S, retries=retries)
-        )
+    def _store(self) -> ObjectStore:
+        return opened(self.address)
 
-    def _key(self, key: str) -> str:
-        return f"{self._prefix}/{key}" if self._prefix else key
+    @property
+    def _mark(self) -> str:
+        """What tells versions of an object apart where a write is conditional: Google numbers them."""
+        return "version" if self.place.kind == "gs" else "e_tag"
 
-    def _ask(self, what: Callable[[Any], T]) -> T:
-        """`what(client)`; errors in the project's own words.
+    def _ask(self, what: Callable[[Any, ObjectStore], T]) -> T:
+        """`what(obstore, store)`; errors in the project's own words.
 
         Raises:
-            Taken: a condition was not met. StorageError: anything else.
+            Taken: a condition was not met. Missing: there is no such object. StorageError: anything else.
         """
-        client = self._client
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+        store = self._store
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         try:
-            return what(client)
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
-                raise Taken(f"storage = {self.address}: another process has written there") from None
-            raise StorageError(f"storage = {self.address}: {' '.join(str(error).split())[:200]}") from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise StorageError(f"storage = {self.address}: {' '.join(str(error).split())[:200]}") from error
+            return interruptibly(lambda: what(obstore, store))
+        except (AlreadyExistsError, PreconditionError):
+            raise Taken(f"storage = {self.address}: another process has written there") from None
+        except FileNotFoundError as error:
+            kind = StorageError if NO_PLACE.search(str(error)) else Missing
+            raise kind(f"storage = {self.address}: {in_one_line(error)[:200]}") from None
+        except BaseError as error:
+            raise StorageError(f"storage = {self.address}: {self._reason(error)[:200]}") from None
+        except ValueError as error:  # a key that no object should have
+            raise StorageError(f"storage = {self.address}: refused: {str(error)[:200]}") from None
 
-    def _or_none(self, what: Callable[[Any], T]) -> T | None:
-        try:
-            return self._ask(what)
-        except StorageError as error:
-            code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
-            if code in ("NoSuchKey", "404"):
-                return None
-            raise
+    def _reason(self, error: Exception) -> str:
+        """A key that leads out of the address, or has an empty name in it, spoils the whole listing: it is named."""
+        from obstore.exceptions import InvalidPathError
+
+        if not isinstance(error, InvalidPathError):
+            return in_one_line(error)
+        key = str(error).partition('path: "')[2].partition('"')[0]
+        return f"refused: {key.removeprefix(f'{self.place.prefix}/')}"
 
     def find(self, key: str, most: int | None = None) -> Found | None:
         """The object, or None. One of more than `most` bytes is refused."""
 
-        def get(client: Any) -> Found:
-            answer = client.get_object(Bucket=self._name, Key=self._key(key))
-            if most is not None and answer["ContentLength"] > most:
-                raise StorageError(f"storage = {self.address}: {key} has {answer['ContentLength']:,} bytes")
-            now = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            age_s = (parsedate_to_datetime(now) - answer["LastModified"]).total_seconds() if now else 0.0
-            return Found(answer["Body"].read(), answer["ETag"], age_s)
+        def get(obstore: Any, store: ObjectStore) -> Found:
+            answer = obstore.get(store, key)
+            if most is not None and answer.meta["size"] > most:
+                raise StorageError(f"storage = {self.address}: {key} has {answer.meta['size']:,} bytes")
+            return Found(bytes(answer.bytes()), str(answer.meta[self._mark]), answer.meta["last_modified"])
 
-        return self._or_none(get)
+        try:
+            return self._ask(get)
+        except Missing:
+            return None
 
     def read(self, key: str, most: int | None = None) -> bytes | None:
         """The object's bytes, or None; `most` as in `find`."""
         found = self.find(key, most)
         return found.data if found else None
+
+    def age_s(self, found: Found) -> float:
+        """Seconds since the object was written, at least, by the storage's own clock."""
+        then, there = self._clock
+        return max(0.0, there + time.monotonic() - then - found.written.timestamp())
+
+    @cached_property
+    def _clock(self) -> tuple[float, float]:
+        """The monotonic time of an instant, and what the storage's clock said then: an object is written and removed.
+
+        Where we may only read it is this machine's clock: who drives writes.
+        """
+        key = f".clock-{uuid.uuid4().hex}"
+        try:
+            self.write(key, b"")
+        except StorageError:
+            if self.find(key) is None:  # it answers
+                return time.monotonic(), time.time()
+            raise
+        then, found = time.monotonic(), self.find(key)  # not before it was written: nothing is to seem too old
+        self.delete([key])
+        return then, found.written.timestamp() if found else time.time()
 
     def write(self, key: str, data: bytes, *, new: bool = False, version: str | None = None) -> str:
         """Write an object; returns its version. `new`: only where there is none; `version`: only where that one is.
@@ -130,45 +150,58 @@ class Bucket:
         Raises:
             Taken: the condition is not met.
         """
-        only = ({"IfNoneMatch": "*"} if new else {}) | ({"IfMatch": version} if version else {})
-        put = lambda client: client.put_object(Bucket=self._name, Key=self._key(key), Body=data, **only)  # noqa: E731
-        return str(self._ask(put)["ETag"])
+        mode: Any = "create" if new else {self._mark: version} if version else "overwrite"
+        return str(self._ask(lambda obstore, store: obstore.put(store, key, data, mode=mode))[self._mark])
 
     def upload(self, path: Path, key: str) -> None:
-        """A file, in parts where it is large."""
-        self._ask(lambda client: client.upload_file(str(path), self._name, self._key(key)))
+        """A file, in parts where it is large.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        with path.open("rb") as file:
+            self._ask(lambda obstore, store: obstore.put(store, key, file))
 
     def download(self, key: str, path: Path) -> None:
-        """An object into a file."""
-        self._ask(lambda client: client.download_file(self._name, self._key(key), str(path)))
+        """An object into a file.
+
+        Raises:
+            Missing: there is no such object.
+        """
+
+        def get(obstore: Any, store: ObjectStore) -> None:
+            with path.open("wb") as file:
+                for piece in obstore.get(store, key).stream(min_chunk_size=PIECE):
+                    file.write(piece)
+
+        self._ask(get)
 
     def keys(self, below: str = "") -> list[str]:
-        """All keys that begin with `below`, in order."""
-        start, cut = self._key(below), len(self._key(""))
-
-        def pages(client: Any) -> list[str]:
-            every = client.get_paginator("list_objects_v2")
-            listing = every.paginate(Bucket=self._name, Prefix=start, PaginationConfig={"PageSize": AT_ONCE})
-            return [item["Key"][cut:] for page in listing for item in page.get("Contents", ())]
-
-        return sorted(self._ask(pages))
+        """All keys that begin with `below`, which ends in / where it is not empty, in order."""
+        listed = self._ask(lambda obstore, store: obstore.list(store, below or None, chunk_size=AT_ONCE).collect())
+        names = {item["path"] for item in listed}
+        folders = {path for name in names for path in _folders_of(name)}  # some tools make objects for folders
+        return sorted(names - folders)
 
     def folders(self) -> list[str]:
         """Names right below the address that have something below them."""
-        start = self._key("")
-
-        def pages(client: Any) -> list[str]:
-            listing = client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=start, Delimiter="/")
-            return [item["Prefix"][len(start) : -1] for page in listing for item in page.get("CommonPrefixes", ())]
-
-        return sorted(self._ask(pages))
+        listed = self._ask(lambda obstore, store: obstore.list_with_delimiter(store))
+        return sorted(listed["common_prefixes"])
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
-        doomed = [{"Key": self._key(key)} for key in keys]
+        doomed = list(keys)
         for i in range(0, len(doomed), AT_ONCE):
-            some = {"Objects": doomed[i : i + AT_ONCE], "Quiet": True}
-            self._ask(partial(_delete, self._name, some))
+            some = doomed[i : i + AT_ONCE]
+            try:
+                self._delete(some)
+            except Missing:  # Azure and Google say so, of the first one that is gone
+                for key in some:
+                    with suppress(Missing):
+                        self._delete([key])
+
+    def _delete(self, keys: list[str]) -> None:
+        self._ask(lambda obstore, store: obstore.delete(store, keys))
 
     def check(self) -> None:
         """Write, read and remove a small object.
@@ -176,8 +209,6 @@ class Bucket:
         Raises:
             StorageError: one of them can't be done.
         """
-        import uuid
-
         key = f".writable-{uuid.uuid4().hex}"
         self.write(key, b"tune-rsst")
         if self.read(key) != b"tune-rsst":
@@ -185,5 +216,6 @@ class Bucket:
         self.delete([key])
 
 
-def _delete(bucket: str, objects: dict[str, Any], client: Any) -> None:
-    client.delete_objects(Bucket=bucket, Delete=objects)
+def _folders_of(key: str) -> Iterable[str]:
+    parts = key.split("/")
+    return ("/".join(parts[:i]) for i in range(1, len(parts)))

@@ -76,13 +76,14 @@ class Lease:
 
     def _take(self, say: Callable[[str], None]) -> None:
         found, first = self._bucket.find(LEASE_KEY), None
-        while found is not None and not self._is_ours(found) and found.age_s < self._lease_s:
+        while found is not None and not self._is_ours(found) and self._bucket.age_s(found) < self._lease_s:
             if first is not None and found.version != first:
                 self._refuse(found)
             if first is None:
                 first = found.version
-                left = f"waiting up to {self._lease_s - found.age_s:.0f} s to see whether it is gone"
-                say(f"{_holder(found)} drove this sweep {found.age_s:.0f} s ago; {left}")
+                age_s = self._bucket.age_s(found)
+                left = f"waiting up to {max(0.0, self._lease_s - age_s):.0f} s to see whether it is gone"
+                say(f"{_holder(found)} drove this sweep {age_s:.0f} s ago; {left}")
             time.sleep(min(LOOK_S, self._lease_s / 4))
             found = self._bucket.find(LEASE_KEY)
         self._version = self._write(found.version if found else None)
@@ -120,7 +121,9 @@ def driven_elsewhere(bucket: Bucket, folder: Path) -> bool:
         StorageError: the bucket can't be asked.
     """
     found = bucket.find(LEASE_KEY)
-    return found is not None and found.age_s < LEASE_S and not Lease(bucket, folder, lambda who: None)._is_ours(found)
+    if found is None or Lease(bucket, folder, lambda who: None)._is_ours(found):
+        return False
+    return bucket.age_s(found) < LEASE_S
 
 
 def _record(found: Found) -> dict[str, Any]:

@@ -12,11 +12,12 @@ def hide_password(text: str) -> str:
     """
     text = re.sub(r"(\w[\w+.-]*://)([^:/@\s]*):\S*@", r"\1\2:***@", text)
     text = re.sub(r"(https?://)[^:/@\s]+@", r"\1***@", text)
-    return re.sub(r"([?&](?:\w*password|\w*token|\w*secret)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
+    return re.sub(r"([?&](?:\w*password|\w*token|\w*secret|sig)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 _SECRET = re.compile(
-    r"secret|token|passw|credential|api_?key|access_?key|private_?key|authorization|^AWS_|_PAT$|_DSN$", re.I
+    r"secret|token|passw|credential|api_?key|access_?key|private_?key|authorization|^(AWS|AZURE|GOOGLE)_|_PAT$|_DSN$",
+    re.I,
 )
 RAYS_OWN = "RAY_"  # its token among them: its processes know each other by it
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from trainables.rsst.rounds import MODELS, is_intact, is_model_of_a_round
 from trainables.rsst.store.checkpoint import KEEP
 from trainables.rsst.store.reading import CONTENT, MANIFEST, checkpoint_names
-from trainables.storage.bucket import FILES, Bucket, StorageError
+from trainables.storage.bucket import FILES, Bucket, Missing, StorageError
 from trainables.storage.files import publish, replaced, sha256_of, temporary_folder
 from trainables.storage.forms import NAME_OF_A_FILE, SHA256, WrongForm, mapping, text
 from trainables.storage.retrying import RetryingThread
@@ -111,7 +111,7 @@ class TrialMirror:
                     (new / MANIFEST).write_bytes(manifest)
                     publish(new, self._store / name)
         except (StorageError, ValueError) as error:
-            if isinstance(error, StorageError) and "404" not in str(error) and "NoSuchKey" not in str(error):
+            if isinstance(error, StorageError) and not isinstance(error, Missing):
                 raise
             self._committed.discard(name)
             self._say(f"{name} in {self._bucket.address} is damaged ({error}); falling back to the one before it")

@@ -78,7 +78,7 @@ def show(
 
 @app.command()
 def fetch(
-    storage: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where sweeps lie.")],
+    storage: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where sweeps lie; gs://…, az://…")],
     sweep: Annotated[str | None, typer.Argument(help="One of them; else all.")] = None,
 ) -> None:
     """Bring sweeps from a bucket into TUNE_RSST_HOME: `show`, `report` and `export` then know them here."""

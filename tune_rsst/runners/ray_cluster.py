@@ -14,12 +14,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from trainables.rsst.config import ConfigError
+from trainables.storage.clouds import ENVIRONMENT as ENVIRONMENT_OF
+from trainables.storage.clouds import place_of
 from tune_rsst.interrupt import Interruption
 from tune_rsst.runners import local_ray
 from tune_rsst.runners.capacity import Node, alive_nodes
 from tune_rsst.settings.settings import SweepSettings
 
-FOR_A_BUCKET = "AWS_"
 OBJECT_STORE_BYTES = 200 * 1024**2
 # Set before ray is imported. Tune's own loggers and change of folder are of no use here; uv's hook uploads the folder.
 ENVIRONMENT = {
@@ -57,7 +58,7 @@ def connected(
             ray.init(address=running or "local", **common, **({} if running else local))
         try:
             interruption.hear()  # again: ray.init installs its own handler
-            with kept_for_workers() if settings.storage else nullcontext():
+            with kept_for_workers(settings.storage) if settings.storage else nullcontext():
                 yield
         finally:
             with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
@@ -65,8 +66,8 @@ def connected(
 
 
 @contextmanager
-def kept_for_workers() -> Iterator[None]:
-    """Let the workers ask for what the bucket needs (`take_environment`): it is in the memory of Ray's store alone.
+def kept_for_workers(storage: str) -> Iterator[None]:
+    """Let the workers ask for what `storage` needs (`take_environment`): it is in the memory of Ray's store alone.
 
     Tune itself would put the keys into the workers' command lines and Ray's logs, for all users of the machine to read.
     """
@@ -75,7 +76,8 @@ def kept_for_workers() -> Iterator[None]:
 
     from trainables.worker.ray_trainable import OURS, environment_key
 
-    found = {name: value for name, value in os.environ.items() if name.startswith(FOR_A_BUCKET)}
+    needed = ENVIRONMENT_OF[place_of(storage).kind]
+    found = {name: value for name, value in os.environ.items() if name.startswith(needed)}
     key = environment_key()
     _internal_kv_put(key, json.dumps(found).encode(), namespace=OURS)
     try:

@@ -133,7 +133,7 @@ class SweepSettings(BaseModel):
     )
     storage: str | None = Field(
         None,
-        description="s3://BUCKET/PREFIX where the sweep lies; TUNE_RSST_HOME is a working copy then; default: none",
+        description="s3://…, gs://… or az://BUCKET/PREFIX where the sweep lies; TUNE_RSST_HOME is a working copy then",
     )
     warm_start: tuple[str, ...] = Field(
         (), description="former sweeps (names, or folders with a / in them) whose finished trials guide the search"

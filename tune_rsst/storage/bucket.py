@@ -1,8 +1,8 @@
 """A sweep whose home is a bucket: how it comes to an empty home, and what the driver keeps there.
 
-docs/storage.md, "A bucket", lists what is there. In: its address. Out: the home as a working copy of it, which may be
-gone at any time; the driver's lease, ledger (ledger_objects.py) and files there. Workers put their trials there
-themselves (trainables/worker/trial_mirror.py).
+docs/storage.md, "A bucket: S3, Google, Azure", lists what is there. In: its address. Out: the home as a working copy of
+it, which may be gone at any time; the driver's lease, ledger (ledger_objects.py) and files there. Workers put their
+trials there themselves (trainables/worker/trial_mirror.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainables.rsst.config import ConfigError
-from trainables.storage.bucket import FILES, Bucket, StorageError
+from trainables.storage.bucket import FILES, Bucket, Missing, StorageError
+from trainables.storage.clouds import KEYS
 from trainables.storage.files import replaced
 from trainables.storage.lease import Lease, LeaseHeld
 from tune_rsst.interrupt import Interruption
@@ -23,7 +24,6 @@ from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger, write_whole
 
 PUSHED = ("settings.yaml", "code", "weights", "best_model", "best.yaml")  # in this order: best.yaml commits the model
-HINT = "; the endpoint and the credentials are AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … (docs/storage.md)"
 
 
 @contextmanager
@@ -39,8 +39,9 @@ def _can_be(what: str, address: str, hint: str = "") -> Iterator[None]:
 def check(address: str | None) -> None:
     """Check that a sweep can be kept at `address`; None is the home alone."""
     if address is not None:
-        with _can_be("written", address, HINT):
-            Bucket(address).check()
+        bucket = Bucket(address)
+        with _can_be("written", address, f"; {KEYS[bucket.place.kind]} (docs/storage.md)"):
+            bucket.check()
 
 
 def holds(address: str | None, name: str) -> bool:
@@ -67,12 +68,12 @@ def _bring(bucket: Bucket, folder: SweepFolder, say: Callable[[str], None]) -> b
         say(news)
     if not folder.ledger.exists():
         return False
-    keys = [key for key in bucket.keys(f"{FILES}/") if not key.endswith("/")]  # some tools make objects for folders
+    keys = bucket.keys(f"{FILES}/")
     paths = [_inside(folder.path, key.removeprefix(f"{FILES}/"), bucket.address) for key in keys]
     for key, path in zip(keys, paths, strict=True):
         if not path.exists() or path.parent == folder.path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replaced(path) as new:
+            with suppress(Missing), replaced(path) as new:  # a folder's object; or it has just been removed
                 bucket.download(key, new)
     return True
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import BUCKET, S3Server
+from tests.azure_server import AzureServer
+from tests.s3_server import S3Server
 from trainables.storage import lease as leases
 from trainables.storage.bucket import Bucket, Found, StorageError
 from trainables.storage.lease import LEASE_KEY, Lease, LeaseHeld, driven_elsewhere
@@ -19,9 +20,9 @@ SHORT_S = 2.0
 
 
 @pytest.fixture
-def bucket(s3: S3Server) -> Bucket:
-    s3.empty()
-    return Bucket(f"s3://{BUCKET}/group/sweep")
+def bucket(cloud: S3Server | AzureServer) -> Bucket:
+    cloud.empty()
+    return Bucket(f"{cloud.address}/group/sweep")
 
 
 def lease(bucket: Bucket, folder: str, taken_over: Callable[[str], None] = print) -> Lease:
@@ -31,7 +32,7 @@ def lease(bucket: Bucket, folder: str, taken_over: Callable[[str], None] = print
 def test_a_second_driver_is_refused_with_the_first_ones_host(bucket: Bucket) -> None:
     first, said = lease(bucket, "/a/sweep"), []
     first.acquire(said.append)
-    with pytest.raises(LeaseHeld, match=r"^a driver on .* \(process \d+\) is driving this sweep in s3://"):
+    with pytest.raises(LeaseHeld, match=r"^a driver on .* \(process \d+\) is driving this sweep in \w\w://"):
         lease(bucket, "/b/sweep").acquire(said.append)
     first.release()
     assert len(said) == 1 and "drove this sweep" in said[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import BUCKET, S3Server
+from tests.azure_server import AzureServer
+from tests.s3_server import S3Server
 from trainables.storage import lease
 from trainables.storage.bucket import Bucket, StorageError
 from tune_rsst.interrupt import Interruption
@@ -17,28 +18,31 @@ from tune_rsst.ledger.lock import SweepBusy, driving
 from tune_rsst.storage.bucket import held
 from tune_rsst.storage.folder import Sweep, SweepFolder, is_driven
 
-ADDRESS = f"s3://{BUCKET}/group"
+
+@pytest.fixture
+def address(cloud: S3Server | AzureServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of an empty place; leases are renewed often."""
+    cloud.empty()
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    return f"{cloud.address}/group"
 
 
-def test_a_second_driver_is_refused_in_one_line(s3: S3Server, tmp_path: Path) -> None:
-    s3.empty()
+def test_a_second_driver_is_refused_in_one_line(address: str, tmp_path: Path) -> None:
     first, second = SweepFolder(tmp_path / "a" / "sweep"), SweepFolder(tmp_path / "b" / "sweep")
-    told = r"^name = sweep: a driver on .* is driving this sweep in s3://.*/sweep; wait for it, or stop it$"
+    told = r"^name = sweep: a driver on .* is driving this sweep in \w\w://.*/sweep; wait for it, or stop it$"
     with (
-        held(ADDRESS, first, print, Interruption()),
+        held(address, first, print, Interruption()),
         pytest.raises(SweepBusy, match=told),
-        held(ADDRESS, second, print, Interruption()),
+        held(address, second, print, Interruption()),
     ):
         pass
 
 
-def test_who_loses_the_sweep_writes_nothing_more(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    s3.empty()
-    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+def test_who_loses_the_sweep_writes_nothing_more(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interruption = Interruption()
-    with held(ADDRESS, SweepFolder(tmp_path / "sweep"), print, interruption):
+    with held(address, SweepFolder(tmp_path / "sweep"), print, interruption):
         other = {"id": "abcd", "renewed": 1.0, "machine": "m", "host": "other", "folder": "/f", "pid": 7}
-        Bucket(f"{ADDRESS}/sweep").write(lease.LEASE_KEY, json.dumps(other).encode())
+        Bucket(f"{address}/sweep").write(lease.LEASE_KEY, json.dumps(other).encode())
         deadline = time.monotonic() + 20
         while not interruption.broken and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -47,24 +51,23 @@ def test_who_loses_the_sweep_writes_nothing_more(s3: S3Server, tmp_path: Path, m
 
 
 def test_who_only_looks_sees_a_driver_on_another_machine(
-    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    s3.empty()
     here, there = SweepFolder(tmp_path / "a" / "sweep"), SweepFolder(tmp_path / "b" / "sweep")
     here.path.mkdir(parents=True)
     ledger = Ledger(here.ledger)
-    ledger.append("sweep_started", name="sweep", settings={"storage": ADDRESS})
+    ledger.append("sweep_started", name="sweep", settings={"storage": address})
     ledger.close()
-    with held(ADDRESS, there, print, Interruption()):
-        assert is_driven(here, ADDRESS) and not is_driven(here, None)
+    with held(address, there, print, Interruption()):
+        assert is_driven(here, address) and not is_driven(here, None)
         assert (Sweep.of(here, elsewhere=True).state, Sweep.of(here).state) == ("running", "interrupted")
-    assert not is_driven(here, ADDRESS) and Sweep.of(here, elsewhere=True).state == "interrupted"
+    assert not is_driven(here, address) and Sweep.of(here, elsewhere=True).state == "interrupted"
     with driving(here.path):
         assert is_driven(here, None) and Sweep.of(here).state == "running"
 
     def away(*_: object) -> None:
-        raise StorageError(f"storage = {ADDRESS}: it does not answer")
+        raise StorageError(f"storage = {address}: it does not answer")
 
     monkeypatch.setattr(Bucket, "find", away)
-    assert not is_driven(here, ADDRESS)
+    assert not is_driven(here, address)
     assert "it does not answer; whether a driver elsewhere runs sweep is not known" in capsys.readouterr().err

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import BUCKET, S3Server
+from tests.azure_server import AzureServer
+from tests.s3_server import S3Server
 from trainables.storage.bucket import Bucket, Taken
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger, read
@@ -18,10 +19,10 @@ from tune_rsst.storage.ledger_objects import LedgerObjects, bring_ledger, read_o
 
 
 @pytest.fixture
-def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    s3.empty()
+def bucket(cloud: S3Server | AzureServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    cloud.empty()
     monkeypatch.setattr(ledger_objects, "GATHER_S", 0.0)
-    return Bucket(f"s3://{BUCKET}/group/sweep")
+    return Bucket(f"{cloud.address}/group/sweep")
 
 
 def written(path: Path, bucket: Bucket, lines: int, first: int = 0) -> Ledger:
