@@ -280,6 +280,8 @@ def _main(heard: Heard) -> NoReturn:
         _refuse_usage(error)
         if heard.interrupted:  # a library made another error of it
             fail(f"interrupted ({type(error).__name__}: {error})", INTERRUPTED)
+        if isinstance(error, OSError):
+            fail(f"{error}; {home.NOTHING_LOST}", 1)
         raise
     raise SystemExit(code if isinstance(code, int) else 0)
 

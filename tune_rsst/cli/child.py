@@ -75,6 +75,8 @@ def answer_to(request: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], ob
         found |= {"code": 2, "refused": [error.key, shown_value(error.value), error.valid, error.hint]}
     except PermissionError as error:
         found |= {"code": 2, "reason": str(home.closed_to_us(Path(error.filename or home.home())))}
+    except OSError as error:
+        found |= {"code": 1, "reason": f"{error}; {home.NOTHING_LOST}"}
     except SweepBusy as error:
         found |= {"code": 2, "reason": str(error)}
     except (LedgerError, StorageError) as error:

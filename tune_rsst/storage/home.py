@@ -41,6 +41,7 @@ ARTIFACTS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+NOTHING_LOST = "what was written by then is whole; give the same command again when this is mended"  # a full disk, say
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
