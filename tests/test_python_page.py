@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from trainables import train
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+ALONE = "Your own images"  # the section that needs no Ray, and none of the others
 RESTORED = """
 import json, sys
 from ray import tune
@@ -57,12 +57,34 @@ def start(script: Path, where: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def blocks(root: Path) -> dict[str, list[str]]:
+    """The Python of each section of the page."""
+    sections = (root / "docs/python.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    return {text.partition("\n")[0]: re.findall(r"```python\n(.*?)```", text, re.S) for text in sections}
+
+
+@pytest.mark.medium
+def test_the_blocks_without_ray_run(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNE_RSST_CACHE", str(tmp_path / "cache"))
+    exec(compile("\n".join(blocks(repo_root)[ALONE]), "page.py", "exec"), {"__name__": "page"})
+    printed = capsys.readouterr().out
+    assert re.search(r"^1 [01]\.\d+ 0\.\d+$", printed, re.M)
+    assert float(re.findall(r"^test_top1: (.*)$", printed, re.M)[0]) > 0.8
+    assert (tmp_path / "stripes/report.json").is_file() and (tmp_path / "stripes/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_page_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (repo_root / "docs/python.md").read_text(encoding="utf-8"), re.S)
-    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
-    page = start(tmp_path / "page.py", tmp_path)
-    printed, _ = page.communicate(timeout=300)
-    assert page.returncode == 0, printed[-3000:]
+    page = [block for heading, several in blocks(repo_root).items() if heading != ALONE for block in several]
+    assert len(page) >= 5
+    (tmp_path / "page.py").write_text("\n".join(page), encoding="utf-8")
+    process = start(tmp_path / "page.py", tmp_path)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed[-3000:]
     assert len(re.findall(r"^\d +0\.\d+ +[01]\.\d+ +\d +(?:True|False)$", printed, re.M)) == 4, printed
     assert (
         re.search(r"^best: t000\d 0\.\d+ 0\.\d+$", printed, re.M) and (tmp_path / "sweeps/mine/report.html").is_file()
@@ -77,6 +99,8 @@ def test_the_page_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path) -> No
     assert len(runs) == 4 and all({"val_top1", "kept_share"} <= run.data.metrics.keys() for run in runs)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_notebook_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TUNE_RSST_HOME", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -90,6 +114,8 @@ def test_the_notebook_runs_from_top_to_bottom(repo_root: Path, tmp_path: Path, m
     assert [output.data["text/plain"] for output in outputs if output.output_type == "execute_result"][-1][:2] == "0."
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_killed_tuner_is_restored_and_ends_with_the_numbers_of_the_trial_alone(tmp_path: Path) -> None:
     (tmp_path / "restored.py").write_text(RESTORED, encoding="utf-8")
     first, deadline = start(tmp_path / "restored.py", tmp_path, str(tmp_path)), time.monotonic() + 150
@@ -108,6 +134,8 @@ def test_a_killed_tuner_is_restored_and_ends_with_the_numbers_of_the_trial_alone
     assert len(alone) == 4 * 3 + 4 and {name: metrics[name] for name in SAME} == {name: last[name] for name in SAME}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_trial_of_a_sweep_gives_the_same_numbers_alone(digits_sweep: SweepFolder) -> None:
     trial = Sweep.of(digits_sweep).view.trials["t0002"]
     last = train(trial.knobs)

@@ -8,8 +8,8 @@ worker/         the same trial as a Ray Tune trainable, and what else runs on a 
 storage/        bytes that survive a crash: files, locks, buckets
 errors.py text.py plain_yaml.py   the error for bad input; words that both packages print; YAML of settings and knobs
 
-For scripts: `from trainables import RSSTTrainable` (needs Ray) and `train` (does not); docs/python.md. Both are loaded
-when they are asked for.
+For scripts: `from trainables import RSSTTrainable` (needs Ray), `train` and trainables/rsst's `run` (do not);
+docs/python.md. They are loaded when they are asked for.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,10 +15,9 @@ if __name__ == "__main__":  # from the first instruction on an interruption is o
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from trainables.progress import watched
 from trainables.provenance import versions
 from trainables.rsst.config import (
     KNOBS,
-    METHOD_VERSION,
     ConfigError,
     Knob,
     RSSTConfig,
@@ -43,14 +41,14 @@ from trainables.rsst.config import (
 from trainables.rsst.model import further
 from trainables.rsst.model.accepted import architecture, started
 from trainables.rsst.model.pretrained import check_fit
-from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
+from trainables.rsst.model.saved import MODEL
 from trainables.rsst.model.vit import build
 from trainables.rsst.pruning import own_parts
+from trainables.rsst.runs.save_dir import CODE, STATE, begin, end, made, refuse_other_work, take_back
 from trainables.rsst.training.device import is_out_of_memory
-from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, method_of, open_trial
-from trainables.storage.files import expanded, replaced
+from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, open_trial
+from trainables.storage.files import expanded
 from trainables.storage.modes import following
-from trainables.storage.state_files import replace_state
 from trainables.terminal import OneLineParser, ready
 from trainables.text import LONGEST_LINE, go_on_command, shown
 from trainables.user_code.source import Source
@@ -63,7 +61,6 @@ except ImportError as missing:
     raise SystemExit(2) from None
 
 EDGE = ("config", "from", "resume", "strict", "print_config", "dry_run", "trust")  # flags that are no knobs
-CODE = "code"  # below the save_dir: the user's own, by digest
 SAVE_DIR = "results/{arch}-{dataset}-{hash}"
 LOCK_WAIT_S = 1.0  # who looks whether a run is alive holds its lock for a moment
 
@@ -126,30 +123,28 @@ def _own_parts(config: RSSTConfig, edge: Mapping[str, Any]) -> list[Source]:
 
 
 def _run(config: RSSTConfig, *, resume: bool, said: Sequence[str], sources: Sequence[Source]) -> int:
-    folder, mine = _save_dir(config)
-    _refuse_other_work(folder, config, resume=resume)
+    folder = _folder(config)
+    mine = made(folder, config)
+    refuse_other_work(folder, config, resume=resume)
     notice_if_unread(f"nobody reads the output any more; the run goes on, its lines are in {folder / 'run.log'}")
     with Console(config, folder / "run.log") as console, watched(console.work):
         try:
             dense = dense_folder(config)
-            with open_trial(config, folder / "state", say=console.say, wait_s=LOCK_WAIT_S, dense=dense) as trial:
-                replace_state(folder / "config.json", config.knobs())  # whoever sees it finds the lock held
-                for source in sources:
-                    source.copy_into(folder / CODE)
+            with open_trial(config, folder / STATE, say=console.say, wait_s=LOCK_WAIT_S, dense=dense) as trial:
+                begin(folder, config, sources)
                 for line in said:
                     console.say(line)
                 console.go_on(trial.history)
                 for event in islice(trial.events(), len(trial.history), None):
                     console.show(event)
-                for name in (REPORT, MODEL, ARCHITECTURE, PREPROCESSING):
-                    _copy(trial.folder / name, folder / name)
+                end(folder, trial.folder)
             drawn = draw_run(folder)
         except KeyboardInterrupt:
             console.say(f"interrupted; {_next(folder)}")
             return 130
         except ConfigError:
             if mine:
-                _take_back(folder, config)
+                take_back(folder, config)
             raise
         except (TrialDiverged, StoreBusy) as error:
             console.say(f"error: {shown(error, LONGEST_LINE)}")
@@ -182,7 +177,7 @@ def _dry_run(config: RSSTConfig, *, resume: bool, said: Sequence[str]) -> int:
     from trainables.dry_run import lines
 
     folder = _folder(config)
-    _refuse_other_work(folder, config, resume=resume)
+    refuse_other_work(folder, config, resume=resume)
     try:
         print("\n".join([*said, *lines(config, folder)]))
     except (MemoryError, RuntimeError) as error:
@@ -199,22 +194,6 @@ def _folder(config: RSSTConfig) -> Path:
     return expanded(name)
 
 
-def _save_dir(config: RSSTConfig) -> tuple[Path, bool]:
-    """The folder, and whether it was empty (or missing) before this run."""
-    folder = _folder(config)
-    try:
-        empty = not folder.exists() or not any(folder.iterdir())
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            "save_dir", config.save_dir or folder, "a folder that can be made and written", str(error)
-        ) from error
-    return folder, empty
-
-
 def _held(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs of the trial that --resume goes on with; where there is none, `knobs` must say what to begin."""
     named = {"save_dir": knobs["save_dir"]} if "save_dir" in knobs else knobs
@@ -224,44 +203,6 @@ def _held(knobs: Mapping[str, Any]) -> dict[str, Any]:
         hint = "give the folder of an earlier run; or say what to begin there, such as --arch vit_small"
         raise ConfigError("save_dir", folder, "a folder that holds a trial to go on with", hint)
     return held or {}
-
-
-def _refuse_other_work(folder: Path, config: RSSTConfig, *, resume: bool) -> None:
-    """Never write over another trial, nor over this one unless --resume asks to go on with it."""
-    before = config_in(folder)
-    if before is None:
-        return
-    if not resume:
-        hint = "add --resume to go on with it, or use another folder"
-        raise ConfigError("save_dir", folder, "a folder that holds no trial yet", hint)
-    if methods := {method_of(store) for store in (folder / "state").glob("*")} - {METHOD_VERSION, None}:
-        hint = f"this one was trained by method {methods.pop()}; its report and model stay readable: use another folder"
-        raise ConfigError("save_dir", folder, f"the folder of a trial of method {METHOD_VERSION}", hint)
-    then, now = RSSTConfig.from_knobs(before), config
-    stores = {path.name for path in (folder / "state").glob("*") if path.is_dir()}
-    if stores and then.fingerprint not in stores:
-        hint = f"checkpoints of trial {min(stores)}, config.json of {then.fingerprint}: put the right one back"
-        raise ConfigError("save_dir", folder, "a folder whose files are of one trial", hint)
-    names = [n for n in KNOBS if then.identity.get(n) != now.identity.get(n)]
-    names += [] if (then.weights is None) == (now.weights is None) else ["weights"]
-    if names:
-        differing = ", ".join(f"{n} {getattr(then, n)} → {getattr(now, n)}" for n in names)
-        raise ConfigError("save_dir", folder, "the folder of the same trial", f"these knobs differ: {differing}")
-
-
-def _take_back(folder: Path, config: RSSTConfig) -> None:
-    """Remove what a refused run has made, so that the corrected command finds the folder free."""
-    store = folder / "state" / config.fingerprint
-    for file in (folder / "config.json", folder / "run.log", store / "lock"):
-        file.unlink(missing_ok=True)
-    for made in (store, store.parent, folder):
-        with suppress(OSError):  # something else is there
-            made.rmdir()
-
-
-def _copy(source: Path, target: Path) -> None:
-    with replaced(target) as new:
-        shutil.copyfile(source, new)
 
 
 def _parser() -> OneLineParser:

@@ -10,12 +10,13 @@ the fingerprint of a trial, and a file that has changed since is never run in th
 """
 
 from trainables.errors import PluginError
-from trainables.plugins.address import GROUPS, Address, has_digest, is_plugin, named, said
+from trainables.plugins.address import ARRAYS, GROUPS, Address, has_digest, is_plugin, named, said
 from trainables.plugins.loading import calling, code_for, load, remember
 from trainables.plugins.permission import Permission, plugins_in
 from trainables.plugins.source import Code, copied
 
 __all__ = [
+    "ARRAYS",
     "GROUPS",
     "Address",
     "Code",

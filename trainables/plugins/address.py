@@ -26,6 +26,8 @@ GROUPS: Mapping[str, str] = {
 }
 """Knob or setting that takes plug-ins → group of their entry points."""
 FORM = "path/to/file.py:function"
+ARRAYS = "arrays"
+"""Name of a data set that was given in Python: its digest is over images and labels, there is no code."""
 _STAND_IN: dict[str, str] = {}
 _VALUE = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[A-Za-z_][\w.-]*)(?:@(?P<digest>[0-9a-f]{16}))?", re.S)
 
@@ -118,6 +120,8 @@ def read(key: str, address: Address) -> Code:
         if address.file:
             return Code.at(expanded(address.file))
         entry = entries_of(key).get(address.name)
+        if entry is None and (key, address.name) == ("dataset", ARRAYS):
+            raise ValueError("these images were given in Python: give them again, trainables.rsst.run(config, data)")
         if entry is None:
             raise ValueError(f"nothing that is installed has it in the group {GROUPS[key]}")
         return Code.installed(entry.module)

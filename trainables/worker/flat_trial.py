@@ -13,7 +13,6 @@ and what else trainables/rsst/metrics.py has for it: numbers and names, no lists
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,13 +24,12 @@ from trainables.rsst.event import Event
 from trainables.rsst.metrics import is_words
 from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPORT
 from trainables.rsst.rounds import MODELS
+from trainables.rsst.runs.run import memory_told, warn_of
 from trainables.rsst.store.reading import checkpoint_names
-from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import Trial, dense_folder, open_trial
 from trainables.storage.files import replaced
 from trainables.storage.forms import WrongForm, record, text, whole
 from trainables.storage.state_files import read_state, write_state
-from trainables.text import framed
 from trainables.worker.images import KeptImages
 
 POSITION = "position.json"
@@ -80,18 +78,12 @@ class FlatTrial:
             StoreBusy: another process has the trial's store open.
             RuntimeError: among others, memory ran out; the line says which knob to make smaller.
         """
-        try:
+        with memory_told(self.config):
             event = self._next()
             if event.kind == "start":
                 event = self._next()
             if event.kind == "round" and event.metrics["round"] == self.config.rounds - 1:
                 event = self._next()  # the final report is the last round's, and more
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            size = min(self.config.micro_batch_size or self.config.batch_size, self.config.batch_size)
-            hint = f"give micro_batch_size = {size // 2} (the same effective batch)" if size > 1 else "none is smaller"
-            raise RuntimeError(f"out of memory with {size} images at a time; {hint}") from error
         return self._flat(event)
 
     def save_to(self, folder: Path) -> None:
@@ -145,9 +137,7 @@ class FlatTrial:
     def _next(self) -> Event:
         event = next(self._open())
         self._taken += 1
-        for warning in (event.metrics["warning"], event.metrics["grid_warning"]) if event.kind == "start" else ():
-            if warning:
-                print(framed(warning), file=sys.stderr, flush=True)
+        warn_of(event)
         self._carried |= {name: event.metrics[name] for name in CARRIED if name in event.metrics}
         return event
 

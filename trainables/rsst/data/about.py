@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables.rsst.data.split import Split, Splits
+from trainables.rsst.data.split import CHUNK, Split, Splits
 
 RESIZE = {
     "none": "not resized",
@@ -24,7 +24,6 @@ RESIZE = {
 }
 EIGHT_BIT = "8 bits a channel, as stored"
 NAMES_SHOWN = 20  # class names in a line; the records hold all
-CHUNK = 1024  # images at a time where they need a wider type
 
 
 @dataclass(frozen=True, kw_only=True)

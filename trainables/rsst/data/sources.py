@@ -18,9 +18,8 @@ from trainables.rsst.config.presets import DATASETS
 from trainables.rsst.data import cifar, own
 from trainables.rsst.data.about import Source
 from trainables.rsst.data.folder.layout import listing
-from trainables.rsst.data.split import Split
+from trainables.rsst.data.split import HELD_OUT, Split
 
-HELD_OUT = 0.15  # share of each class that a missing validation or test part gets
 CIFAR_HELD_OUT = 0.1
 SYNTHETIC_BYTES = 2**28  # larger images come in smaller numbers
 SIXTEENTHS = "stored 0 … 16 became round(v · 255 / 16)"

@@ -5,7 +5,7 @@ In: a config whose plug-ins this process may run. Out: nothing, or a `ConfigErro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from trainables.errors import ConfigError, PluginError
 from trainables.plugins import Permission, plugins_in
@@ -24,17 +24,21 @@ CHECKS: Mapping[str, tuple[Callable[[RSSTConfig], object], str]] = {
 }
 
 
-def check(config: RSSTConfig) -> None:
-    """Call each plug-in of `config` once on something tiny."""
-    for key, value in plugins_in(config.knobs()):
+def check(config: RSSTConfig, used: Sequence[tuple[str, str]] | None = None) -> None:
+    """Call each plug-in of `config` (of those, the `used` ones) once on something tiny."""
+    for key, value in plugins_in(config.knobs()) if used is None else used:
         try:
             CHECKS[key][0](config)
         except PluginError as error:
             raise ConfigError(key, value, CHECKS[key][1], str(error).partition(": ")[2]) from error
 
 
-def permitted(config: RSSTConfig, permission: Permission) -> list[Source]:
-    """Let this process run the plug-ins of `config`, and try them; the files to keep a copy of."""
-    sources = [permission.grant(*used) for used in plugins_in(config.knobs())]
-    check(config)
+def permitted(config: RSSTConfig, permission: Permission, *, images_given: bool = False) -> list[Source]:
+    """Let this process run the plug-ins of `config`, and try them; the files to keep a copy of.
+
+    `images_given`: the process has the images already, by arrays, and no code is behind the knob dataset.
+    """
+    used = [(key, value) for key, value in plugins_in(config.knobs()) if key != "dataset" or not images_given]
+    sources = [permission.grant(*one) for one in used]
+    check(config, used)
     return [source for source in sources if source is not None]

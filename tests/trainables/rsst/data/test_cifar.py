@@ -18,6 +18,7 @@ from tests.trainables.rsst.data.cifar_format import make_archive
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import cifar
 from trainables.rsst.data import load as data
+from trainables.rsst.data.split import stratified_split
 
 
 class Mirror(http.server.ThreadingHTTPServer):
@@ -107,7 +108,7 @@ def test_unpacked_batches_in_a_given_folder(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_official_numbers_give_45k_and_5k() -> None:
     labels = np.repeat(np.arange(100), 500)
-    train, val = data.stratified_split(labels, [0.1], seed=0)
+    train, val = stratified_split(labels, [0.1], seed=0)
     assert len(train) == 45_000 and len(val) == 5_000
     assert np.bincount(labels[val]).tolist() == [50] * 100
 

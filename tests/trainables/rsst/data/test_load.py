@@ -8,6 +8,7 @@ import torch
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data import load, sources
+from trainables.rsst.data.split import stratified_split
 from trainables.worker.images import KeptImages
 
 
@@ -59,7 +60,7 @@ def test_a_split_seed_is_a_whole_number(given: object) -> None:
 
 
 def test_the_split_is_the_same_on_every_platform() -> None:
-    train, val = load.stratified_split(np.arange(20) % 2, (0.3,), seed=0)
+    train, val = stratified_split(np.arange(20) % 2, (0.3,), seed=0)
     assert val.tolist() == [2, 3, 8, 11, 13, 18]
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(20))
 

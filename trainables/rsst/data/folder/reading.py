@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from trainables.progress import tracked
 from trainables.rsst.config import ConfigError
-from trainables.rsst.data.about import CHUNK, EIGHT_BIT, Source
+from trainables.rsst.data.about import EIGHT_BIT, Source
 from trainables.rsst.data.folder.layout import Listing
 from trainables.rsst.data.folder.pixels import DARKEST_16_BIT, pixels, stored, warnings_remarked, whites
 from trainables.rsst.data.folder.remarks import Remarks
-from trainables.rsst.data.split import Split
+from trainables.rsst.data.split import CHUNK, Split
 from trainables.text import shown
 
 FLATTEST = 1.0  # standard deviation of an image in steps of 8 bits; below it the image is one tone

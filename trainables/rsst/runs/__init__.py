@@ -1,0 +1,1 @@
+"""One trial alone, from its first step to its end, with its results in a folder."""
