@@ -35,6 +35,7 @@ EXTRAS = {
     "ray": "sweep",
     "rich": "sweep",
     "sqlalchemy": "sweep",
+    "tensorboardX": "sweep",
     "typer": "sweep",
 }
 """Module → the extra of pyproject.toml that brings it."""

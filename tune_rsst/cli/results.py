@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from trainables.rsst.config import ConfigError
-from trainables.text import LONGEST_LINE, in_json, one_line, shown
+from trainables.text import LONGEST_LINE, counted, in_json, one_line, quoted, shown
 from tune_rsst.cli.api import load
 from tune_rsst.settings import addresses
 from tune_rsst.storage import home
@@ -115,6 +115,15 @@ def report(
     """Write one HTML page with tables and figures that opens without a network, and the pictures as PNG and HTML."""
     found = load(sweep)
     print(f"report: {found.report(to)}\npictures: {found.path / 'pictures'}")
+
+
+@app.command()
+def tensorboard(sweep: SweepName = None) -> None:
+    """Write the curves and parameters of a sweep's trials as files for TensorBoard, anew each time."""
+    from tune_rsst.report.tensorboard import write
+
+    to, trials = write(Sweep.of(home.find(sweep)))
+    print(f"{counted(trials, 'trial')}; look at them: tensorboard --logdir {quoted(to)}")
 
 
 @app.command()

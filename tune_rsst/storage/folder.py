@@ -43,6 +43,7 @@ class SweepFolder:
     best_model = _Below("best_model")
     pictures = _Below("pictures")
     report = _Below("report.html")
+    tensorboard = _Below("tensorboard")
     weights = _Below("weights")
     code = _Below("code")
 
