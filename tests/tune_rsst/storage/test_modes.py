@@ -22,7 +22,6 @@ from trainables.storage.files import replaced, replaced_folder
 from tune_rsst.runners import local_ray
 
 ROOT = Path(__file__).parents[3]
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="another user's processes can only be started by root")
 FIRST, SECOND, STRANGER = "nobody", "daemon", "bin"
 GROUP = "users"  # of this machine, and none of the three users' own
 PROGRAM = """
@@ -88,18 +87,10 @@ class Done:
         return self.code == 2 and len(self.err.strip().splitlines()) == 1 and "Traceback" not in self.err
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder that everybody may write to and reach; pytest takes care that nobody reaches its own."""
-    with tempfile.TemporaryDirectory(prefix="modes-") as folder:
-        Path(folder).chmod(0o1777)
-        yield Path(folder)
-
-
-def done_by(home: Path, *steps: tuple[str, Sequence[str]]) -> list[Done]:
+def done_by(place: Path, steps: Sequence[tuple[str, str, Sequence[str]]]) -> list[Done]:
     """What `tune-rsst` does for several users, one after the other; each has the umask 022, two are of the group."""
     group = grp.getgrnam(GROUP).gr_gid
-    asked = [(user, [] if user == STRANGER else [group], str(home), words) for user, words in steps]
+    asked = [(user, [] if user == STRANGER else [group], str(place / home), words) for home, user, words in steps]
     # Python and the packages may lie where only root can go, below /root for example: what is open is reached.
     tops = [os.open(path, os.O_PATH) for path in (sys.base_prefix, ROOT, sysconfig.get_path("purelib"))]
     python, *paths = (f"/proc/self/fd/{number}" for number in tops)
@@ -111,8 +102,8 @@ def done_by(home: Path, *steps: tuple[str, Sequence[str]]) -> list[Done]:
         "OMP_NUM_THREADS": "1",
     }
     program = f"{python}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    words = [program, "-c", PROGRAM, str(home.parent), json.dumps(asked)]
-    how: dict[str, Any] = {"capture_output": True, "text": True, "pass_fds": tops, "cwd": home.parent}
+    words = [program, "-c", PROGRAM, str(place), json.dumps(asked)]
+    how: dict[str, Any] = {"capture_output": True, "text": True, "pass_fds": tops, "cwd": place}
     try:
         found = subprocess.run(words, env=environment, timeout=200, **how)
     finally:
@@ -132,36 +123,45 @@ def modes_in(home: Path) -> dict[str, tuple[str, int]]:
     return found
 
 
-@AS_ROOT
-@pytest.mark.medium
-def test_a_home_is_its_owners_alone_and_others_get_one_line(place: Path) -> None:
-    home = place / "private"
-    others = ["show"], ["list"], ["sweep", "name=two"], ["sweep", "--resume", "name=one"], ["extend", "one", "1"]
-    began, *refused = done_by(
-        home, (FIRST, ["sweep", "name=one", *QUICK]), *((SECOND, words) for words in (*others, ["delete", "one"]))
-    )
+OTHERS = ["show"], ["list"], ["sweep", "name=two"], ["sweep", "--resume", "name=one"], ["extend", "one", "1"]
+
+
+@pytest.fixture(scope="module")
+def homes() -> Iterator[tuple[Path, list[Done]]]:
+    """A home of FIRST's and one of the group's, in a folder that everybody may reach; what was done in them."""
+    if os.geteuid() != 0:
+        pytest.skip("another user's processes can only be started by root")
+    with tempfile.TemporaryDirectory(prefix="modes-") as folder:  # pytest takes care that nobody reaches its own
+        place = Path(folder)
+        place.chmod(0o1777)
+        steps = [
+            ("private", FIRST, ["sweep", "name=one", *QUICK]),
+            *(("private", SECOND, words) for words in OTHERS),
+            ("shared", FIRST, ["sweep", "name=one", f"shared_group={GROUP}", *QUICK]),
+            ("shared", SECOND, ["extend", "one", "1"]),
+            ("shared", FIRST, ["extend", "one", "1"]),
+            ("shared", STRANGER, ["show", "one"]),
+            ("shared", FIRST, ["sweep", "name=three", "shared_group=nogroup"]),
+        ]
+        yield place, done_by(place, steps)
+
+
+@pytest.mark.slow
+def test_a_home_is_its_owners_alone_and_others_get_one_line(homes: tuple[Path, list[Done]]) -> None:
+    place, (began, *refused) = homes[0], homes[1][: 1 + len(OTHERS)]
     assert began.code == 0, began
-    found = modes_in(home)
+    found = modes_in(place / "private")
     assert {"one/ledger.jsonl", "mlflow.db", "one/optuna.db"} <= found.keys(), found
     assert {mode for mode, _ in found.values()} == {"drwx------", "-rw-------"}, found
     assert all(one.refused and FIRST in one.err and "shared_group=GROUP" in one.err for one in refused), refused
 
 
-@AS_ROOT
 @pytest.mark.slow
-def test_two_users_of_a_group_share_a_home_and_resume_each_others_sweeps(place: Path) -> None:
-    home = place / "shared"
-    began, other, again, foreign, mine = done_by(
-        home,
-        (FIRST, ["sweep", "name=one", f"shared_group={GROUP}", *QUICK]),
-        (SECOND, ["extend", "one", "1"]),
-        (FIRST, ["extend", "one", "1"]),
-        (STRANGER, ["show", "one"]),
-        (FIRST, ["sweep", "name=three", "shared_group=nogroup"]),
-    )
+def test_two_users_of_a_group_share_a_home_and_resume_each_others_sweeps(homes: tuple[Path, list[Done]]) -> None:
+    began, other, again, foreign, mine = homes[1][1 + len(OTHERS) :]
     assert [one.code for one in (began, other, again)] == [0] * 3, (began, other, again)
     assert "2 finished" in other.out and "3 finished" in again.out, (other, again)
-    found = modes_in(home)
+    found = modes_in(homes[0] / "shared")
     assert {"one/ledger.jsonl", "mlflow.db", "one/optuna.db"} <= found.keys(), found
     assert {mode for mode, _ in found.values()} == {"drwxrws---", "-rw-rw----"}, found
     assert {number for _, number in found.values()} == {grp.getgrnam(GROUP).gr_gid}, found
