@@ -28,8 +28,8 @@ from trainables.errors import ConfigError
 from trainables.storage.modes import settle
 
 OLD_S = 3600.0  # nobody writes a file, or adds none to a new folder, for so long
-# Ours; ours with what earlier versions' boto3 appended while it downloaded; the name under which safetensors writes.
-_TEMPORARY = re.compile(r"\..+\.tmp(\.\w+)?|\.tmp\w{6}")
+# Ours; ours with what others append (sqlite; boto3, in earlier versions); the name under which safetensors writes.
+_TEMPORARY = re.compile(r"\..+\.tmp([.-]\w+)?|\.tmp\w{6}")
 
 
 @contextmanager

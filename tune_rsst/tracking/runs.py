@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainables.storage.files import replaced
 from trainables.storage.locks import held
-from trainables.storage.modes import make_database
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
 from tune_rsst.tracking.write import PARENT, Images, Write
@@ -69,7 +69,9 @@ def _client(tracking_uri: str) -> MlflowClient:
     database.parent.mkdir(parents=True, exist_ok=True)
     with held(database.with_name(f".{database.name}.lock")):
         home.artifacts_follow()
-        make_database(database)
+        if not database.exists():
+            with replaced(database) as new:  # MLflow refuses for ever what a kill leaves of its making the tables
+                MlflowClient(f"sqlite:///{new}")
         return MlflowClient(tracking_uri)
 
 
