@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainables.rsst.event import Event
@@ -30,6 +30,7 @@ from tune_rsst.tracking.write import (
     START_PARAMS,
     STATUS,
     SWEEP_STATUS,
+    Point,
     Write,
     images_of,
     points,
@@ -54,6 +55,7 @@ class RunWrites:
         self._started_from: set[str] = set()
         self._data_sets: set[str] = set()
         self._best = -math.inf
+        self._curves: dict[tuple[str, int], float] = {}
         self._count = dict.fromkeys(("finished", "stopped", "failed"), 0)
         self.state = "running"
 
@@ -101,7 +103,7 @@ class RunWrites:
                 self._suggested(event, {}, ms)
             case "infeasible":
                 n = len(self.view.infeasible)
-                self._write(PARENT).points.append(("trials/infeasible", float(n), ms, n))
+                self._draw([("trials/infeasible", float(n), ms, n)])
                 self._touched.add(PARENT)
             case "reported" | "confirm_reported" if report is not None and not known:
                 self._reported(event["trial"], report, ms)
@@ -162,6 +164,17 @@ class RunWrites:
     def _runs_that_repeat(self, ms: int) -> None:
         for run in self.view.confirm.unfinished if self.view.confirm else ():
             self._trial_state(run.trial, ms)
+
+    def _draw(self, told: Iterable[Point]) -> None:
+        """Points of the sweep's own curves: what was told of a step, and is so still, is not told again.
+
+        Each driver that leaves says what is best, and a trial that is tried again ends twice.
+        """
+        for point in told:
+            key, value, _, step = point
+            if self._curves.get((key, step)) != value:
+                self._curves[key, step] = value
+                self._write(PARENT).points.append(point)
 
     def _write(self, run: str) -> Write:
         return self._writes.setdefault(run, Write(run))
@@ -243,14 +256,12 @@ class RunWrites:
             write.points += points_of(Event("final", trial.metrics), ms)
         self._count[trial.state] += 1
         ended = sum(self._count.values())
-        parent = self._write(PARENT)
-        parent.points += [(f"trials/{state}", float(n), ms, ended) for state, n in self._count.items()]
+        self._draw((f"trials/{state}", float(n), ms, ended) for state, n in self._count.items())
         objective = Objective.of(self.view.settings)
         merit = objective.merit(trial.metrics)
         if trial.state == "finished" and at_target(self.view, trial) and merit > self._best:
             self._best = merit
-            value = float(trial.metrics[objective.metric])
-            parent.points.append((f"best/{objective.metric}", value, ms, self._epochs))
+            self._draw([(f"best/{objective.metric}", float(trial.metrics[objective.metric]), ms, self._epochs)])
 
     def _goes_on(self, name: str, ms: int) -> None:
         """What has failed is tried again, in the same run."""
@@ -271,8 +282,7 @@ class RunWrites:
 
     def _sweep_best(self, ms: int) -> None:
         if best := best_of(self.view):
-            told = points(("test_top1", "density", "params"), best.metrics, ms, self._epochs, "best/")
-            self._write(PARENT).points += told
+            self._draw(points(("test_top1", "density", "params"), best.metrics, ms, self._epochs, "best/"))
 
     def _tag_ranks(self) -> None:
         front, places = pareto_front(self.view), {t.trial: n for n, t in enumerate(ranking(self.view), start=1)}

@@ -245,6 +245,18 @@ def test_the_parents_best_only_rises() -> None:
     assert best == sorted(set(best)) and best[-1] == ranking(SweepView.of(EVENTS))[0].metrics["val_top1"]
 
 
+TRIED_AGAIN = [{"event": "reopened", "trial": "t0003"}, end("t0003", "failed")]
+
+
+@pytest.mark.parametrize("more", [[LEFT, RESUMED], [LEFT, RESUMED] * 3, TRIED_AGAIN], ids=["one", "three", "retry"])
+def test_a_step_of_the_sweeps_own_curves_is_told_once_however_many_drivers_leave(more: list[dict]) -> None:
+    undisturbed, disturbed = (
+        sorted((key, step, value) for key, value, _, step in planned(events, 5)[PARENT].points)
+        for events in (EVENTS, timed([*EVENTS[:-1], *more, EVENTS[-1]]))
+    )
+    assert disturbed == undisturbed and any(key == "best/test_top1" for key, _, _ in disturbed)
+
+
 def test_no_password_is_written() -> None:
     assert text("postgresql://tuner:secret@db/x") == "postgresql://tuner:***@db/x"
 
