@@ -21,6 +21,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,12 @@ class SweepTrainable(tune.Trainable):
         except Exception as error:
             if is_out_of_memory(error):
                 no_memory = " ".join(str(error).split())[:300] or "MemoryError"
-            elif (reason := certain(error)) is not None:
-                self._say(traceback.format_exc())
-                result |= {"failed": reason, "done": True}
             else:
-                raise
+                with suppress(OSError):
+                    self._say(traceback.format_exc())
+                if (reason := certain(error)) is None:
+                    raise
+                result |= {"failed": reason, "done": True}
         if self._mirror is not None:
             self._keep_in_the_bucket(self._mirror, result)
         if no_memory:  # not in the except clause: the error's frames hold the tensors

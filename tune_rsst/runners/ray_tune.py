@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from ray.tune.search import Searcher
 
 from trainables.plugins import code_for, plugins_in
 from trainables.storage.secrets import is_secret
+from trainables.text import LONGEST_LINE, shown
 from trainables.worker.ray_trainable import SweepTrainable
 from tune_rsst.runners import Tick
 from tune_rsst.runners.adapter import Adapter
@@ -133,6 +136,31 @@ class Ticker(Adapter, Callback):
             log.debug("the live table failed", exc_info=True)
 
 
+class _OneLine(logging.Filter):
+    """Makes one line of a record that has a traceback: it is of Tune's own calls, and a worker writes its own down."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and (error := record.exc_info[1]) is not None:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            said = f"{record.getMessage()}: {type(error).__name__}: {lines[0] if lines else 'no message'}"
+            record.msg, record.args = shown(said, LONGEST_LINE), ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+@contextmanager
+def in_lines() -> Iterator[None]:
+    """While Tune runs trials: what Ray and Tune log has no tracebacks."""
+    handlers, one_line = list(logging.getLogger("ray").handlers), _OneLine()
+    for handler in handlers:
+        handler.addFilter(one_line)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(one_line)
+
+
 def forget(place: Path) -> None:
     """Remove what is there: it may have come with the home, and holds pickles, none of which is ever to be read."""
     if place.is_symlink() or place.is_file():
@@ -179,4 +207,5 @@ def fit(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with in_lines():
+        tuner.fit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -65,6 +67,28 @@ def test_losses_count_from_the_last_progress_and_a_replay_is_none(tmp_path: Path
     tuned.run_metadata.num_failures = 2
     scheduler.on_trial_result(None, tuned, report)
     assert tuned.run_metadata.num_failures == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("The actor died.\n\tpid: 7\n", "trial a failed: RuntimeError: The actor died.\n"),
+        ("", "trial a failed: RuntimeError: no message\n"),
+        ("a\x1b[2Jb", "trial a failed: RuntimeError: a\\x1b[2Jb\n"),
+    ],
+)
+def test_what_tune_logs_of_a_lost_worker_is_one_line(message: str, said: str) -> None:
+    written, log = io.StringIO(), logging.getLogger("ray.tune.execution.tune_controller")
+    handler = logging.StreamHandler(written)
+    logging.getLogger("ray").addHandler(handler)
+    try:
+        with ray_tune.in_lines():
+            log.error("trial %s failed", "a", exc_info=RuntimeError(message))
+        inside = written.getvalue()
+        log.error("outside", exc_info=RuntimeError(message))
+    finally:
+        logging.getLogger("ray").removeHandler(handler)
+    assert inside == said and written.getvalue().startswith(f"{said}outside\nRuntimeError")
 
 
 class Canary:
