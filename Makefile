@@ -2,6 +2,7 @@
 # make sweep   the main job on the embedded digits; everything it writes lies under TUNE_RSST_HOME
 # make quick   lint, types, import rules, fast tests: before each commit, at most 2 minutes on 2 cores
 # make test    lint, types, import rules, all tests
+# make chaos   kill, stop and damage real sweeps from a seed: SEED=n MINUTES=m, ends within m + 3 minutes
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,14 +12,17 @@ EXTRAS := all,bench,dev
 AZURITE := azurite@3.37.0
 ARGS ?=
 PYTEST_ARGS ?=
+SEED ?= 2026
+MINUTES ?= 5
+CHAOS_ARGS ?=
 
 TUNE_RSST_HOME ?= $(CURDIR)/.tune_rsst
 export TUNE_RSST_HOME
 
-.PHONY: help setup sweep test quick lint types imports test-tools format clean
+.PHONY: help setup sweep test quick chaos lint types imports test-tools format clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 setup: $(STAMP)
 
@@ -42,6 +46,9 @@ test: setup test-tools lint types imports
 
 quick: setup lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not medium" -n 2 --dist loadfile $(PYTEST_ARGS)
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

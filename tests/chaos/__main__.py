@@ -1,0 +1,116 @@
+"""Disturbs real sweeps from a seed for some minutes, and compares what becomes of them with an undisturbed one.
+
+    python -m tests.chaos --seed 7 --minutes 5        # or: make chaos SEED=7 MINUTES=5
+
+In: a seed (what happens, and in which order, follows from it; at which point of the sweep does not, as machines differ
+in speed), and minutes. Out: progress; a table of the faults; one line for each thing that is wrong, and exit code 1
+where there is one. What the sweeps wrote is kept then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.lives.audit import Home, audit
+from tests.chaos.lives.injector import Injected, Injector
+from tests.chaos.lives.subject import NAME, Subject
+
+TRIALS = 8
+LAST_LIFE_S = 60.0  # what the last life and the audit of a sweep take, about
+
+
+class Chaos:
+    """Sweep after sweep in the folder `place`, for `minutes`."""
+
+    def __init__(self, seed: int, minutes: float, trials: int, place: Path) -> None:
+        self.draw, self.trials, self.place = random.Random(f"lives {seed}"), trials, place
+        self.began, self.seconds = time.monotonic(), 60 * minutes
+        self.injected: list[Injected] = []
+        self.wrong: list[str] = []
+        self.sweeps = self.lives = 0
+
+    def left_s(self) -> float:
+        """For faults."""
+        return self.began + self.seconds - LAST_LIFE_S - time.monotonic()
+
+    def tell(self, line: str) -> None:
+        passed = time.monotonic() - self.began
+        print(
+            f"[{passed:4.0f} s, {len(self.injected):3} faults, {max(self.left_s(), 0):4.0f} s to go] {line}", flush=True
+        )
+
+    def run(self) -> None:
+        """The undisturbed sweep, then disturbed ones, each compared with it."""
+        alone = Subject.below(self.place / "alone", self.trials)
+        self.tell(f"{self.trials} trials a sweep; one is trained beside the first, and left alone")
+        log = alone.home.parent / "log"
+        undisturbed = alone.start_undisturbed(log)
+        while self.left_s() > 0 or not self.sweeps:
+            self.sweeps += 1
+            subject = Subject.below(self.place / f"sweep-{self.sweeps}", self.trials)
+            self.tell(f"sweep {self.sweeps}")
+            injector = Injector(subject, self.draw, self.left_s, self.tell, injected=self.injected)
+            injector.run()
+            if (code := undisturbed.wait()) != 0:
+                raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {log}")
+            usual = {path.name for path in alone.temporary.iterdir()}
+            found = audit(Home(subject.home, NAME), Home(alone.home, NAME), damaged=injector.damaged)
+            found += [f"left over: {path}" for path in subject.temporary.iterdir() if path.name not in usual]
+            self.lives += injector.lives
+            self.wrong += [f"sweep {self.sweeps}: {line}" for line in [*injector.wrong, *found]]
+            self.tell(f"sweep {self.sweeps} after {injector.lives} lives: {len(found)} differences")
+
+    def table(self) -> str:
+        """Faults by kind and outcome."""
+        counts = Counter((one.kind, one.outcome) for one in self.injected)
+        lines = [f"| {kind} | {count} | {outcome} |" for (kind, outcome), count in sorted(counts.items())]
+        return "\n".join(["| fault | times | what became of it |", "|---|---|---|", *lines])
+
+    def to_json(self, seed: int) -> dict[str, Any]:
+        seconds = round(time.monotonic() - self.began, 1)
+        faults = [one._asdict() for one in self.injected]
+        return {
+            "seed": seed, "seconds": seconds, "sweeps": self.sweeps, "lives": self.lives, "faults": faults,
+            "wrong": self.wrong,
+        }  # fmt: skip
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    given = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="chaos-"))
+    chaos = Chaos(given.seed, given.minutes, given.trials, place)
+    chaos.run()
+    print(chaos.table())
+    for line in chaos.wrong:
+        print(f"WRONG {line}")
+    passed = time.monotonic() - chaos.began
+    print(
+        f"seed {given.seed}: {len(chaos.injected)} faults in {chaos.lives} lives of {chaos.sweeps} sweeps, "
+        f"{passed:.0f} s; {len(chaos.wrong)} wrong"
+    )
+    if given.json:
+        given.json.write_text(json.dumps(chaos.to_json(given.seed), indent=1) + "\n", encoding="utf-8")
+    if chaos.wrong:
+        print(f"What they wrote is in {place}")
+    else:
+        shutil.rmtree(place)
+    return 1 if chaos.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The faults that the chaos suite puts into a sweep: signals to its processes, damage to its files between two lives.
+
+In: the sweep, a stream of random numbers. Out: what was done, in words; None where there was nothing to do it to.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+import psutil
+
+from tests.chaos import damage_sweeps
+from tests.chaos.damage import spoil
+from tests.chaos.lives.subject import Subject
+from tune_rsst.ledger.file import read
+from tune_rsst.ledger.view import SweepView
+
+STOPPED_S = (0.2, 3.0)
+
+
+class Kind(NamedTuple):
+    """`role`: whose process gets `signals`, one after the other; "" where `pattern` names files that are damaged.
+
+    `often`: how often it is in the deck. `ends`: exit codes of a life that it may end; without any it ends none.
+    """
+
+    role: str = ""
+    signals: tuple[signal.Signals, ...] = ()
+    often: int = 1
+    ends: tuple[int, ...] = ()
+    pattern: str = ""
+
+
+STOP = (signal.SIGSTOP, signal.SIGCONT)
+KINDS: dict[str, Kind] = {
+    "kill -9 of the driver": Kind("driver", (signal.SIGKILL,), 2, (-9,)),
+    "Ctrl-C": Kind("driver", (signal.SIGINT,), 1, (130,)),
+    "SIGTERM to the driver": Kind("driver", (signal.SIGTERM,), 1, (130,)),
+    "SIGHUP to the driver": Kind("driver", (signal.SIGHUP,), 1, (130,)),
+    "the driver stopped for a while": Kind("driver", STOP, 4),
+    "kill -9 of a worker": Kind("worker", (signal.SIGKILL,), 5),
+    "a worker stopped for a while": Kind("worker", STOP, 8),
+    "kill -9 of the raylet": Kind("raylet", (signal.SIGKILL,), 1, (1,)),
+    "the raylet stopped for a while": Kind("raylet", STOP, 4),
+    "kill -9 of the control store": Kind("control store", (signal.SIGKILL,), 1, (1,)),
+    "the control store stopped for a while": Kind("control store", STOP, 4),
+    "kill -9 of the picture process": Kind("pictures", (signal.SIGKILL,), 3),
+    "a damaged checkpoint": Kind(often=3, pattern="trials/*/r[0-9]*/*"),
+    "a damaged ledger": Kind(often=2, pattern="ledger.jsonl"),
+    "damaged settings": Kind(pattern="settings.yaml"),
+    "a damaged cursor": Kind(pattern="mlflow_cursor.json"),
+    "a damaged study": Kind(pattern="optuna.db"),
+}
+"""What may be done, by its name."""
+
+
+def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
+    """Names of kinds in a random order, each as often as it is to happen."""
+    names = [name for name, kind in kinds.items() for _ in range(kind.often)]
+    return draw.sample(names, len(names))
+
+
+def send(draw: random.Random, subject: Subject, driver: int, kind: Kind, patience_s: float) -> str | None:
+    """Send the signals of `kind` to one process of that role, which is waited for; which one, or None."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and psutil.pid_exists(driver):
+        with suppress(psutil.NoSuchProcess):
+            life = psutil.Process(driver)
+            found = [one for one in subject.of_role(kind.role) if one.create_time() >= life.create_time()]
+            found = [life] if kind.role == "driver" else found
+            if found and (target := draw.choice(found)).status() != psutil.STATUS_ZOMBIE:
+                _tell(draw, target, kind.signals)
+                return f"{kind.role} {target.pid}"
+        time.sleep(0.1)
+    return None
+
+
+def _tell(draw: random.Random, target: psutil.Process, signals: tuple[signal.Signals, ...]) -> None:
+    for number in signals:
+        target.send_signal(number)
+        if number == signal.SIGSTOP:
+            time.sleep(draw.uniform(*STOPPED_S))
+
+
+def damage(draw: random.Random, subject: Subject, kind: Kind) -> str | None:
+    """Damage one file that `kind` names; which and how, or None where there is none yet.
+
+    Of trials' files only those of trials that go on: nobody reads the checkpoints of the others again.
+    """
+    files = sorted(one for one in subject.folder.path.glob(kind.pattern) if one.is_file() and not one.is_symlink())
+    if kind.pattern.startswith("trials"):
+        going_on = SweepView.of(read(subject.folder.ledger)).unfinished if subject.folder.ledger.exists() else []
+        stores = {subject.folder.store(trial.fingerprint) for trial in going_on}
+        files = [one for one in files if one.parent.parent in stores]
+    if not files:
+        return None
+    file, how = draw.choice(files), None
+    if file == subject.folder.ledger and len(file.read_bytes().splitlines()) > 1:
+        how = damage_sweeps.spoil_ledger(draw, file, [file])
+    how = how or spoil(draw, file, [subject.space])
+    return f"{file.relative_to(subject.folder.path)}: {how}"
