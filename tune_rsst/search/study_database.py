@@ -35,10 +35,12 @@ def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
 def renewed(url: str, error: Exception, own_file: bool) -> optuna.storages.RDBStorage:
     """A new database at `url`, whose use has raised `error`; the old file is renamed. Only the sweep's own is.
 
-    What does not mean that the file is damaged (it is locked, can't be written to) is a ConfigError.
+    What does not mean that the file is damaged (it is locked, can't be written to) is a ConfigError. What is no regular
+    file at all (a folder, a pipe, a link that leads nowhere) is damaged whatever sqlite says of it.
     """
     file, said = Path(url.removeprefix("sqlite:///")), f"{error} {error.__cause__}".lower()
-    if not own_file or not os.path.lexists(file) or any(word in said for word in NOT_DAMAGED):
+    intact = os.path.isfile(file) and any(word in said for word in NOT_DAMAGED)
+    if not own_file or not os.path.lexists(file) or intact:
         raise _unreachable("optuna_storage", url, error) from None
     file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
     for more in ("-journal", "-wal", "-shm"):
