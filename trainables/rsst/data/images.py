@@ -15,7 +15,7 @@ from trainables.rsst.config import ConfigError, checked
 from trainables.rsst.data.about import AboutImages, Source
 from trainables.rsst.data.arrays import Unfit, arrays_in, classes_of, split_of
 from trainables.rsst.data.node_cache import digest_of
-from trainables.rsst.data.split import HELD_OUT, PARTS, Split, Splits, parts_split_off, resized, split_off
+from trainables.rsst.data.split import HELD_OUT, PARTS, Split, Splits, in_common, parts_split_off, resized, split_off
 
 NOTE = "they were given as arrays in Python"
 
@@ -65,6 +65,8 @@ class ImageData:
         Labels: whole numbers (B,), from 0 without a gap, or below the number of `classes` (their names, in order).
         A part that is not given gets 15 % of each class of train, by `split_seed`. `img_size`: the side in pixels that
         images are resized to (stretched); their own side where it is None.
+
+        Images that two parts have in common are said in the notes of `about`, and when the trial begins.
 
         What is no data set is refused in one line (`ConfigError`, a ValueError) with the name of the argument.
         """
@@ -120,12 +122,12 @@ class ImageData:
             raise ConfigError("img_size", "none", "a side in pixels", f"the images are {width} × {height}")
         side = height if img_size is None else checked("img_size", img_size)
         seed = checked("split_seed", seed)
-        notes = (NOTE, *parts_split_off(parts, HELD_OUT, seed))
         sizes: dict[str, Any] = {"smallest": (width, height), "largest": (width, height)}
         how = "none" if (width, height) == (side, side) else "stretch"
-        source = Source(name=ARRAYS, classes=classes, resize=how, notes=notes, **sizes)
         small = {part: resized(split, side) for part, split in parts.items()}
         splits = split_off(small, seed, data=ARRAYS)
+        notes = (NOTE, *in_common(splits), *parts_split_off(parts, HELD_OUT, seed))
+        source = Source(name=ARRAYS, classes=classes, resize=how, notes=notes, **sizes)
         theirs = {part: split for part, split in splits.items() if split is parts.get(part)}
         copies = {part: _copy(split) for part, split in theirs.items()}
         made = image_data(source, {**splits, **copies})

@@ -35,7 +35,7 @@ from trainables.rsst.data.images import ImageData as ImageData
 from trainables.rsst.data.images import image_data as image_data
 from trainables.rsst.data.node_cache import cache_folder, shared
 from trainables.rsst.data.sources import CIFAR_HELD_OUT, describe, digits, drawn, synthetic
-from trainables.rsst.data.split import HELD_OUT, Splits, parts_split_off, resized, split_off
+from trainables.rsst.data.split import HELD_OUT, Splits, in_common, parts_split_off, resized, split_off
 from trainables.rsst.data.split import PARTS as PARTS
 
 PREPARATION = 3  # to be raised when the same source is prepared into other arrays
@@ -115,5 +115,7 @@ def _prepared(config: RSSTConfig, found: Listing | None) -> tuple[Splits, Source
             (given, source), share = cifar.read(config.dataset, config.data), CIFAR_HELD_OUT
         resize = "none" if source.largest == (side, side) else "stretch"
         given, source = {part: resized(one, side) for part, one in given.items()}, replace(source, resize=resize)
-    notes = (*source.notes, *parts_split_off(given, share, split_seed(config)))
-    return split_off(given, split_seed(config), share, config.data), replace(source, notes=notes)
+    splits = split_off(given, split_seed(config), share, config.data)
+    common = in_common(splits) if is_plugin(config.dataset) else []  # of a folder by its files
+    notes = (*source.notes, *common, *parts_split_off(given, share, split_seed(config)))
+    return splits, replace(source, notes=notes)

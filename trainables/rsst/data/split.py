@@ -5,8 +5,10 @@ In: tensors, or NumPy arrays without copying them. Out: a `Split`, indexed like 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ import torch
 from torch import Tensor
 
 from trainables.errors import ConfigError
+from trainables.progress import tracked
+from trainables.text import counted
 
 PARTS = ("train", "val", "test")
 HELD_OUT = 0.15  # share of each class that a missing validation or test part gets
@@ -52,6 +56,16 @@ def parts_split_off(given: Splits, share: float, seed: int) -> list[str]:
     missing = [part for part in ("val", "test") if part not in given]
     whole = "the images" if "all" in given else "train"
     return [f"{part}: {share:.0%} of each class of {whole}, by seed {seed}" for part in missing]
+
+
+def in_common(splits: Splits) -> list[str]:
+    """A line for each two parts that hold the same images: what is measured on the later one says too much."""
+    each: dict[str, set[bytes]] = {part: set() for part in splits}
+    images = [(part, image) for part, split in splits.items() for image in split.images.numpy()]
+    for part, image in tracked("comparing the parts", images, len(images), size=lambda _: 1):
+        each[part].add(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    found = [(len(each[a] & each[b]), b, a) for a, b in combinations(PARTS, 2)]
+    return [f"{counted(n, 'image')} of {b} {'is' if n == 1 else 'are'} in {a} too" for n, b, a in found if n]
 
 
 def split_off(given: Splits, seed: int, share: float = HELD_OUT, data: str | None = None) -> dict[str, Split]:

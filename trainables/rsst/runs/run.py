@@ -1,7 +1,7 @@
 """One trial from Python, without Ray: `trainables.rsst.run(config, data)`.
 
 In: knobs by their names; images, where they are not a named data set's. Out: each event to the callbacks, the metrics
-of the last one; with the knob save_dir, what `python -m trainables` leaves in that folder.
+of the last one; with the knob save_dir, checkpoints, report.json and the model in that folder.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def run(
     `callbacks`: each is called with every `Event`, in order: start, then epoch and round by turns, then final. What one
     raises ends the run, and goes through. `say` gets the lines that a user should read.
 
-    With the knob save_dir all is kept in that folder, as `python -m trainables` does. Called again with the same, it
-    goes on where it was killed and hands out the earlier events again; other knobs or images are refused. Without it
-    nothing is kept.
+    With the knob save_dir, checkpoints, report.json and the model are kept there, where `python -m trainables` has
+    them. Called again with the same, it goes on where it was killed and hands out the earlier events again; other knobs
+    or images are refused. Without it nothing is kept.
 
     Bad input is a `ConfigError` (a ValueError) with one line.
 

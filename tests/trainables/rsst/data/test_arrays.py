@@ -15,7 +15,7 @@ from trainables.plugins import Address
 from trainables.rsst import ConfigError, ImageData
 from trainables.rsst.data.sources import digits
 
-X = np.arange(60 * 8 * 8, dtype=np.int64).reshape(60, 8, 8).astype(np.uint8)
+X = np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8)
 Y = np.arange(60) % 3
 
 
@@ -121,7 +121,25 @@ def test_parts_that_are_given_stay_and_others_are_split_off_by_seed() -> None:
     assert len(some.train) == 51 and torch.equal(some.test.images[:, 0], torch.from_numpy(X[:9]))
     every = ImageData.from_arrays(X, Y, X[:9], Y[:9], X[9:12], Y[9:12], classes=["a", "b", "c", "d"])
     assert len(every.train) == 60 and "split_seed" not in every.knobs and every.num_classes == 4
-    assert every.about.lines()[2:] == ["images: they were given as arrays in Python"]
+    assert every.about.lines()[2] == "images: they were given as arrays in Python"
+
+
+def test_images_that_two_parts_have_in_common_are_said() -> None:
+    other = 255 - X
+    cases: dict[str, tuple[list[Any], list[str]]] = {
+        "none": ([X[:20], Y[:20], X[20:30], Y[20:30], X[30:], Y[30:]], []),
+        "test": ([X, Y, X[51:], Y[51:], other, Y], ["9 images of test are in train too"]),
+        "one": (
+            [X, Y, np.concatenate([other[:1], X[:1]]), Y[:2], other[2:], Y[2:]],
+            ["1 image of test is in train too"],
+        ),
+        "val": ([X, Y, other, Y, X[:4], Y[:4]], ["4 images of val are in train too"]),
+        "both": ([X, Y, other, Y, other[:7], Y[:7]], ["7 images of test are in val too"]),
+    }
+    found = {name: ImageData.from_arrays(*arrays).about.notes[1:] for name, (arrays, _) in cases.items()}
+    assert found == {name: tuple(lines) for name, (_, lines) in cases.items()}
+    twice = ImageData.from_arrays(np.concatenate([X, X]), np.concatenate([Y, Y])).about.notes
+    assert len(twice) == 6 and twice[1].endswith("images of val are in train too"), "those that are split off too"
 
 
 def test_arrays_that_change_later_change_nothing() -> None:

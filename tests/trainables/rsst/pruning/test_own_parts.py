@@ -292,6 +292,13 @@ def test_parts_that_are_given_stay_and_the_data_knob_is_handed_on(tmp_path: Path
     assert found.about.resize == "stretch" and found.about.notes[-1].startswith("val: 15% of each class of train")
 
 
+def test_images_that_two_parts_of_a_function_have_in_common_are_said(tmp_path: Path) -> None:
+    given = '{"train": (images[:900], labels[:900]), "test": (images[880:], labels[880:])}'
+    config = RSSTConfig.from_knobs({"dataset": file(tmp_path, DIGITS.format(given=given)), "img_size": 8})
+    notes = load(config).about.notes
+    assert sum(int(note.split()[0]) for note in notes if note.endswith(("train too", "val too"))) == 20
+
+
 def test_other_images_from_the_same_function_are_refused_on_a_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
