@@ -9,8 +9,6 @@ import pytest
 
 from tests.chaos import damage
 from tests.trainables import toy
-from trainables.rsst import reports
-from trainables.rsst.config import models
 from tune_rsst.ledger import lines
 
 BOUNDED = {
@@ -32,10 +30,7 @@ BOUNDED = {
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("damage") / "original"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
-        toy.install()
+    with toy.installed():
         damage.make(folder)
         yield folder
 

@@ -10,8 +10,6 @@ import pytest
 
 from tests.chaos import full_disk
 from tests.trainables import toy
-from trainables.rsst import reports
-from trainables.rsst.config import models
 from tune_rsst.cli import app
 
 FIRST, LAST = 1, -1
@@ -20,10 +18,7 @@ POINTS = [("sweep:_write", LAST), ("checkpoint:save", FIRST), ("saved:save_prune
 
 @pytest.fixture(scope="module")
 def left_alone() -> Iterator[tuple[dict[str, int], Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
-        toy.install()
+    with toy.installed():
         yield full_disk.points()
 
 

@@ -7,18 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.trainables import toy as toy_module
-from trainables.rsst import reports
-from trainables.rsst.config import models
 from trainables.rsst.data.load import ImageData
 
 
 @pytest.fixture(scope="module")
 def toy() -> Iterator[None]:
     """The toy network under its name `vit_toy` and a latency that costs nothing, for one test module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, toy_module.NAME, toy_module.SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
-        toy_module.install()
+    with toy_module.installed():
         yield
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
 from trainables.rsst import reports
@@ -42,6 +44,16 @@ def install() -> None:
     """Make the toy known by its name; no latency is measured, to save time."""
     models.NAMED[NAME] = SHAPE
     reports.latency = lambda *_args, **_kwargs: Latency(1.0, 0.1)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """`install`, taken back at the end: other tests of the process know no toy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.NAMED, NAME, SHAPE)
+        patch.setattr(reports, "latency", reports.latency)
+        install()
+        yield
 
 
 def config(**knobs: Any) -> RSSTConfig:

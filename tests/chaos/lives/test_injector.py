@@ -22,8 +22,7 @@ from tests.chaos.lives.injector import Injected, Injector
 from tests.chaos.lives.subject import NAME, Subject
 from tests.trainables import toy
 from trainables.leaving import interruptible
-from trainables.rsst import reports
-from trainables.rsst.config import ConfigError, models
+from trainables.rsst.config import ConfigError
 from tune_rsst.conduct import run
 from tune_rsst.ledger.file import LedgerError
 from tune_rsst.planning.begin import make_plan
@@ -106,10 +105,7 @@ class Toys(Subject):
 def toys() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
-        toy.install()
+    with toy.installed():
         yield
     torch.set_num_threads(threads)
 

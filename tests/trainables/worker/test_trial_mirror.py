@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ CONFIG = {"pruning_times": 3, "epochs": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _toy() -> None:
-    toy.install()
+def _toy() -> Iterator[None]:
+    with toy.installed():
+        yield
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from tests.chaos import toy_sweep
 from tests.s3_server import BUCKET, S3Server
 from tests.trainables import toy
 from tests.tune_rsst.ledger.test_lines import old_form
-from trainables.rsst import reports
-from trainables.rsst.config import ConfigError, models
+from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import Bucket
 from tune_rsst.cli import app
 from tune_rsst.ledger.file import read
@@ -36,10 +35,7 @@ Said = dict[str, Any]
 
 @pytest.fixture(scope="module", autouse=True)
 def toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, toy.NAME, toy.SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
-        toy.install()
+    with toy.installed():
         yield
 
 
