@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
 
 from trainables.rsst import reports
@@ -49,9 +49,7 @@ def install() -> None:
 @contextmanager
 def installed() -> Iterator[None]:
     """`install`, taken back at the end: other tests of the process know no toy."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NAMED, NAME, SHAPE)
-        patch.setattr(reports, "latency", reports.latency)
+    with patch.dict(models.NAMED), patch.object(reports, "latency", reports.latency):
         install()
         yield
 
