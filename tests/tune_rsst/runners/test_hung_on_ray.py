@@ -22,12 +22,12 @@ from tune_rsst.search.spaces import settled
 from tune_rsst.storage.folder import SweepFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
-HUNG_AFTER_S = 6
+HUNG_AFTER_S, EPOCHS = 6, 6
 
 
 def words(home: Path) -> list[str]:
     file = home / "small_space.py"
-    file.write_text(SPACE.replace('"epochs": 2', '"epochs": 12'), encoding="utf-8")
+    file.write_text(SPACE.replace('"epochs": 2', f'"epochs": {EPOCHS}'), encoding="utf-8")
     fixed = ["trials=2", "sampler=random", "stopping=none", "target_density=0.45", "max_concurrent_trials=2"]
     return [f"space={file}:small", "name=stopped", *fixed, f"hung_after_s={HUNG_AFTER_S}"]
 
@@ -73,7 +73,7 @@ def test_a_stopped_worker_is_noticed_and_its_trial_finishes_elsewhere_with_the_s
                if e["event"] == "reported"]  # fmt: skip
     assert len(reports) == len(set(reports))
     opened_again, rounds_done = found.places[-1]["epochs_there"], found.silences[0]["round"]
-    assert opened_again >= 12 * rounds_done, "only the round in progress is trained again"
+    assert opened_again >= EPOCHS * rounds_done, "only the round in progress is trained again"
 
     settings, space = settled(words(home))
     driver = assemble(Ledger(other.ledger), settings, space)
