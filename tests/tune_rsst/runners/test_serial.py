@@ -110,7 +110,7 @@ MEETING = """
 def meeting(suggest):
     lr = suggest.suggest_categorical("lr", [1e-3, 2e-3])
     g = suggest.suggest_float("reg_granularity_prune", 0.1, 1.0)
-    return {"dataset": "digits", "epochs": 2, "warmup": 0, "lr": lr, "reg_granularity_prune": g}
+    return {"dataset": "digits", "epochs": 2, "warmup": 0, "batch_size": 256, "lr": lr, "reg_granularity_prune": g}
 """
 
 
@@ -123,7 +123,14 @@ def test_trials_with_the_same_dense_round_train_it_once_and_nothing_else_changes
     for shared in ("true", "false"):
         folder = SweepFolder(tmp_path / shared)
         folder.path.mkdir()
-        words = ("trials=5", "sampler=random", "target_density=0.5", f"share_dense={shared}", "rungs=[0.5]")
+        words = (
+            "trials=5",
+            "sampler=random",
+            "target_density=0.5",
+            "pruning_times=5",
+            f"share_dense={shared}",
+            "rungs=[0.5]",
+        )
         settings, space = settled([f"space={tmp_path / 'meeting.py'}:meeting", "name=serial", *words])
         driver = assemble(Ledger(folder.ledger), settings, space)
         if shared == "true":  # killed on the way
