@@ -68,6 +68,7 @@ def run(
     the best trial are written, and no pictures are drawn for MLflow. `tell` gets why it broke off, where it did.
     """
     if isinstance(plan, Finished):
+        local_ray.forget_sessions()  # where Ray ended the driver, nobody else would
         return finish_again(plan, console)
     folder = plan.folder
     home.check_writable()

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from tests.trainables.rsst.data.test_folder import write_pngs
 from tests.tune_rsst.real_sweep import real_sweep
 from tests.tune_rsst.test_conduct import output, start
+from tune_rsst import conduct
+from tune_rsst.planning.plan import Finished
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.storage.folder import Sweep
 from tune_rsst.tracking.uploader import Uploader
@@ -39,3 +42,13 @@ def test_a_sweep_on_a_folder_of_pngs_that_falls_back_says_scratch_in_every_recor
     children = client.search_runs([experiment.experiment_id], "tags.role = 'trial'")
     assert [run.data.tags["init_effective"] for run in children] == ["scratch", "scratch"]
     assert [run.data.params["init_effective"] for run in children] == ["scratch", "scratch"]
+
+
+def test_what_a_dead_driver_left_of_ray_goes_though_nothing_is_left_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by `make chaos SEED=7 MINUTES=3`: Ray ends the driver a minute after its control store was killed."""
+    monkeypatch.setenv("TUNE_RSST_HOME", str(tmp_path))
+    monkeypatch.setattr(conduct, "finish_again", lambda plan, console: 0)
+    (tmp_path / ".ray" / "session_2026-11-28_09-37-17_209292_4194999" / "logs").mkdir(parents=True)
+    assert conduct.run(Finished.__new__(Finished), Console()) == 0 and not (tmp_path / ".ray").exists()
