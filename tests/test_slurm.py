@@ -123,7 +123,9 @@ def test_each_node_starts_ray_with_the_jobs_own_token_port_and_folder(slurm: Slu
     assert slurm.sbatch(FILE, "trials=1", name="first", nodes=3, near_the_limit=lambda _: False) == 0, slurm.log
     head, *others = sorted(line.split() for line in (slurm.folder / "ray.log").read_text().splitlines())
     port = 20000 + int(slurm.job) % 10000
-    assert {f"--port={port}", "--head", f"--temp-dir=/tmp/ray-{slurm.job}", "--num-cpus=1"} <= set(head)
+    assert {f"--port={port}", "--head", "--num-cpus=1"} <= set(head)
+    (own,) = [word.partition("=")[2] for word in head if word.startswith("--temp-dir=")]
+    assert Path(own).is_dir() and not any(Path(own).iterdir()), "a new folder of the job's own"
     assert [f"--address=127.0.0.1:{port}" in words and "--head" not in words for words in others] == [True, True]
     assert len(head[1]) == 64 and {words[1] for words in others} == {head[1]}, "one token, and no short one"
     assert len({word for words in (head, *others) for word in words if "agent" in word}) == 3
