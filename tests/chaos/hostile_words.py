@@ -14,7 +14,8 @@ from trainables import __main__ as single
 from trainables.rsst.config import KNOBS
 from tune_rsst.cli import app
 from tune_rsst.search.spaces import settle
-from tune_rsst.settings.settings import resolve, settings_names
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import settings_names
 from tune_rsst.settings.written import KNOBS_OF_A_SWEEP, written_in
 
 ODD = (

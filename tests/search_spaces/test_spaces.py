@@ -17,15 +17,15 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED
 from trainables.rsst.size import cost
 from tune_rsst.search.spaces import Space, find, samples
-from tune_rsst.settings import settings as config
 from tune_rsst.settings import written
+from tune_rsst.settings.resolved import resolve
 
 NAMES = sorted(SPACES)
 ON_DIGITS = {"digits": [], "penalty": ["dataset=digits", "rate=0.4"]}
 
 
 def fixed_of(name: str, *overrides: str) -> dict[str, Any]:
-    return config.resolve(written.given(None, [f"space={name}", *overrides])).fixed
+    return resolve(written.given(None, [f"space={name}", *overrides])).fixed
 
 
 def effective(found: RSSTConfig) -> tuple[Any, ...]:

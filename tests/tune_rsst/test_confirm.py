@@ -16,8 +16,8 @@ from trainables.rsst.event import Event
 from tune_rsst.driver import Confirmation
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger, read
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results import ranking
 from tune_rsst.results.as_json import as_json
 from tune_rsst.results.confirmed.choice import choice, over

@@ -24,7 +24,7 @@ from tune_rsst.planning.plan import Finished, Plan
 from tune_rsst.planning.resume import extension
 from tune_rsst.results.confirmed.choice import choice, over
 from tune_rsst.runners import replay
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.settings.written import given
 from tune_rsst.storage.folder import Sweep, SweepFolder
 

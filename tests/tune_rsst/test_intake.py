@@ -9,7 +9,7 @@ import pytest
 from tune_rsst.intake import Intake, OtherData
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 
 START = {"round": 0, "epoch": 0, "epochs_trained": 0, "data_digest": "a"}
 

@@ -25,7 +25,8 @@ from tune_rsst.search import spaces
 from tune_rsst.search.points import range_words
 from tune_rsst.search.spaces import Draw, find, samples
 from tune_rsst.settings import rules
-from tune_rsst.settings.settings import SweepSettings, resolve
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.settings.written import KNOBS_OF_A_SWEEP
 
 SHOW_RANGES = 20  # draws, so that ranges that depend on a choice are shown as well

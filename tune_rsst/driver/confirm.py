@@ -16,8 +16,8 @@ from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.settings.settings import SweepSettings
 
 

@@ -18,10 +18,10 @@ from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.events import check
 from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.spending import used_up
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import TrialView, trial_key
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.search.halving import Rungs, replay
 from tune_rsst.search.limits import KnownSizes
 from tune_rsst.search.study import MAX_ASKS, MAX_ASKS_UNDER_LIMITS, StudySearcher, infeasible, outcome

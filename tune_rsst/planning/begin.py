@@ -16,7 +16,8 @@ from trainables.rsst.config.models import NAMED, few_tokens, grid_words
 from tune_rsst.planning.plan import Finished, Plan, checked, where_sqlite_is_unsafe, with_addresses
 from tune_rsst.planning.resume import bring, go_on, how_to_resume, refuse_to_begin, to_resume
 from tune_rsst.planning.warm_start import gather
-from tune_rsst.settings.settings import SweepSettings, resolve
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import SweepFolder
 

@@ -36,7 +36,8 @@ from tune_rsst.search.asked_again import asked_again, trials_of
 from tune_rsst.search.halving import Rungs
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings.addresses import without_secrets
-from tune_rsst.settings.settings import SweepSettings, resolve
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.settings.written import written_by_us
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import Sweep, SweepFolder, is_foreign

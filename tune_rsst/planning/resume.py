@@ -18,7 +18,8 @@ from tune_rsst.ledger.view import SweepView, data_key
 from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings import addresses
-from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings, resolve, settings_names
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings, settings_names
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import Sweep
 

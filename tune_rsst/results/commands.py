@@ -15,10 +15,10 @@ from urllib.parse import quote, urlsplit
 
 from trainables.rsst.config import KNOBS
 from trainables.text import command, quoted, single_run
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.spending import raised
 from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import SweepView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results.ranking import best_of
 from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import Sweep, SweepFolder

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results.confirmed.choice import choice
 
 Standing = Literal["feasible", "infeasible", "stopped", "failed", "running", "interrupted"]

@@ -22,7 +22,8 @@ from search_spaces import SPACES, same_again
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.search.suggestions import Draw, Space, find
 from tune_rsst.settings import rules
-from tune_rsst.settings.settings import SweepSettings, resolve, with_checked_knobs
+from tune_rsst.settings.resolved import resolve, with_checked_knobs
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.settings.written import given
 
 # Together with the first trial 40: a space may be slow, and the user waits.

@@ -1,31 +1,21 @@
 """The settings of a sweep: one flat namespace of sweep settings and trial knobs, checked before anything is written.
 
-In: a YAML file and `key=value` overrides, both optional.
+In: values by name; resolved.py takes them from what the user wrote.
 Out: frozen `SweepSettings`; the knobs in it are fixed for every trial and leave the search.
-Every error is one line: key = value: valid is …; what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from search_spaces import GUIDED
-from search_spaces.space_files import from_any_folder
-from trainables.plugins import named
-from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
-from trainables.rsst.config.presets import DATASETS
+from trainables.rsst.config import KNOBS
 from trainables.storage import modes
-from trainables.storage.files import expanded, is_folder
-from trainables.terminal import is_text
 from tune_rsst.ledger.content import SWEEP_NAME
-from tune_rsst.ledger.objective import SEVERAL, checked_objective
+from tune_rsst.ledger.objective import SEVERAL
 from tune_rsst.ledger.spending import BUDGETS
-from tune_rsst.settings import points
 
-DEFAULT_TARGET_DENSITY = 0.3
 DEFAULT_LARGEST_DENSITY = 0.875
 # Settings of a run rather than of the search: they may change from one resume to the next.
 HERE = frozenset(name for name, knob in KNOBS.items() if knob.of_the_run)
@@ -34,7 +24,6 @@ RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_tria
 SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
 REPEATS = frozenset({"confirm", "confirm_seeds"})
 RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume", "trust", "shared_group"}
-DEFAULT_CONFIRM = 3  # of the sweep that is tried first, on the embedded digits
 
 
 class SweepSettings(BaseModel):
@@ -231,70 +220,3 @@ class SweepSettings(BaseModel):
 def settings_names() -> list[str]:
     """Names of the sweep's own settings, knobs not included."""
     return [name for name in SweepSettings.model_fields if name not in ("fixed", "assumed")]
-
-
-def resolve(written: Mapping[str, Any]) -> SweepSettings:
-    """The settings of a sweep from what the user wrote."""
-    own = {k: v for k, v in written.items() if k in settings_names()}
-    for name, value in own.items():
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(one, str) and (not is_text(one) or "\0" in one):
-                raise ConfigError(name, value, "a text in UTF-8 without zero bytes")
-    fixed = {k: v for k, v in written.items() if k in KNOBS}
-    if "pruning_times" not in fixed:
-        fixed.setdefault("target_density", DEFAULT_TARGET_DENSITY)
-    if "target_density" in fixed:
-        fixed["target_density"] = converted(KNOBS["target_density"], fixed["target_density"])
-        check_range(KNOBS["target_density"], fixed["target_density"])
-    fixed.setdefault("on_missing_weights", "error")
-    images = str(fixed.get("dataset", ""))
-    if images and images not in DATASETS and is_folder(images):  # as a trial takes it
-        fixed |= {"dataset": "folder", "data": images}
-    if isinstance(own.get("space"), str):
-        own["space"] = from_any_folder(own["space"])
-    for path in (name for name, knob in KNOBS.items() if knob.path):
-        if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
-            fixed[path] = str(expanded(fixed[path]))
-    as_words = ("stopping", "first")
-    for name in [k for k, v in own.items() if str(v).lower() in ("none", "null") and k not in as_words]:
-        own[name] = None
-    if "points" in own:
-        own["points"] = points.read(own["points"])
-    if isinstance(own.get("objective"), str):
-        own["objective"] = checked_objective(own["objective"])
-    if isinstance(own.get("stopping"), str):
-        own["stopping"] = named("stopping", own["stopping"], ("halving", "none"))
-    try:
-        settings = SweepSettings(**own)
-    except ValidationError as error:
-        raise _one_line(error, written) from None
-    fixed["seed"] = settings.seed
-    if settings.confirm is None:
-        as_it_comes = settings.space == "digits" and written.keys() <= RUN_ONLY | {"space", "seed"}
-        settings = settings.model_copy(update={"confirm": DEFAULT_CONFIRM if as_it_comes else 0})
-    if settings.first is None:
-        guided = settings.space in GUIDED and settings.sampler != "grid"
-        settings = settings.model_copy(update={"first": "guide" if guided else "none"})
-    return settings.model_copy(update={"fixed": fixed, "assumed": frozenset(fixed.keys() - written.keys())})
-
-
-def with_checked_knobs(settings: SweepSettings, checked: Mapping[str, Any]) -> SweepSettings:
-    """`settings` with the fixed knobs as the core understood them (`spaces.samples`), and rules that need both."""
-    of_the_sweep = {"weights", *(settings.fixed.keys() - settings.fixed_in_trials.keys())}
-    of_the_sweep |= {"rate"} if settings.searches_size else set()  # it is rounded to each trial's own target
-    kept = {name: value if name in of_the_sweep else checked[name] for name, value in settings.fixed.items()}
-    settings = settings.model_copy(update={"fixed": kept})
-    if settings.stopping == "halving" and settings.target_density is None:
-        hint = "trials are compared at target_density^q: give it"
-        raise ConfigError("stopping", "halving", "none without target_density", hint)
-    return settings
-
-
-def _one_line(error: ValidationError, written: Mapping[str, Any]) -> ConfigError:
-    """The first complaint of pydantic in the project's own form."""
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    valid = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").partition(", unable to")[0]
-    valid = {"a valid integer": "a whole number", "a valid number": "a number"}.get(valid, valid)
-    field = SweepSettings.model_fields.get(name)
-    return ConfigError(name, written.get(name), valid, (field and field.description) or "")

@@ -19,8 +19,8 @@ from tune_rsst.results.ranking import best_of, pareto_front, ranking, rounds_fro
 from tune_rsst.search import spaces
 from tune_rsst.search.spaces import Space, settled
 from tune_rsst.settings import rules
-from tune_rsst.settings import settings as config
-from tune_rsst.settings.settings import SweepSettings, resolve
+from tune_rsst.settings.resolved import resolve
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.settings.written import given
 
 TINY = Space("tiny", tiny)
@@ -240,7 +240,7 @@ def test_stopping_none_finishes_every_trial_in_pareto_too(tmp_path: Path) -> Non
 
 def test_resume_with_the_defaults_written_out_is_accepted() -> None:
     """A resume resolves the settings of the ledger again; keys that were left out must not look as if given."""
-    flat = config.resolve(given(None, ["name=a"])).flat()
+    flat = resolve(given(None, ["name=a"])).flat()
     again = resolve({key: value for key, value in flat.items() if value is not None})
     rules.check(again)
     assert again.flat() == flat

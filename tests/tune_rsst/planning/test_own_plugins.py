@@ -22,7 +22,7 @@ from tune_rsst.runners.ray_tune import LedgerSearcher
 from tune_rsst.search.spaces import Space, settled
 from tune_rsst.search.study import StudySearcher
 from tune_rsst.settings import written
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking import notes

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 from trainables.rsst.event import Event
+from tune_rsst.ledger.repeats.spread import Spread, student_t
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.report.page import write_report
 from tune_rsst.results import ranking
 from tune_rsst.results.as_json import as_json
 from tune_rsst.results.confirmed import table
-from tune_rsst.results.confirmed.choice import Spread, choice, over, repeated, student_t, tied
+from tune_rsst.results.confirmed.choice import choice, over, repeated, tied
 from tune_rsst.results.table import print_table
 from tune_rsst.storage.folder import Sweep, SweepFolder
 

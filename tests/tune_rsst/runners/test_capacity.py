@@ -10,7 +10,7 @@ import pytest
 
 from trainables.rsst.config import ConfigError
 from tune_rsst.runners import capacity
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.settings.written import given
 
 SMALL, GPU = {"CPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}

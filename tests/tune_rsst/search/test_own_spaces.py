@@ -20,7 +20,7 @@ from tune_rsst.planning.plan import Plan
 from tune_rsst.results.table import print_table
 from tune_rsst.search.spaces import settled
 from tune_rsst.settings import written
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 

@@ -26,7 +26,7 @@ from tune_rsst.results.columns import points as told
 from tune_rsst.runners import replay
 from tune_rsst.search.points import first, guides_point
 from tune_rsst.search.spaces import Space, settled
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.settings.written import from_python, given
 from tune_rsst.storage.folder import Sweep, SweepFolder
 

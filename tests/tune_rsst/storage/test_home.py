@@ -20,7 +20,7 @@ from tune_rsst.planning.begin import make_plan
 from tune_rsst.planning.plan import Plan
 from tune_rsst.results import commands
 from tune_rsst.settings import addresses
-from tune_rsst.settings.settings import resolve
+from tune_rsst.settings.resolved import resolve
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import SweepFolder
 

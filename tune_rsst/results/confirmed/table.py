@@ -12,18 +12,16 @@ from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import METRICS
 from trainables.text import counted
 from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.repeats.spread import CONFIDENCE, Spread
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView, TrialView
-from tune_rsst.ledger.wanted import Wanted
 from tune_rsst.results.columns import reasons
-from tune_rsst.results.confirmed.choice import CONFIDENCE, Repeated, Spread, choice, over, repeated, tied
+from tune_rsst.results.confirmed.choice import Repeated, choice, over, repeated, tied
 from tune_rsst.results.ranking import best_of, ranking
 from tune_rsst.storage.folder import Sweep
 
 if TYPE_CHECKING:
     from tune_rsst.settings.settings import SweepSettings
-
-if TYPE_CHECKING:
-    pass
 
 LEGEND = (
     "val_top1, test_top1: mean over n fresh seeds; std: sample standard deviation; interval: "
