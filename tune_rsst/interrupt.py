@@ -18,6 +18,7 @@ What differs in the other cases:
   `interrupted` after the present step or, where that hangs, after LEAVE_ANYWAY_S; from then on the bucket and MLflow
   get each line at once, and no pictures are drawn.
 - `fail` (Ray or Tune raised): as Ctrl-C, but the line has the reason, and the exit code is 1.
+- `lost` (what the runner can't do without has died): as `fail`, at once, past whatever the runner waits for.
 - `break_off` (full disk, an error in the driver, another driver took the sweep over): nothing more is written, the
   runner is ended by SIGINT, and the exit code is 1.
 - Any of them before trials run: one line, exit code 130 (cli/app.py). SIGKILL is not caught: a resume reads the ledger,
@@ -47,7 +48,7 @@ class Interruption:
         self.problem: str | None = None
         self.broken = self.terminated = self.written = False
         self.write_down: Callable[[], None] = lambda: None  # the driver's: it calls `claim` before it writes
-        self._running = False
+        self._running = self._lost = False
         self._lock = threading.Lock()
 
     @property
@@ -65,6 +66,17 @@ class Interruption:
         self.broken = True
         if self._running:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def lost(self, what: str) -> None:
+        """What the runner can't do without has gone: it is ended as by an error, wherever it waits.
+
+        Nothing is wrong where the process is to end anyway: the signal that said so may have gone to that part too.
+        """
+        if not self.terminated:
+            self.fail(what)
+        self._lost = True
+        if self._running:  # not SIGINT, which Tune takes for itself, and ends its workers in order
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def taken_over(self, who: str) -> None:
         """Another driver has the sweep."""
@@ -108,6 +120,8 @@ class Interruption:
         return hear(self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:
+        if self._lost:
+            raise KeyboardInterrupt
         if not self.terminated:  # a closed terminal sends SIGHUP twice; Tune takes a second SIGINT for impatience
             self.terminate()
             signal.raise_signal(signal.SIGINT)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.storage.secrets import is_secret
+from tune_rsst.runners.ray_sessions import LINUX, RaySessions
 from tune_rsst.storage.home import home
 
 ALONE = {
@@ -34,6 +35,7 @@ ALONE = {
 WORKERS_FLAG = "--num_prestart_python_workers="
 # Processes of Ray that nobody asks for anything here: autoscaler, log lines for the driver, dashboard and jobs.
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
+VITAL = {"gcs_server": "Ray's control store (gcs_server)", "raylet": "Ray's node (raylet)"}
 
 # An AF_UNIX path may have 107 bytes, and this is what Ray puts below its folder.
 LONGEST_RAY_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.123")
@@ -76,8 +78,10 @@ def _own(name: str) -> Path:
 
 
 @contextmanager
-def alone(workers: int) -> Iterator[None]:
+def alone(workers: int, sessions: RaySessions) -> Iterator[None]:
     """While a local Ray is started: it makes no cluster, its processes get no secrets, `workers` start with it.
+
+    Each leads one of `sessions`.
 
     Ray has no public way to most of this. Where a later Ray lacks what is replaced here, it starts as it does alone.
     """
@@ -89,7 +93,7 @@ def alone(workers: int) -> Iterator[None]:
             changed.callback(_put_back, name, os.environ.get(name))
             os.environ[name] = value
         changed.enter_context(_with(ray_constants, "ENABLE_RAY_CLUSTER", False))  # it has read the variable already
-        changed.enter_context(_with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers)))
+        changed.enter_context(_with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers, sessions)))
         for start in UNUSED:
             changed.enter_context(_with(Node, start, lambda *_, **__: None))
         yield
@@ -116,11 +120,19 @@ def _with(owner: Any, name: str, value: object) -> Iterator[None]:
 
 
 def _start(
-    popen: Callable[..., Any], workers: int, command: Sequence[str], *, env: Mapping[str, str], **how: Any
+    popen: Callable[..., Any],
+    workers: int,
+    sessions: RaySessions,
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    **how: Any,
 ) -> Any:
     own = {name: value for name, value in env.items() if not is_secret(name, value)}
     fewer = [f"{WORKERS_FLAG}{workers}" if word.startswith(WORKERS_FLAG) else word for word in command]
-    return popen(fewer, env=own, **how)
+    process = popen(fewer, env=own, start_new_session=LINUX, **how)
+    sessions.began(process, VITAL.get(os.path.basename(command[0])))
+    return process
 
 
 @contextmanager

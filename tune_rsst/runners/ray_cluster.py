@@ -19,6 +19,7 @@ from trainables.storage.clouds import place_of
 from tune_rsst.interrupt import Interruption
 from tune_rsst.runners import local_ray
 from tune_rsst.runners.capacity import Node, alive_nodes
+from tune_rsst.runners.ray_sessions import RaySessions
 from tune_rsst.settings.settings import SweepSettings
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -53,12 +54,15 @@ def connected(
     running = address(settings)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
-    with interruption.listening():
-        with _hidden_from_children(signal.SIGHUP), nullcontext() if running else local_ray.alone(workers):
+    with interruption.listening(), nullcontext() if running else RaySessions() as sessions:
+        with _hidden_from_children(signal.SIGHUP), local_ray.alone(workers, sessions) if sessions else nullcontext():
             ray.init(address=running or "local", **common, **({} if running else local))
         try:
             interruption.hear()  # again: ray.init installs its own handler
-            with kept_for_workers(settings.storage) if settings.storage else nullcontext():
+            with (
+                sessions.watched(interruption.lost) if sessions else nullcontext(),
+                kept_for_workers(settings.storage) if settings.storage else nullcontext(),
+            ):
                 yield
         finally:
             with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
