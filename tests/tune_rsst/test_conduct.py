@@ -54,7 +54,7 @@ def interrupted_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[st
     first = start(home, "sweep", *TINY, "--name", "small")
     try:
         begun = lines_until(first, "round 1 of")
-        os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        os.killpg(first.pid, signal.SIGINT)  # as a terminal does
         code, rest = output(first)
         stopped = SweepView.of(read(home / "small" / "ledger.jsonl"))
         resumed_code, resumed = output(start(home, "sweep", "--resume"))

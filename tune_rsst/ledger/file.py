@@ -62,6 +62,14 @@ def read_on(path: Path, known: Lines) -> Lines:
     return Lines(events, place, about.st_ino, torn)
 
 
+def refuse_damaged(path: Path) -> None:
+    """Refuse to begin a sweep where one lies whose ledger can't be read, or has gone."""
+    if os.path.lexists(path):
+        read_on(path, Lines())
+    else:
+        _refuse_emptied(path)
+
+
 def _refuse_emptied(path: Path) -> None:
     """A sweep has trials only after its ledger has a line."""
     trials = path.parent / TRIALS

@@ -93,7 +93,9 @@ def alone(workers: int, sessions: RaySessions) -> Iterator[None]:
             changed.callback(_put_back, name, os.environ.get(name))
             os.environ[name] = value
         changed.enter_context(_with(ray_constants, "ENABLE_RAY_CLUSTER", False))  # it has read the variable already
-        changed.enter_context(_with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers, sessions)))
+        changed.enter_context(
+            _with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers, sessions))
+        )
         for start in UNUSED:
             changed.enter_context(_with(Node, start, lambda *_, **__: None))
         yield
@@ -139,17 +141,25 @@ def _start(
 def plain_workers() -> Iterator[None]:
     """While Tune runs trials on a local Ray: it takes the workers that are there.
 
-    It imports no wandb or Comet either, which it does to count for Ray which of them is used; nothing is told here.
+    It imports no wandb or Comet either, which it does to count for Ray which of them is used; nothing is told here. Of
+    a raylet that has died its log is not printed: `lost` of interrupt.py says that.
     """
     import ray
+    from ray._private import worker
     from ray.air._internal import usage
     from ray.tune.execution.class_cache import _ActorClassCache
 
     with (
         _with(_ActorClassCache, "get", lambda _, trainable: ray.remote(trainable)),
         _with(usage, "tag_callbacks", lambda *_: None),
+        _with(worker, "print_to_stdstream", partial(_but_the_raylets_end, worker.print_to_stdstream)),
     ):
         yield
+
+
+def _but_the_raylets_end(tell: Callable[..., None], data: Mapping[str, Any], **how: Any) -> None:
+    if not any(str(line).startswith("Raylet is terminated.") for line in data.get("lines", ())):
+        tell(data, **how)
 
 
 def _own_token(token: Path) -> None:

@@ -26,7 +26,7 @@ from trainables.storage import modes
 from trainables.storage.files import open_regular
 from trainables.terminal import is_text, why_no_text
 from tune_rsst.ledger.content import SWEEP_NAME
-from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on
+from tune_rsst.ledger.file import LEDGER_NAME, Lines, read_on, refuse_damaged
 from tune_rsst.ledger.lines import LONGEST as LONGEST_LINE
 from tune_rsst.ledger.lines import LedgerError, decode
 from tune_rsst.storage.folder import SweepFolder
@@ -125,6 +125,7 @@ def check_writable() -> None:
 
 def refuse_taken(name: str) -> None:
     """Refuse a new sweep's name that the home needs itself, or that something else in it has, but for upper case."""
+    refuse_damaged(SweepFolder(home() / name).ledger)
     there = list(home().iterdir()) if home().is_dir() else []
     same = [path for path in there if path.name.casefold() == name.casefold() and not _begun(path, name)]
     if same or name.casefold() in OWN:

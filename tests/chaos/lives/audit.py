@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,10 +45,11 @@ class Home(NamedTuple):
         return SweepFolder(self.path / self.name)
 
 
-def audit(found: Home, expected: Home, *, damaged: bool = False, drawn: bool = True) -> list[str]:
-    """What is wrong with `found`. `damaged`: so were checkpoints or ledger, and rounds may be trained twice.
+def audit(found: Home, expected: Home, *, damaged: Set[str] = frozenset(), drawn: bool = True) -> list[str]:
+    """What is wrong with `found`. `damaged`: stores of trials with damaged checkpoints, which may train rounds again.
 
-    Without `drawn` either may have its pictures, or not.
+    So may trials that `tune-rsst repair` says are to be trained again. Without `drawn` either may have its pictures, or
+    not.
     """
     try:
         events = list(read(found.folder.ledger))
@@ -58,7 +59,7 @@ def audit(found: Home, expected: Home, *, damaged: bool = False, drawn: bool = T
     right = SweepView.of(read(expected.folder.ledger), str(expected.path))
     lines = [
         _ledger(events, view, right),
-        [] if damaged else _trained_twice(events),
+        _trained_twice(events, found.folder, damaged),
         _stores(found.folder, expected.folder),
         _study(found.folder, expected.folder),
         _tracking(found, expected, events),
@@ -116,10 +117,14 @@ def _said(trial: Any) -> dict[str, Any]:
     }
 
 
-def _trained_twice(events: list[dict[str, Any]]) -> Iterator[str]:
+def _trained_twice(events: list[dict[str, Any]], folder: SweepFolder, damaged: Set[str]) -> Iterator[str]:
     """A worker that opens a trial finds every round that was reported in its checkpoint."""
     done: dict[str, int] = {}
+    may = {trial for event in events if event["event"] == "repaired" for trial in event["to_do"]}
+    may |= {e["trial"] for e in events if e["event"] == "suggested" and folder.store(e["fingerprint"]).name in damaged}
     for event in events:
+        if event.get("trial") in may:
+            continue
         if event["event"] == "reported" and event["kind"] == "round":
             done[event["trial"]] = int(event["metrics"]["epochs_trained"])
         elif event["event"] == "placed" and event["epochs_there"] < done.get(event["trial"], 0):

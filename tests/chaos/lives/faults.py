@@ -25,7 +25,7 @@ STOPPED_S = (0.2, 3.0)
 class Kind(NamedTuple):
     """`role`: whose process gets `signals`, one after the other; "" where `pattern` names files that are damaged.
 
-    `often`: how often it is in the deck. `ends`: exit codes of a life that it may end; without any it ends none.
+    `often`: how often it is in a deck. `ends`: exit codes of a life that it may end; without any it ends none.
     """
 
     role: str = ""
@@ -37,19 +37,19 @@ class Kind(NamedTuple):
 
 STOP = (signal.SIGSTOP, signal.SIGCONT)
 KINDS: dict[str, Kind] = {
-    "kill -9 of the driver": Kind("driver", (signal.SIGKILL,), 2, (-9,)),
+    "kill -9 of the driver": Kind("driver", (signal.SIGKILL,), 1, (-9,)),
     "Ctrl-C": Kind("driver", (signal.SIGINT,), 1, (130,)),
     "SIGTERM to the driver": Kind("driver", (signal.SIGTERM,), 1, (130,)),
     "SIGHUP to the driver": Kind("driver", (signal.SIGHUP,), 1, (130,)),
-    "the driver stopped for a while": Kind("driver", STOP, 4),
-    "kill -9 of a worker": Kind("worker", (signal.SIGKILL,), 5),
-    "a worker stopped for a while": Kind("worker", STOP, 8),
+    "the driver stopped for a while": Kind("driver", STOP, 2),
+    "kill -9 of a worker": Kind("worker", (signal.SIGKILL,), 2),
+    "a worker stopped for a while": Kind("worker", STOP, 2),
     "kill -9 of the raylet": Kind("raylet", (signal.SIGKILL,), 1, (1,)),
-    "the raylet stopped for a while": Kind("raylet", STOP, 4),
+    "the raylet stopped for a while": Kind("raylet", STOP, 2),
     "kill -9 of the control store": Kind("control store", (signal.SIGKILL,), 1, (1,)),
-    "the control store stopped for a while": Kind("control store", STOP, 4),
-    "kill -9 of the picture process": Kind("pictures", (signal.SIGKILL,), 3),
-    "a damaged checkpoint": Kind(often=3, pattern="trials/*/r[0-9]*/*"),
+    "the control store stopped for a while": Kind("control store", STOP, 2),
+    "kill -9 of the picture process": Kind("pictures", (signal.SIGKILL,)),
+    "a damaged checkpoint": Kind(often=2, pattern="trials/*/r[0-9]*/*"),
     "a damaged ledger": Kind(often=2, pattern="ledger.jsonl"),
     "damaged settings": Kind(pattern="settings.yaml"),
     "a damaged cursor": Kind(pattern="mlflow_cursor.json"),
@@ -59,9 +59,9 @@ KINDS: dict[str, Kind] = {
 
 
 def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
-    """Names of kinds in a random order, each as often as it is to happen."""
-    names = [name for name, kind in kinds.items() for _ in range(kind.often)]
-    return draw.sample(names, len(names))
+    """Names of kinds in a random order: first each of them once, then those again that are to happen more often."""
+    again = [name for name, kind in kinds.items() for _ in range(kind.often - 1)]
+    return [*draw.sample(list(kinds), len(kinds)), *draw.sample(again, len(again))]
 
 
 def send(draw: random.Random, subject: Subject, driver: int, kind: Kind, patience_s: float) -> str | None:

@@ -22,7 +22,7 @@ from tests.chaos.lives.subject import Subject
 from tune_rsst.ledger.file import LedgerError, read
 from tune_rsst.ledger.view import SweepView
 
-PATIENCE_S, GONE_S = 10.0, 30.0
+PATIENCE_S, GONE_S = 10.0, 10.0
 LAST_S = 200.0  # from the end of the time for faults: a life that has not ended then hangs, or is too slow
 MOST_WORKERS = 2  # kills of workers in one life: Tune gives a trial up at the third without a report between
 AT_REST = (0, 3)
@@ -52,9 +52,10 @@ class Injector:
     lives: int = 0
     between_s: tuple[float, float] = BETWEEN_S
     """From one fault of a life to the next one."""
-    damaged: bool = False
-    """Whether checkpoints or the ledger were, so that rounds may be trained again."""
-    _deck: list[str] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
+    """Names of the stores in which a checkpoint was, so that rounds may be trained again."""
+    _decks: dict[bool, list[str]] = field(default_factory=lambda: {False: [], True: []})
+    """What is to happen next: to processes, to files."""
 
     def run(self) -> None:
         """Lives until the sweep has ended or the time is over, then one that is left alone."""
@@ -74,13 +75,15 @@ class Injector:
         return False
 
     def _next(self, of_files: bool) -> str:
-        """The next kind in the deck that is for files, or for processes."""
-        while True:
-            for name in self._deck:
-                if bool(self.kinds[name].pattern) == of_files:
-                    self._deck.remove(name)
-                    return name
-            self._deck += deck(self.draw, self.kinds)
+        """The next kind for files, or for processes."""
+        if not self._decks[of_files]:
+            kinds = {name: kind for name, kind in self.kinds.items() if bool(kind.pattern) == of_files}
+            self._decks[of_files] = deck(self.draw, kinds)
+        return self._decks[of_files].pop(0)
+
+    def _put_off(self, name: str) -> None:
+        """There was nothing to do it to: a later life has its turn, after all that is due."""
+        self._decks[bool(self.kinds[name].pattern)].append(name)
 
     def _live(self) -> None:
         """One life with its faults; what it ended with is compared with what its last fault may end it with."""
@@ -131,10 +134,12 @@ class Injector:
             kind = self.kinds[name]
             if name == "kill -9 of a worker":
                 if killed == MOST_WORKERS:
+                    self._put_off(name)
                     continue
                 killed += 1
             patience_s = min(PATIENCE_S, max(self.left_s(), 0.0))
             if (what := send(self.draw, self.subject, process.pid, kind, patience_s)) is None:
+                self._put_off(name)
                 continue
             kinds.append(name)
             self.injected.append(Injected(name, what, "resumed" if kind.ends else "went on"))
@@ -143,17 +148,20 @@ class Injector:
                 return
 
     def _between(self) -> None:
-        """Perhaps a file is damaged while nobody runs the sweep; what the product advises then is done."""
-        if self.draw.random() < 0.4 or self._over() or self.left_s() <= 0:
-            return
-        name = self._next(of_files=True)
-        kind = self.kinds[name]
-        self._wait_until_gone()
-        if (what := damage(self.draw, self.subject, kind)) is None:
-            return
-        self.damaged = self.damaged or kind.pattern.startswith(("trials", "ledger"))
-        self.tell(f"  {name}: {what}")
-        self.injected.append(Injected(name, what, self._repaired()))
+        """Files are damaged while nobody runs the sweep; what the product advises then is done."""
+        for left in self._wait_until_gone() if not self._over() else ():
+            self.wrong.append(f"life {self.lives} left {_named(left)} for more than {GONE_S:.0f} s")
+        for _ in range(self.draw.choice((1, 1, 2))):
+            if self._over() or self.left_s() <= 0:
+                return
+            name = self._next(of_files=True)
+            if (what := damage(self.draw, self.subject, self.kinds[name])) is None:
+                self._put_off(name)
+                return
+            if self.kinds[name].pattern.startswith("trials"):
+                self.damaged.add(Path(what).parts[1])
+            self.tell(f"  {name}: {what}")
+            self.injected.append(Injected(name, what, self._repaired()))
 
     def _repaired(self) -> str:
         """ "exact" where the sweep can go on as it is, "repaired" where `tune-rsst repair` was needed and worked."""
@@ -180,9 +188,15 @@ class Injector:
     def left_behind(self) -> Iterator[str]:
         """Processes that have outlived the sweep, which are ended here; temporary files."""
         for process in self._wait_until_gone():
+            yield f"left over: {_named(process)}"
             with suppress(psutil.NoSuchProcess):
-                yield f"left over: process {process.pid}, {' '.join(process.cmdline())[:120]}"
                 process.kill()
+
+
+def _named(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return f"process {process.pid}, {' '.join(process.cmdline())[:120]}"
+    return f"process {process.pid}"
 
 
 def _ended(process: subprocess.Popen[bytes], within_s: float) -> bool:

@@ -106,6 +106,7 @@ def held_lock(home: Path) -> None:
     take(home / NAME / "driver.lock")  # until this process ends
 
 
+REPAIRED = {"event": "repaired", "time": 1.0, "lines": 1, "rebuilt": [], "lost": [], "aside": "a"}
 A_POINT = "from metrics where key = 'val_top1' limit 1"
 DOUBLED = f"insert into metrics select key, value, timestamp + 1, run_uuid, step, is_nan {A_POINT}"
 PLANTED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -152,6 +153,17 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.medium
 def test_nothing_is_found_in_a_copy(home: Path, whole: Path) -> None:
     assert audit(Home(home, NAME), Home(whole, NAME)) == []
+
+
+@pytest.mark.medium
+def test_only_trials_that_were_damaged_or_are_repaired_may_train_rounds_again(home: Path, whole: Path) -> None:
+    events(home, opened_too_early)
+    folder = SweepFolder(home / NAME)
+    stores = {e["trial"]: folder.store(e["fingerprint"]).name for e in read(folder.ledger) if e["event"] == "suggested"}
+    found = [audit(Home(home, NAME), Home(whole, NAME), damaged={stores[trial]}) for trial in ("t0000", "t0001")]
+    assert [[("trained twice" in line) for line in lines] for lines in found] == [[True], []]
+    events(home, lambda found: found.append({**REPAIRED, "to_do": ["t0001"]}))
+    assert not any("trained twice" in line for line in audit(Home(home, NAME), Home(whole, NAME)))
 
 
 @pytest.mark.medium

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from tune_rsst.driver import assemble
 from tune_rsst.intake import OtherData
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.file import Ledger
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.planning import begin, plan, resume
 from tune_rsst.planning.plan import Finished
 from tune_rsst.results.as_json import as_json
@@ -66,6 +69,31 @@ def test_must_goes_on_or_refuses_auto_goes_on_or_begins(folder: SweepFolder) -> 
     assert not planned("resume=never").resumes and not planned().resumes
     with pytest.raises(ConfigError, match="name = fake"):
         planned("resume=never", name="fake")
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "empty": lambda path: path.touch(),
+    "zeros": lambda path: path.write_bytes(b"\0" * 500),
+    "another content": lambda path: path.write_bytes(b"hello\n" * 500),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_where_a_ledger_cannot_be_read_no_other_sweep_begins(folder: SweepFolder, spoilt: str) -> None:
+    """Found by `make chaos`: a folder in its place, and resume=auto planned a new sweep over the old one."""
+    begun(folder, reports=3)
+    (folder.trials / "0123").mkdir(parents=True, exist_ok=True)
+    folder.ledger.unlink()
+    SPOILT[spoilt](folder.ledger)
+    for how in ("auto", "never"):
+        with pytest.raises(LedgerError, match=r"put it right: tune-rsst repair fake$"):
+            planned(f"resume={how}", name="fake")
 
 
 def test_the_bare_flag_is_must_for_a_name_and_auto_without_one(folder: SweepFolder) -> None:

@@ -123,7 +123,10 @@ def test_nothing_is_wrong_where_the_process_is_to_end_anyway() -> None:
     ended.terminated = True
     ended.lost("the raylet has died")
     lost.lost("the raylet has died")
-    assert (ended.exit_code, ended.problem) == (130, None) and (lost.exit_code, lost.problem) == (1, "the raylet has died")
+    assert (ended.exit_code, ended.problem) == (130, None) and (lost.exit_code, lost.problem) == (
+        1,
+        "the raylet has died",
+    )
 
 
 def test_a_session_is_that_of_all_that_was_started_in_it() -> None:
