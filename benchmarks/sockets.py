@@ -45,9 +45,12 @@ class Seen:
 
     def look(self, driver: int, folder: Path) -> None:
         """Add what is there now."""
+        own: list[str] = []
         for process in _family(driver):
             try:
-                self._look_at(process, process.pid == driver)
+                own = own or process.cmdline()
+                if process.pid == driver or process.cmdline() != own:  # else a copy that is about to begin a program
+                    self._look_at(process, process.pid == driver)
             except (psutil.Error, OSError):
                 continue
         self.files |= {str(path.relative_to(folder)) for path in files_with_canaries(folder)}
