@@ -19,7 +19,7 @@ CHAOS_ARGS ?=
 TUNE_RSST_HOME ?= $(CURDIR)/.tune_rsst
 export TUNE_RSST_HOME
 
-.PHONY: help setup sweep test quick chaos lint types imports test-tools format clean
+.PHONY: help setup sweep test ready quick chaos lint types imports test-tools format clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -5
@@ -33,16 +33,20 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "could not create $(VENV); on Debian install the package python3-venv" >&2; rm -rf $(VENV); exit 2; }
 	@echo "Installing into $(VENV) (torch alone is several GB the first time) …"
 	$(BIN)/python tools/constraints.py > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 sweep: setup
 	$(BIN)/tune-rsst sweep $(ARGS)
 
 # Tests that need one core run two at a time, then those that start servers and Ray; 5 is pytest's "nothing was selected".
-test: setup test-tools lint types imports
+test: ready lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
+
+# Python's libraries and the other programs that tests need are fetched side by side.
+ready:
+	@$(MAKE) --no-print-directory -j 2 setup test-tools
 
 quick: setup lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not medium" -n 2 --dist loadfile $(PYTEST_ARGS)

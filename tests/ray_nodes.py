@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,19 @@ class Nodes:
                 if str(self.temp) in " ".join(process.cmdline()):
                     found.append(process)
         return found
+
+
+def answer(nodes: Nodes, token: Path, path: str) -> Any:
+    """What the cluster's dashboard says; a command that asks it takes 3 s of a core."""
+    headers = {"Authorization": f"Bearer {token.read_text(encoding='ascii').strip()}"}
+    request = urllib.request.Request(f"{nodes.address}/{path}", headers=headers)
+    return json.load(urllib.request.urlopen(request, timeout=20))
+
+
+def job_status(nodes: Nodes, token: Path, job: str) -> str:
+    """What `ray job status` says of a job that has ended, or nothing."""
+    word = str(answer(nodes, token, f"api/jobs/{job}")["status"]).lower()
+    return word if word in ("succeeded", "failed", "stopped") else ""
 
 
 def wait_for(what: Callable[[], Any], timeout_s: float = 90.0, every_s: float = 0.3) -> Any:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import importlib
 from pathlib import Path
 
 import pytest
-
-IMPORT = "import importlib, sys; [importlib.import_module(f'benchmarks.{name}') for name in sys.argv[1:]]"
 
 
 @pytest.mark.medium
 def test_every_benchmark_imports_what_it_needs(repo_root: Path) -> None:
     names = sorted(path.stem for path in (repo_root / "benchmarks").glob("*.py") if path.stem != "__init__")
-    program = [sys.executable, "-c", IMPORT, *names]
-    done = subprocess.run(program, cwd=repo_root, capture_output=True, text=True, timeout=120, check=False)
-    assert len(names) > 15 and done.returncode == 0, done.stderr
+    found = [importlib.import_module(f"benchmarks.{name}") for name in names]
+    assert len(names) > 15 and all(module.__doc__ for module in found)

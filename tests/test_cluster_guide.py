@@ -10,13 +10,14 @@ import os
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.ray_nodes import BIN, ROOT, Nodes, wait_for
+from tests.ray_nodes import BIN, ROOT, Nodes, job_status, wait_for
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.view import SweepView
@@ -98,6 +99,24 @@ class Terminal:
     def view(self) -> SweepView:
         return SweepView.of(read(self.ledger))
 
+    def job(self, job: str) -> str:
+        """How it ended, or nothing; asked of its server, because the command takes 3 s of a core."""
+        return job_status(self.nodes, self.nodes.folder / ".ray" / "auth_token", job)
+
+    def mlflow_runs(self) -> dict[str, str]:
+        """Trial ("" for the sweep) → status."""
+        query = (
+            "select coalesce(t.value, ''), r.status from runs r "
+            "join tags s on s.run_uuid = r.run_uuid and s.key = 'sweep' and s.value = 'first' "
+            "left join tags t on t.run_uuid = r.run_uuid and t.key = 'trial'"
+        )
+        with sqlite3.connect(self.nodes.home / "mlflow.db") as database:
+            return dict(database.execute(query).fetchall())
+
+    def optuna_states(self) -> list[str]:
+        with sqlite3.connect(self.nodes.home / "first" / "optuna.db") as database:
+            return [state for (state,) in database.execute("select state from trials order by number")]
+
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
@@ -110,6 +129,31 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         shutil.rmtree(nodes.temp, ignore_errors=True)
 
 
+def was_stopped_in_order(terminal: Terminal) -> SweepView:
+    """Three seconds after `ray job stop`: ledger, MLflow and Optuna say the same of a sweep that can go on."""
+    before, runs = terminal.view(), terminal.mlflow_runs()
+    unfinished = {trial.trial for trial in before.unfinished}
+    assert terminal.events()[-1] == "interrupted" and not before.ended and unfinished
+    assert runs[""] == "KILLED" and {runs[trial] for trial in unfinished} == {"KILLED"}
+    assert "RUNNING" not in runs.values() and terminal.optuna_states().count("RUNNING") == len(unfinished)
+    return before
+
+
+def has_ended(terminal: Terminal, before: SweepView) -> None:
+    """Both trials, from what they had at the stop; the choice of what each has is measured and written down."""
+    after = terminal.view()
+    assert after.ended and after.count("finished") == 2
+    for trial in before.unfinished:
+        hardened = [r["epochs_trained"] for r in trial.round_events]
+        assert after.trials[trial.trial].places[-1]["epochs_there"] >= max(hardened, default=0), "trained again"
+    assert set(terminal.mlflow_runs().values()) == {"FINISHED"} and terminal.optuna_states() == ["COMPLETE"] * 2
+    measured = [event for event in read(terminal.ledger) if event["event"] == "measured"]
+    assert measured and measured[0]["measured"]["peak_mib"] > 100
+    assert measured[0]["cpus_per_trial"] >= 1 and measured[0]["gpus_per_trial"] == 0
+    assert {p.name for p in terminal.nodes.home.iterdir()} >= {"first", "mlflow.db", "mlartifacts"}
+    assert (terminal.nodes.home / "first" / "best.yaml").exists()
+
+
 def test_every_command_of_the_guide(terminal: Terminal) -> None:
     lines = guide()
     assert set(NOT_HERE) | set(START) <= set(lines), "a line that is named here is not in the guide any more"
@@ -117,21 +161,18 @@ def test_every_command_of_the_guide(terminal: Terminal) -> None:
     stop, again = typed.index("ray job stop first"), next(i for i, line in enumerate(typed) if "first-again" in line)
     live = typed.index("tune-rsst show first --live")
     assert stop < again < live
-
-    def after_a_round() -> bool:
-        return "measured" in terminal.events() and any(t.round_events for t in terminal.view().trials.values())
-
-    def stopped() -> bool:
-        return "interrupted" in terminal.events() and "stopped" in terminal.type("ray job status first")
-
-    def goes_on() -> bool:
-        return "resumed" in terminal.events()
-
-    wait_before: dict[int, Callable[[], bool]] = {stop: after_a_round, again: stopped, live: goes_on}
+    wait_before: dict[int, Callable[[], bool]] = {
+        stop: lambda: "measured" in terminal.events() and any(t.round_events for t in terminal.view().trials.values()),
+        again: lambda: "interrupted" in terminal.events() and terminal.job("first") == "stopped",
+        live: lambda: "resumed" in terminal.events(),
+    }
     said: dict[str, str] = {}
+    before = SweepView()
     for number, line in enumerate(typed):
         if number in wait_before:
             wait_for(wait_before[number], 150)
+        if number == again:
+            before = was_stopped_in_order(terminal)
         said[line] = terminal.type(line)
         if line == "chmod 600 ~/.ray/auth_token":  # what `ray up` does on the machines
             said |= {start: terminal.type(start) for start in START}
@@ -139,13 +180,9 @@ def test_every_command_of_the_guide(terminal: Terminal) -> None:
     assert "2 nodes, 4 CPUs" in doctor and "RAY_AUTH_MODE = token" in doctor
     assert "nothing has been written" in plan and "epochs" in plan
     assert "first" in said["ray job status first"] and "trial" in said["ray job logs first"]
-    ended = terminal.view()
-    assert ended.ended and ended.count("finished") == 2
-    measured = [event for event in read(terminal.ledger) if event["event"] == "measured"]
-    assert measured and measured[0]["measured"]["peak_mib"] > 100
-    assert measured[0]["cpus_per_trial"] >= 1 and measured[0]["gpus_per_trial"] == 0
+    has_ended(terminal, before)
     assert "first" in said["tune-rsst show first"] and "t0000" in said["tune-rsst show first"]
     assert (terminal.nodes.home / "first" / "report.html").stat().st_size > 100_000
     (weights,) = (terminal.nodes.home / "first" / "exports").glob("*/*.safetensors")
     assert weights.stat().st_size > 1000
-    wait_for(lambda: "succeeded" in terminal.type("ray job status first-again"), 60)
+    wait_for(lambda: terminal.job("first-again") == "succeeded", 60)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import _engine_gpu as gpu
+from benchmarks import engine
 from tests.trainables import toy
 from trainables.rsst.config import models
 from trainables.rsst.training import block
@@ -52,10 +51,14 @@ def test_a_cell_that_fails_or_comes_too_late_is_a_row(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_there_is_one_line(repo_root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.engine", "--gpu", str(tmp_path / "out.json")]
-    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "torch finds no CUDA device" in done.stderr
+def test_without_a_gpu_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["engine", "--gpu", str(tmp_path / "out.json")])
+    with pytest.raises(SystemExit) as ended:
+        engine.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and "torch finds no CUDA device" in said
     assert not (tmp_path / "out.json").exists()
 
 

@@ -19,10 +19,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 TINY = ["trials=4", "epochs=1", "warmup=0", "rate=0.5", "max_concurrent_trials=2", "startup_trials=2"]
 
 
-def start(home: Path, *words: str, mlflow: str | None = None) -> subprocess.Popen[str]:
+def start(home: Path, *words: str, mlflow: str | None = None, cwd: Path | None = None) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     return subprocess.Popen(
         [sys.executable, "-m", "tune_rsst", *words],
+        cwd=cwd,
         env={**environment, "TUNE_RSST_HOME": str(home), **({"MLFLOW_TRACKING_URI": mlflow} if mlflow else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,18 +52,20 @@ def lines_until(process: subprocess.Popen[str], word: str) -> str:
 def interrupted_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """In a home whose path is too long for sockets and has blanks: Ctrl-C after the first round, then a resume."""
     home = tmp_path_factory.mktemp("a home with a path that is much too long for sockets of any kind")
-    first = start(home, "sweep", *TINY, "--name", "small")
+    cwd = tmp_path_factory.mktemp("current folder")
+    first = start(home, "sweep", *TINY, "--name", "small", cwd=cwd)
     try:
         begun = lines_until(first, "round 1 of")
         os.killpg(first.pid, signal.SIGINT)  # as a terminal does
         code, rest = output(first)
         stopped = SweepView.of(read(home / "small" / "ledger.jsonl"))
-        resumed_code, resumed = output(start(home, "sweep", "--resume"))
+        resumed_code, resumed = output(start(home, "sweep", "--resume", cwd=cwd))
     finally:
         first.kill()
     events = read(home / "small" / "ledger.jsonl")
     return {
         "home": home,
+        "cwd": cwd,
         "first": (code, begun + rest),
         "stopped": stopped,
         "resumed": (resumed_code, resumed),
@@ -104,6 +107,7 @@ def test_a_second_resume_has_nothing_to_do(interrupted_and_resumed: dict[str, An
 
 def test_everything_lies_below_the_home_and_what_ray_left_is_gone(interrupted_and_resumed: dict[str, Any]) -> None:
     home: Path = interrupted_and_resumed["home"]
+    assert list(interrupted_and_resumed["cwd"].iterdir()) == [], "a job's own folder, on a cluster"
     assert {p.name for p in home.iterdir() if not p.name.startswith(".mlflow")} <= {
         "small",
         "mlflow.db",
