@@ -233,7 +233,7 @@ def on_ray(
     where = "the cluster" if ray_cluster.address(plan.settings) else "a local Ray"
     left = f"{driver.remaining} of {driver.total} {driver.called} to run"
     say_here(f"Sweep {plan.folder.name}: {left}; starting {where} …\nFolder: {plan.folder.path}")
-    workers = capacity.workers_at_first(plan.settings, driver.remaining)
+    workers = capacity.workers_at_first(plan.settings, driver.runs_left)
     try:
         with (
             local_ray.ray_folder() as ray_folder,

@@ -55,6 +55,16 @@ class Intake(ABC):
         """Runs that have not ended, those not given out yet included."""
 
     @property
+    def runs_left(self) -> int:
+        """How many runs may be given out yet, those that run now included."""
+        return self.remaining
+
+    @property
+    def waits(self) -> bool:
+        """Whether more may come, though there is none to begin now."""
+        return False
+
+    @property
     def total(self) -> int:
         """All of its runs, those that have ended and those that are to come."""
         return len(self.view.trials)
@@ -90,17 +100,17 @@ class Intake(ABC):
                 self._data_digests.setdefault(data_key(trial.knobs), trial.data_digest)
 
     def take(self, result: Mapping[str, Any]) -> bool:
-        """Take a worker's result in. True when the trial shall not go on. Taking it twice does nothing."""
-        trial = self.view.trials[result["trial_key"]]
-        if trial.unfinished:
+        """Take a worker's result in. True when the run shall not go on. Taking it twice does nothing."""
+        trial = self.view.run(result["trial_key"])
+        if not trial.over:
             self._take_notes(trial, result)
         for event in result.get("events", ()):
-            if not trial.unfinished:
+            if trial.over:
                 return True
             self._take_event(trial, Event.from_json(event))
-        if trial.unfinished and result.get("failed"):
+        if not trial.over and result.get("failed"):
             self.end(trial, "failed", str(result["failed"]))
-        return not trial.unfinished
+        return trial.over
 
     def _take_notes(self, trial: TrialView, result: Mapping[str, Any]) -> None:
         """What a worker says besides events: where it is; that it waits for the store; smaller micro-batches."""
@@ -161,6 +171,5 @@ class Intake(ABC):
 
     def given_up(self, trial: str) -> None:
         """Tune will not try this trial again."""
-        if self.view.trials[trial].unfinished:
-            reason = self._worker_errors.get(trial, "the worker failed and gave no reason")
-            self.end(self.view.trials[trial], "failed", reason)
+        if not (run := self.view.run(trial)).over:
+            self.end(run, "failed", self._worker_errors.get(trial, "the worker failed and gave no reason"))

@@ -30,6 +30,7 @@ class Metric:
     words    a text for the run's own log, in no table or file of results
     uneven   column and label are for sweeps with uneven classes only (`shown`)
     aim      column and label are for sweeps whose objective it is only
+    several  column and label are for sweeps with several seeds a trial only
     """
 
     unit: str
@@ -45,6 +46,7 @@ class Metric:
     words: bool = False
     uneven: bool = False
     aim: bool = False
+    several: bool = False
 
     @property
     def heading(self) -> str:
@@ -107,6 +109,13 @@ METRICS: Mapping[str, Metric] = {
     "test_top1": Metric(
         "share", "test accuracy of the final model, computed once", ".4f", ("final",), "higher",
         label="test_top1", column="test_top1", legend="accuracy (share)", leaves=0),
+    "seeds": Metric(
+        "", "runs with different seeds, of which the trial's values are the means", "d",
+        label="seeds", column="seeds", legend="runs that values are means of", leaves=0, several=True),
+    "val_top1_std": Metric(
+        "share", "sample standard deviation of val_top1 over the runs of a trial with different seeds", ".4f",
+        label="std of val_top1", column="std", legend="standard deviation of val_top1 over them (share)", leaves=1,
+        several=True),
     "test_loss": Metric("nats", "mean test loss of the final model", per=("final",), better="lower"),
     "dense_top1": Metric(
         "share", "validation accuracy of the dense model: val_top1 of round 0", ".4f", _BOTH, "higher",
@@ -185,10 +194,12 @@ def uneven(metrics: Mapping[str, Any]) -> bool:
 def shown(trials: Iterable[Mapping[str, Any]], aim: str = "") -> list[str]:
     """Metrics that people are shown of these trials, in a sweep that is after `aim`.
 
-    Those for uneven classes only where some are uneven, those for an aim only where it is that one.
+    Those for uneven classes only where some are uneven, those for an aim only where it is that one, those of several
+    seeds only where there are such.
     """
-    some = any(map(uneven, trials))
-    fitting = {name: (some or not m.uneven) and (name == aim or not m.aim) for name, m in METRICS.items()}
+    told = list(trials)
+    some, several = any(map(uneven, told)), any("seeds" in metrics for metrics in told)
+    fitting = {n: (some or not m.uneven) and (several or not m.several) and not m.aim for n, m in METRICS.items()}
     return [name for name, fits in fitting.items() if fits or name == aim]
 
 

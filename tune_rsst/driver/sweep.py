@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import METHOD_VERSION
 from tune_rsst.driver.confirm import Confirmation
+from tune_rsst.driver.race import Race
 from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
-from tune_rsst.ledger.events import check
+from tune_rsst.ledger.events import REPLICATE, check
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.spending import used_up
@@ -56,6 +57,8 @@ class Driver(Intake):
         self.view = replay(ledger.events, self._compared, str(ledger.path.parent.parent))
         self.exhausted = False
         self._given: set[str] = set()
+        self._left_over: list[TrialView] = []
+        self._race = Race(settings.replicates, searcher.objective)
         self._sizes = KnownSizes(searcher.objective)
         self.expect_images_of(self.view.trials.values())
         self._known = {t.fingerprint: t.trial for t in (*self.view.former.values(), *self.view.trials.values())}
@@ -66,18 +69,24 @@ class Driver(Intake):
     def reopen(self, trials: Iterable[str]) -> None:
         """Give failed trials out again. Before the first trial is asked for."""
         for trial in trials:
+            for run in self.view.trials[trial].runs.values():
+                if run.state == "failed":
+                    self._write("reopened", trial=run.trial)
             self._write("reopened", trial=trial)
         self._take_up()
 
     def _take_up(self) -> None:
         """What is unfinished is to be run. A crash can fall between a report and its consequence: draw it now."""
+        for run in self.view.unfinished_replicas:
+            if run.final is not None:
+                self._write("ended", trial=run.trial, state="finished", reason=None, rung=None)
         for trial in self.view.unfinished:
             if trial.final is not None:
-                self._write("ended", trial=trial.trial, state="finished", reason=None, rung=None)
+                self._go_on(trial)
             elif decision := self._compared.due.get(trial.trial):
                 end = {"state": decision.state, "reason": decision.reason, "rung": decision.rung}
                 self._write("ended", trial=trial.trial, **end)
-        self._left_over = self.view.unfinished
+        self._left_over = self._race.open_runs(self.view)
         if self.view.name:
             self.searcher.sync(self.view, self.rungs)
 
@@ -101,6 +110,7 @@ class Driver(Intake):
         return Confirmation(self._ledger, self.view, *how, at_the_end=True)
 
     def _write(self, event: str, **fields: Any) -> None:
+        event = f"{REPLICATE}{event}" if fields.get("trial") in self.view.replicas else event
         check(event, fields)
         with self._lock:
             self.view.apply(self._ledger.append(event, **fields))
@@ -119,6 +129,16 @@ class Driver(Intake):
     def total(self) -> int:
         """Trials that the sweep is to have."""
         return self.settings.trials
+
+    @property
+    def runs_left(self) -> int:
+        """As `Intake.runs_left`: a trial has up to `replicates` runs."""
+        return self._race.runs_left(self.view, self.remaining)
+
+    @property
+    def waits(self) -> bool:
+        """Whether what runs now may bring more, though nothing is to begin: another seed of its trial."""
+        return self.settings.replicates > 1 and bool(self._given) and self.spent is None
 
     @property
     def complete(self) -> bool:
@@ -144,9 +164,9 @@ class Driver(Intake):
 
     def _next_trial(self) -> TrialView | None:
         while self._left_over:
-            trial = self._left_over.pop(0)
-            if trial.unfinished:
-                return trial
+            run = self._left_over.pop(0)
+            if not run.over:
+                return run
         if len(self.view.trials) >= self.settings.trials or self.exhausted:
             return None
         return self._new_trial()
@@ -194,7 +214,7 @@ class Driver(Intake):
 
         One that has only its test left is let go on. A worker that has just opened a trial has trained nothing here.
         """
-        over, trial = super().take(result), self.view.trials[result["trial_key"]]
+        over, trial = super().take(result), self.view.run(result["trial_key"])
         if over or (why := self.spent) is None or len(trial.round_events) >= trial.rounds:
             return over
         last = (result.get("events") or [{"kind": None}])[-1]["kind"]
@@ -206,20 +226,38 @@ class Driver(Intake):
         return True
 
     def entered(self, trial: TrialView, metrics: Mapping[str, Any]) -> None:
-        """A hardened round: its trial may have entered a rung, and may have to stop there."""
-        decision = self._compared.compare(trial, metrics)
+        """A hardened round: its trial may have entered a rung, and may have to stop there; by its first run alone."""
+        decision = None if trial.replicates else self._compared.compare(trial, metrics)
         if decision:
             self.searcher.report_rung(trial.number, decision.rung, decision.value)
             if decision.stop:
                 self.end(trial, decision.state, decision.reason, decision.rung)
 
     def end(self, trial: TrialView, state: str, reason: str | None = None, rung: int | None = None) -> None:
-        """Write the end of a trial and tell the study, for the trial and for everything that repeated it."""
-        super().end(trial, state, reason, rung)
-        self._given.discard(trial.trial)
-        self._tell(trial.number, trial)
-        for number in self.view.repeats_of.get(trial.trial, ()):
-            self._tell(number, trial)
+        """A run is over. Where its trial is too: tell the study, for the trial and for everything that repeated it."""
+        own, run = trial.replicates is None, trial
+        if not own or state != "finished":
+            super().end(run, state, reason, rung)
+        self._given.discard(run.trial)
+        trial = self.view.trials[run.replicates or run.trial]
+        if trial.unfinished:
+            self._left_over += self._go_on(trial)
+        if not trial.unfinished:
+            self._tell(trial.number, trial)
+            for number in self.view.repeats_of.get(trial.trial, ()):
+                self._tell(number, trial)
+
+    def _go_on(self, trial: TrialView) -> list[TrialView]:
+        """Where all of a trial's runs have ended: write its end, or another one, which is returned."""
+        if not all(run.over for run in trial.all_runs):
+            return []
+        if (end := self._race.end_of(self.view, trial)) is not None:
+            seeds = {"seeds": len(trial.all_runs)} if trial.seeds > 1 else {}
+            self._write("ended", trial=trial.trial, state=end.state, reason=end.reason, rung=None, **seeds)
+            return []
+        another = self._race.next_of(trial)
+        self._write("replicate_suggested", **another)
+        return [self.view.replicas[another["trial"]]]
 
     def _tell(self, number: int, trial: TrialView) -> None:
         self.searcher.note(number, trial)

@@ -13,14 +13,14 @@ from typing import Any
 
 from trainables.rsst.metrics import METRICS
 from trainables.user_code.source import wrong_record
-from tune_rsst.ledger.events import KINDS, POINTS
+from tune_rsst.ledger.events import KINDS, POINTS, REPLICATE
 from tune_rsst.ledger.lines import LedgerError
 
 _NONE = type(None)
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("trial", "fingerprint", "kind", "state", "name", "host", "space", "home"), (str,)),
     **dict.fromkeys(("of", "reason", "space_digest"), (str, _NONE)),
-    **dict.fromkeys(("number", "rounds", "seq", "micro_batch_size", "trials", "by", "method"), (int,)),
+    **dict.fromkeys(("number", "rounds", "seq", "micro_batch_size", "trials", "by", "method", "seeds"), (int,)),
     **dict.fromkeys(
         ("params", "distributions", "knobs", "sampler", "metrics", "settings", "versions", "sources"), (dict,)
     ),
@@ -34,7 +34,7 @@ _FOR_PEOPLE = {"seq", "versions", "cpus_per_trial", "measured"}
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TRIAL = re.compile(r"t\d{4,12}(-seed\d{1,20}(-split)?)?")
 _NAMES = {"trial": _TRIAL, "fingerprint": re.compile(r"\w[\w-]{0,99}"), "name": SWEEP_NAME}
-_NAMED_BY = ("sweep_started", "suggested", "infeasible", "confirm_suggested")
+_NAMED_BY = ("sweep_started", "suggested", "infeasible", "confirm_suggested", "replicate_suggested")
 _KEYS = ("params", "distributions", "knobs", "metrics", "settings", "versions")
 _DIGEST = re.compile(r"\w[\w-]{0,99}")
 """Names become files, flags, tags, heads of columns: of one kind of signs wherever the ledger comes from."""
@@ -50,10 +50,12 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 _FORMER: Mapping[str, type] = {"trial": str, "number": int, "params": dict, "distributions": dict, "metrics": dict}
 _LARGEST = 1e300
-_OTHER = ("confirm_started", "trials")  # a list there
+_OTHER = (("confirm_started", "trials"), ("confirm_started", "seeds"))  # lists there
 _FIELDS: Mapping[str, tuple[tuple[str, tuple[type, ...], bool], ...]] = {
     name: tuple(
-        (f, _TYPES[f], f in kind.fields) for f in (*kind.fields, *kind.optional) if f in _TYPES and (name, f) != _OTHER
+        (f, _TYPES[f], f in kind.fields)
+        for f in (*kind.fields, *kind.optional)
+        if f in _TYPES and (name, f) not in _OTHER
     )
     for name, kind in KINDS.items()
 }
@@ -77,7 +79,7 @@ def wrong(event: Mapping[str, Any]) -> str | None:
     for name in _KEYS:
         if (bad := next((key for key in event.get(name, ()) if not _is_name(key)), None)) is not None:
             return f"{name} has the name {_words(bad)}"
-    if word in ("reported", "confirm_reported"):
+    if word in ("reported", "confirm_reported", "replicate_reported"):
         return _wrong_report(event["kind"], event["metrics"])
     for name in _REST.get(word, ()):
         if name not in event:
@@ -120,15 +122,23 @@ def _wrong_weights(records: Any) -> str | None:
 
 
 def refuse_misfit(
-    event: Mapping[str, Any], number: int, name: str, trials: Container[str], runs: Container[str] | None = None
+    event: Mapping[str, Any],
+    number: int,
+    name: str,
+    trials: Container[str],
+    runs: Container[str] | None = None,
+    replicas: Container[str] = (),
 ) -> None:
     """A LedgerError for an event that does not fit its kind, or tells of none of the `trials` that were suggested.
 
-    `number` is its line, `name` the sweep's; `runs` repeat trials, None where `confirm` was never asked for.
+    `number` is its line, `name` the sweep's; `runs` repeat trials, None where `confirm` was never asked for;
+    `replicas` are trials' further runs.
     """
     reason = wrong(event)
     if reason is None and event["event"].startswith("confirm_"):
         reason = _wrong_run(event, trials, runs)
+    elif reason is None and event["event"].startswith(REPLICATE):
+        reason = _wrong_run(event, trials, replicas)
     elif reason is None and "trial" in event and event["trial"] not in trials and event["event"] != "suggested":
         reason = f"{event['trial']} was not suggested before it"
     if reason:
@@ -142,7 +152,7 @@ def _wrong_run(event: Mapping[str, Any], trials: Container[str], runs: Container
         return None
     if runs is None:
         return "confirm_started does not come before it"
-    if event["event"] == "confirm_suggested":
+    if event["event"] in ("confirm_suggested", f"{REPLICATE}suggested"):
         return None if event["of"] in trials else f"{event['of']} was not suggested before it"
     if "trial" in event and event["trial"] not in runs:
         return f"{event['trial']} was not suggested before it"

@@ -25,6 +25,9 @@ POINTS = ("guide", "points", "grid")
 """Who suggests what is tried first."""
 _TRIAL = {"trial": "the trial, t0007"}
 _RUN = {"trial": "the run, t0007-seed12 or t0007-seed12-split"}
+_REPLICATE = {"trial": "the run, t0007-seed1"}
+REPLICATE = "replicate_"
+"""What begins the kinds of lines of a trial's further runs (setting `replicates`)."""
 _ASKED = {
     "number": "the trial's number in Optuna's study",
     "params": "suggested parameter → value",
@@ -32,6 +35,11 @@ _ASKED = {
 }
 _SAMPLER = {"sampler": "what the sampler must remember after this suggestion"}
 _REASON = {"reason": "one line"}
+_AS_A_RUN = {
+    "knobs": "every knob of the run",
+    "fingerprint": "hash of the knobs that decide its numbers; its store's folder",
+    "rounds": "how many rounds it has",
+}
 
 _KINDS: Mapping[str, EventKind] = {
     "sweep_started": EventKind(
@@ -136,6 +144,7 @@ _KINDS: Mapping[str, EventKind] = {
         "view, search (study), tracking, results",
         _TRIAL
         | {"state": "finished, stopped or failed", "reason": "one line, or null", "rung": "where it stopped, or null"},
+        {"seeds": "how many runs it had, where it may have several (`replicates`)"},
     ),
     "reopened": EventKind("A failed trial is to run again.", "driver.reopen", "view, tracking", _TRIAL),
     "paused": EventKind(
@@ -195,9 +204,7 @@ _KINDS: Mapping[str, EventKind] = {
         | {
             "of": "the trial that it repeats",
             "seed": "its seed",
-            "knobs": "every knob of the run",
-            "fingerprint": "hash of the knobs that decide its numbers; its store's folder",
-            "rounds": "how many rounds it has",
+            **_AS_A_RUN,
         },
     ),
 }
@@ -220,6 +227,21 @@ KINDS: Mapping[str, EventKind] = {
         {},
         _REASON,
     ),
+    f"{REPLICATE}suggested": EventKind(
+        "A further run of a trial, with another seed (`replicates=n`): those before it have ended, and it goes on.",
+        "driver",
+        "view, results, tracking",
+        _REPLICATE | {"of": "the trial", "seed": "its seed", **_AS_A_RUN},
+    ),
+    **{
+        f"{REPLICATE}{kind}": EventKind(
+            f"As `{kind}`, of a further run of a trial.",
+            _KINDS[kind].writer,
+            _KINDS[kind].readers.replace(", search (rungs)", "").replace(", search (study)", ""),
+            _REPLICATE | {name: held for name, held in _KINDS[kind].fields.items() if name != "trial"},
+        )
+        for kind in (*_LIKE_A_TRIALS, "paused")
+    },
 }
 """Kind → what a line of it holds."""
 

@@ -10,7 +10,8 @@ Out: epochs, seconds and GPU hours; lines for people.
 - GPU hours: for each trial the seconds from a worker's opening it to its end, to its pause or to the end of that life
   of the driver, by the share of a GPU that it had (`gpus_per_trial`; auto: as measured).
 
-Runs that repeat trials (`tune-rsst confirm`, also at the end of a sweep) are in none of these.
+A trial's further runs (setting `replicates`) count as trials do. Runs that repeat trials (`tune-rsst confirm`, also at
+the end of a sweep) are in none of these.
 
 A clock that was set back adds nothing; one that was set forward adds what it jumped.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from trainables.text import counted, duration
+from tune_rsst.ledger.events import REPLICATE
 
 BEGIN_A_LIFE, END_A_LIFE = ("sweep_started", "resumed"), ("interrupted", "sweep_ended", "confirm_started")
 BEFORE_A_LIFE = ("ended", "reopened", "extended", "repaired")
@@ -48,20 +50,21 @@ class Spending:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take the time of a line in. Epochs are counted by whoever knows which reports are new: `view.py`."""
-        kind, time = event["event"], float(event["time"])
+        kind, time = event["event"].removeprefix(REPLICATE), float(event["time"])
+        another = kind == "suggested" and "of" in event  # its trial's run before it has come to its end
         if kind in BEGIN_A_LIFE:
             self._alive, self._at = True, time
             self._held.clear()
             self._told_gpus(event.get("settings", {}).get("gpus_per_trial"))
-        elif kind not in BEFORE_A_LIFE and self._alive:
+        elif kind not in BEFORE_A_LIFE and not another and self._alive:
             passed = max(0.0, time - self._at)
             self.seconds += passed
             self.gpu_seconds += passed * self._gpus * len(self._held)
             self._at, self._alive = time, kind not in END_A_LIFE
         if kind == "placed":
             self._held.add(event["trial"])
-        elif kind in ("ended", "paused"):
-            self._held.discard(event["trial"])
+        elif kind in ("ended", "paused") or another:
+            self._held.discard(event["of"] if another else event["trial"])
         elif kind == "measured":
             self._told_gpus(event["gpus_per_trial"])
 

@@ -14,10 +14,17 @@ from trainables.plugins import is_plugin, said
 from trainables.rsst.config import KNOBS
 from trainables.rsst.event import Event
 from trainables.rsst.metrics import kept_per
+from tune_rsst.ledger.repeats.spread import averaged
 
 UNFINISHED, INTERRUPTED = "running", "interrupted"
 """States of a trial that has not ended: a driver is at the sweep, or nobody is."""
 ORIGIN = kept_per("start")  # what a trial started from, known before its first round
+
+
+def replicates_in(settings: Mapping[str, Any]) -> int:
+    """How many runs a trial gets at most, in settings as a ledger has them: those of older sweeps do not say it."""
+    given = settings.get("replicates", 1)
+    return given if type(given) is int and given > 1 else 1
 
 
 def trial_key(number: int) -> str:
@@ -70,11 +77,32 @@ class TrialView:
     silences: list[dict[str, Any]] = field(default_factory=list)  # each time that it hung: round, reason
     confirms: str | None = None
     """The trial that this run repeats with another seed (`tune-rsst confirm`); None: it is a trial itself."""
+    replicates: str | None = None
+    """The trial that this run is a further run of (setting `replicates`); None: it is none."""
+    seeds: int = 1
+    """How many runs it may get (setting `replicates`)."""
+    runs: dict[str, TrialView] = field(default_factory=dict)
+    """The trial's further runs, each with another seed, in their order; the first one is its own."""
 
     @property
     def unfinished(self) -> bool:
         """Whether it has not ended: it runs, waits for a worker, or goes on when the sweep is resumed."""
         return self.state in (UNFINISHED, INTERRUPTED)
+
+    @property
+    def over(self) -> bool:
+        """Whether its own run has come to its end; the trial itself may wait for runs with other seeds."""
+        return self.final is not None or not self.unfinished
+
+    @property
+    def all_runs(self) -> tuple[TrialView, ...]:
+        """Its own run and the further ones."""
+        return (self, *self.runs.values())
+
+    @property
+    def fell_behind(self) -> bool:
+        """Whether it got no more seeds: its runs have come to their ends, and it was stopped all the same."""
+        return self.state == "stopped" and self.final is not None
 
     @property
     def fails_again(self) -> bool:
@@ -93,7 +121,14 @@ class TrialView:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The newest value of everything: where the trial started, the last hardened round, the final event, epochs."""
+        """What the trial is judged by: `own_metrics`, each number the mean over its runs that have finished."""
+        if self.seeds == 1 or self.final is None:
+            return self.own_metrics
+        return averaged([self.own_metrics, *(run.own_metrics for run in self.runs.values() if run.state == "finished")])
+
+    @property
+    def own_metrics(self) -> dict[str, Any]:
+        """The newest value of everything: where the run started, the last hardened round, the final event, epochs."""
         found = self.origin | (self.round_events[-1] if self.round_events else {})
         found |= self.final or {}
         if self.micro_batch_size is not None:

@@ -14,15 +14,16 @@ from typing import Any
 from trainables.rsst.event import Event
 from tune_rsst.ledger.content import refuse_misfit
 from tune_rsst.ledger.events import POINTS as POINTS
+from tune_rsst.ledger.events import REPLICATE
 from tune_rsst.ledger.places import moved
 from tune_rsst.ledger.spending import BUDGETS, Spending
-from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView
+from tune_rsst.ledger.trial import INTERRUPTED, UNFINISHED, TrialView, replicates_in
 from tune_rsst.ledger.trial import data_key as data_key
 from tune_rsst.ledger.trial import searched as searched
 from tune_rsst.ledger.trial import trial_key as trial_key
 
 LIKE_A_TRIALS = ("placed", "reported", "retried", "hung", "ended", "reopened", "interrupted")
-WITH_PLACES = ("sweep_started", "suggested", "resumed", "confirm_suggested")  # events that hold addresses
+WITH_PLACES = ("sweep_started", "suggested", "resumed", "confirm_suggested", "replicate_suggested")  # hold addresses
 
 
 @dataclass
@@ -38,6 +39,8 @@ class SweepView:
     """Trial → Optuna's numbers of the suggestions that repeated it."""
     infeasible: list[dict[str, Any]] = field(default_factory=list)
     """Suggestions that were not trained, because their last model is known to break a limit."""
+    replicas: dict[str, TrialView] = field(default_factory=dict)
+    """Further runs of trials with other seeds (setting `replicates`); also in `TrialView.runs` of their trials."""
     former: dict[str, TrialView] = field(default_factory=dict)
     ended: bool = False
     driven: bool = True
@@ -65,7 +68,7 @@ class SweepView:
         """Take one ledger event in. Kinds that a later version may add are passed over."""
         self.events_taken += 1
         runs = None if self.confirm is None else self.confirm.trials
-        refuse_misfit(event, self.events_taken, self.name or "SWEEP", self.trials, runs)
+        refuse_misfit(event, self.events_taken, self.name or "SWEEP", self.trials, runs, self.replicas)
         self.updated_at = float(event["time"])
         self.written_in = event.get("home", self.written_in)
         if event["event"] in WITH_PLACES and self.home and self.written_in not in ("", self.home):
@@ -98,6 +101,11 @@ class SweepView:
         """Trials that were suggested and have not ended, in the order of their numbers."""
         return [t for t in self.trials.values() if t.unfinished]
 
+    @property
+    def unfinished_replicas(self) -> list[TrialView]:
+        """Further runs of trials that have not ended."""
+        return [run for run in self.replicas.values() if run.unfinished]
+
     def state(self, running: bool) -> str:
         """running, finished or interrupted; `running` says whether a driver holds the sweep's lock."""
         if running:
@@ -107,14 +115,15 @@ class SweepView:
     def drive(self, driven: bool) -> None:
         """A driver is at the sweep from now on, or none: trials that have not ended run, or are interrupted."""
         self.driven = driven
-        for trial in self.unfinished:
+        for trial in (*self.unfinished, *self.unfinished_replicas):
             trial.state = UNFINISHED if driven else INTERRUPTED
         if self.confirm is not None and not driven:
             self.confirm.drive(False)
 
     def run(self, name: str) -> TrialView:
-        """A trial of this sweep, or a run that repeats one."""
-        return self.trials[name] if name in self.trials or self.confirm is None else self.confirm.trials[name]
+        """A trial of this sweep, a further run of one, or a run that repeats one."""
+        here = self.replicas if name in self.replicas and name not in self.trials else self.trials
+        return here[name] if name in here or self.confirm is None else self.confirm.trials[name]
 
     def count(self, state: str) -> int:
         """Number of trials in `state`."""
@@ -139,6 +148,7 @@ def _suggested(view: SweepView, event: Mapping[str, Any]) -> None:
     names = ("trial", "number", "params", "distributions", "knobs", "fingerprint", "rounds")
     state = UNFINISHED if view.driven else INTERRUPTED
     about = {"sampler": event.get("sampler", {}), "suggested_by": view.suggested_by(event["number"])}
+    about["seeds"] = replicates_in(view.settings)
     view.trials[event["trial"]] = TrialView(**{n: event[n] for n in names}, state=state, **about)
 
 
@@ -152,38 +162,38 @@ def _infeasible(view: SweepView, event: Mapping[str, Any]) -> None:
 
 
 def _placed(view: SweepView, event: Mapping[str, Any]) -> None:
-    view.trials[event["trial"]].places.append({n: event[n] for n in ("host", "node", "epochs_there")})
+    view.run(event["trial"]).places.append({n: event[n] for n in ("host", "node", "epochs_there")})
 
 
 def _reported(view: SweepView, event: Mapping[str, Any]) -> None:
     report = Event(event["kind"], event["metrics"])
-    new = view.trials[event["trial"]].apply_report(report)
+    new = view.run(event["trial"]).apply_report(report)
     view.spending.epochs += new and report.kind == "epoch" and "adopted_from" not in report.metrics
 
 
 def _retried(view: SweepView, event: Mapping[str, Any]) -> None:
-    view.trials[event["trial"]].micro_batch_size = event["micro_batch_size"]
+    view.run(event["trial"]).micro_batch_size = event["micro_batch_size"]
 
 
 def _hung(view: SweepView, event: Mapping[str, Any]) -> None:
-    trial = view.trials[event["trial"]]
+    trial = view.run(event["trial"])
     trial.silences.append({"round": len(trial.round_events), "reason": event["reason"]})
 
 
 def _ended(view: SweepView, event: Mapping[str, Any]) -> None:
-    trial = view.trials[event["trial"]]
+    trial = view.run(event["trial"])
     trial.state, trial.reason, trial.rung = event["state"], event["reason"], event["rung"]
     trial.ended_at = view.updated_at
 
 
 def _reopened(view: SweepView, event: Mapping[str, Any]) -> None:
-    trial = view.trials[event["trial"]]
+    trial = view.run(event["trial"])
     trial.state, trial.reason, trial.rung, trial.ended_at = UNFINISHED, None, None, None
     view.ended = False
 
 
 def _paused(view: SweepView, event: Mapping[str, Any]) -> None:
-    view.trials[event["trial"]].state = INTERRUPTED
+    view.run(event["trial"]).state = INTERRUPTED
 
 
 def _interrupted(view: SweepView, event: Mapping[str, Any]) -> None:
@@ -231,6 +241,14 @@ def _confirm_suggested(view: SweepView, event: Mapping[str, Any]) -> None:
     runs.trials[own.trial] = own
 
 
+def _replicate_suggested(view: SweepView, event: Mapping[str, Any]) -> None:
+    of = view.trials[event["of"]]
+    about = {name: event[name] for name in ("trial", "knobs", "fingerprint", "rounds")}
+    state = UNFINISHED if view.driven else INTERRUPTED
+    own = TrialView(**about, number=of.number, params=of.params, distributions={}, state=state, replicates=of.trial)
+    view.replicas[own.trial] = of.runs[own.trial] = own
+
+
 def _confirm(view: SweepView, event: Mapping[str, Any]) -> None:
     """A line of a run that repeats a trial changes that run as the same line changes a trial."""
     assert view.confirm is not None
@@ -257,4 +275,12 @@ APPLY: Mapping[str, Callable[[SweepView, Mapping[str, Any]], None]] = {
     "confirm_started": _confirm_started,
     "confirm_suggested": _confirm_suggested,
     **dict.fromkeys((f"confirm_{kind}" for kind in LIKE_A_TRIALS), _confirm),
+    f"{REPLICATE}suggested": _replicate_suggested,
+    f"{REPLICATE}placed": _placed,
+    f"{REPLICATE}reported": _reported,
+    f"{REPLICATE}retried": _retried,
+    f"{REPLICATE}hung": _hung,
+    f"{REPLICATE}ended": _ended,
+    f"{REPLICATE}reopened": _reopened,
+    f"{REPLICATE}paused": _paused,
 }

@@ -28,9 +28,13 @@ IMAGINED_SWEEPS = 20
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep will take; epochs and seconds are sums over all of its trials, one trial at a time."""
+    """What a sweep will take; epochs and seconds are sums over all of its runs, one run at a time.
+
+    `runs`: of all trials together at most; as many as trials where each has one seed.
+    """
 
     trials: int
+    runs: int
     rounds: tuple[int, int]
     epochs_most: int
     epochs_expected: int
@@ -56,13 +60,15 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = measur
     if plan.sweep is not None:  # what its unfinished trials have done is not taken off
         view = plan.sweep.view
         trials -= len(view.trials) - len(view.unfinished) - len(plan.again)
-    scale = trials / len(courses)
+    runs = trials * settings.replicates
+    scale = runs / len(courses)
     epochs, seconds = (
         scale * sum(c.epochs * len(c.shares) for c in courses),
         scale * sum(sum(c.seconds) for c in courses),
     )
     return Estimate(
         trials=trials,
+        runs=runs,
         rounds=(min(len(c.shares) for c in courses), max(len(c.shares) for c in courses)),
         epochs_most=round(epochs),
         epochs_expected=round(epochs * share_of_epochs),
@@ -117,7 +123,8 @@ def _measured(
 def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple[float, float]:
     """Shares of all epochs and of all seconds that early stopping leaves in `IMAGINED_SWEEPS` imagined sweeps.
 
-    Nothing is known of the trials' order: trials of random merit pass the sweep's own rungs.
+    Nothing is known of the trials' order: trials of random merit pass the sweep's own rungs, and those that reach their
+    end get all of their seeds.
     """
     if settings.stopping != "halving" or settings.target_density is None:
         return 1.0, 1.0
@@ -134,8 +141,12 @@ def _expected_share(settings: SweepSettings, courses: Sequence[Course]) -> tuple
                 decision = halving.enter(str(number), share, value, last_round=last)
                 if decision and decision.stop:
                     break
+            else:
+                epochs += (settings.replicates - 1) * course.epochs * len(course.shares)
+                seconds += (settings.replicates - 1) * sum(course.seconds)
     most = sum(c.epochs * len(c.shares) for c in trials), sum(sum(c.seconds) for c in trials)
-    return epochs / most[0] / IMAGINED_SWEEPS, seconds / most[1] / IMAGINED_SWEEPS
+    sweeps = IMAGINED_SWEEPS * settings.replicates
+    return epochs / most[0] / sweeps, seconds / most[1] / sweeps
 
 
 def lines(plan: Plan, found: Estimate) -> list[str]:
@@ -151,6 +162,7 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"Plan of the sweep {plan.folder.name} (nothing has been written)",
         f"  trials          {found.trials}{' left' if plan.resumes else ''}, {rounds} rounds each "
         f"(as in {len(plan.to_train)} {'of them' if given else 'random draws'})",
+        *_seeds(plan.settings, found),
         *_points(plan),
         f"  epochs          {found.epochs_most:,} at most, about {found.epochs_expected:,} expected "
         f"(stopping = {plan.settings.stopping}{stopping})",
@@ -159,13 +171,21 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         f"  measured        {found.measured.times}",
         *_confirmed(plan.settings, found),
         f"  memory a trial  {found.measured.memory}",
-        f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.trials)}",
+        f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.runs)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
         f"  folder          {plan.folder.path}",
         *([f"  limits          {plan.reach.line}"] if plan.reach.line else []),
         *_budgets(plan),
         *([f"  {plan.warm.line}"] if plan.warm.line else []),
     ]
+
+
+def _seeds(settings: SweepSettings, found: Estimate) -> list[str]:
+    """How many runs that is, where a trial has several."""
+    if settings.replicates == 1:
+        return []
+    fewer = "a trial that falls behind gets fewer, which is not taken off here"
+    return [f"  runs            {found.runs} at most, {settings.replicates} seeds for each trial; {fewer}"]
 
 
 def _points(plan: Plan) -> list[str]:
@@ -192,6 +212,6 @@ def _confirmed(settings: SweepSettings, found: Estimate) -> list[str]:
     runs = min(settings.confirm or 0, settings.trials) * settings.confirm_seeds
     if not runs:
         return []
-    seconds = runs * found.seconds_most / max(found.trials, 1) / found.at_once
+    seconds = runs * found.seconds_most / max(found.runs, 1) / found.at_once
     each = f"the best {settings.confirm} with {settings.confirm_seeds} fresh seeds each"
     return [f"  confirm         {runs} runs more at the end ({each}): {duration(seconds)}"]

@@ -27,11 +27,11 @@ from tune_rsst.ledger.lines import LedgerError, Place, encode, events_in
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning import own_plugins
+from tune_rsst.planning.damage.rebuild import Entry, Rebuilding
+from tune_rsst.planning.damage.salvage import Gap, Whole, salvage
 from tune_rsst.planning.own_space import refuse_uncopied
 from tune_rsst.planning.plan import Plan, checked, with_addresses
-from tune_rsst.planning.rebuild import Entry, Rebuilding
 from tune_rsst.planning.resume import settings_again
-from tune_rsst.planning.salvage import Gap, Whole, salvage
 from tune_rsst.search.asked_again import asked_again, trials_of
 from tune_rsst.search.halving import Rungs
 from tune_rsst.search.pretrained import SweepWeights

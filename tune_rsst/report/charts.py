@@ -48,7 +48,7 @@ def progress_points(view: SweepView) -> list[Point]:
     spent, best, name, points = 0, -math.inf, "", list[Point]()
     objective = Objective.of(view.settings)
     for trial in sorted((t for t in view.trials.values() if t.ended_at), key=lambda t: (t.ended_at, t.number)):
-        spent += int(trial.metrics.get("epochs_trained", 0))
+        spent += sum(int(run.own_metrics.get("epochs_trained", 0)) for run in trial.all_runs)
         value = objective.merit(trial.metrics)
         if trial.state == "finished" and at_target(view, trial) and value > best:
             best, name = value, trial.trial

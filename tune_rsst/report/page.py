@@ -6,7 +6,7 @@ In: a sweep. Out: report.html, which contains plotly and every picture.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trainables import figures
@@ -15,9 +15,11 @@ from trainables.storage.files import replaced
 from trainables.text import in_html, short
 from tune_rsst.ledger import spending
 from tune_rsst.ledger.objective import Objective
+from tune_rsst.ledger.trial import TrialView, replicates_in
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import packed, sweep_figures
 from tune_rsst.report.optuna_figures import with_unit
+from tune_rsst.results import replicated
 from tune_rsst.results.columns import KNOB, counts, not_valid, over_limits, points, reasons, searched, state_words
 from tune_rsst.results.commands import next_commands
 from tune_rsst.results.confirmed import table as confirmed
@@ -53,6 +55,7 @@ def _page(sweep: Sweep) -> Iterator[str]:
     yield from _head(sweep)
     yield "<h2>Trials</h2>"
     yield from _table(view)
+    yield from _replicated(view)
     yield from _confirmed(view)
     for name, figure in sweep_figures.interactive(view):
         yield f"<h2>{name.replace('_', ' ').capitalize()}</h2>"
@@ -108,18 +111,31 @@ def _table(view: SweepView) -> Iterator[str]:
         yield f'<p class="note">{in_html(line)}</p>'
 
 
+def _replicated(view: SweepView) -> Iterator[str]:
+    """Each trial's runs with different seeds, where it has several."""
+    if replicates_in(view.settings) == 1:
+        return
+    yield "<h2>Seeds</h2>"
+    yield from _rows(replicated.heads(view), replicated.rows(view), best_of(view))
+    yield f'<p class="note">{in_html(replicated.LEGEND)}</p>'
+
+
+def _rows(heads: Iterable[str], rows: Iterable[tuple[TrialView, list[str]]], best: TrialView | None) -> Iterator[str]:
+    yield "<table><thead><tr>" + "".join(f"<th>{in_html(head)}</th>" for head in heads) + "</tr></thead><tbody>"
+    for trial, cells in rows:
+        mark = ' class="best"' if best and best.trial == trial.trial else ""
+        yield f"<tr{mark}>" + "".join(f"<td>{in_html(cell)}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table>"
+
+
 def _confirmed(view: SweepView) -> Iterator[str]:
     """The best trials again with fresh seeds, where they were repeated."""
     if view.confirm is None:
         return
     best = confirmed.choice(view)
     yield "<h2>The best trials again, with fresh seeds</h2>"
-    heads = "".join(f"<th>{in_html(head)}</th>" for head in confirmed.heads(view))
-    yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
-    for one, cells in confirmed.rows(view):
-        mark = ' class="best"' if best and best.trial.trial == one.trial.trial else ""
-        yield f"<tr{mark}>" + "".join(f"<td>{in_html(cell)}</td>" for cell in cells) + "</tr>"
-    yield "</tbody></table>"
+    told = ((one.trial, cells) for one, cells in confirmed.rows(view))
+    yield from _rows(confirmed.heads(view), told, best.trial if best else None)
     for line in confirmed.lines(view):
         yield f'<p class="note">{in_html(line)}</p>'
 

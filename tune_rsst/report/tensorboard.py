@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.storage.files import one_name, replaced_folder
+from tune_rsst.ledger.events import REPLICATE
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
 from tune_rsst.storage.folder import Sweep
@@ -23,10 +24,10 @@ SIZES = ("kept_share", "params", "gmacs")
 
 def write(sweep: Sweep) -> tuple[Path, int]:
     """Write the folder anew; where it is, and how many trials have reported anything."""
-    to, trials = sweep.folder.tensorboard, sweep.view.trials
+    to, trials = sweep.folder.tensorboard, sweep.view.trials | sweep.view.replicas
     reported: dict[str, list[Mapping[str, Any]]] = {}
     for event in sweep.lines.events:
-        if event["event"] == "reported" and event["trial"] in trials:
+        if event["event"] in ("reported", f"{REPLICATE}reported") and event["trial"] in trials:
             reported.setdefault(event["trial"], []).append(event)
     shown = (Objective.of(sweep.view.settings).metric, *SIZES)
     with replaced_folder(to) as new:

@@ -11,6 +11,7 @@ from typing import Any
 from trainables.rsst.metrics import METRICS, is_words, kept_per
 from tune_rsst.ledger import spending
 from tune_rsst.ledger.view import TrialView
+from tune_rsst.results import replicated
 from tune_rsst.results.commands import mlflow_page
 from tune_rsst.results.ranking import best_of, pareto_front, rounds_front, standing
 from tune_rsst.storage.folder import Sweep
@@ -37,6 +38,7 @@ def trial_json(trial: TrialView) -> dict[str, Any]:
         "rounds": trial.rounds,
         "fingerprint": trial.fingerprint,
         "knobs": trial.knobs,
+        **({"replicates": replicated.as_json(trial)} if trial.seeds > 1 else {}),
     }
 
 

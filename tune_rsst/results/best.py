@@ -13,6 +13,7 @@ from trainables.rsst.model.saved import ARCHITECTURE, MODEL, PREPROCESSING, REPO
 from trainables.storage.files import replaced, replaced_folder
 from trainables.text import one_line
 from tune_rsst.ledger.view import TrialView
+from tune_rsst.results import replicated
 from tune_rsst.results.commands import of_a_rerun
 from tune_rsst.results.confirmed.table import remark
 from tune_rsst.results.ranking import best_of
@@ -38,7 +39,7 @@ def write_best(sweep: Sweep) -> TrialView | None:
     told = said(best.metrics, "val_top1", "test_top1", "kept_share", "top1_drop", "init_effective")
     head = [
         f"# Sweep {folder.name}, trial {best.trial}: {told}",
-        *([f"# {line}"] if (line := remark(sweep.view)) else []),
+        *(f"# {line}" for line in (remark(sweep.view), replicated.remark(sweep.view, best)) if line),
         f"# Searched: {', '.join(best.params)}. Fingerprint {best.fingerprint}.",
         "# python -m trainables --config best.yaml --save_dir FOLDER",
     ]

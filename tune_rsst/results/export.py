@@ -40,7 +40,7 @@ class Chosen:
     def metrics(self) -> dict[str, Any]:
         """What the trial reported of this model."""
         if self.round is None:
-            return self.trial.metrics
+            return self.trial.own_metrics
         reports = {report["round"]: report for report in self.trial.round_events}
         return {**self.trial.origin, **reports.get(self.round, {})}
 
@@ -56,7 +56,7 @@ def choose(what: str | None, trial: str | None = None, number: int | None = None
     folder = home.find(sweep or None)
     view = Sweep.of(folder).view
     found = view.trials.get(name) if name else ranking.best_of(view)
-    if found is None or (number is None and found.state != "finished"):
+    if found is None or (number is None and found.state != "finished" and not found.fell_behind):
         finished = [trial.trial for trial in ranking.rank(view) if trial.state == "finished"]
         hint = f"finished ones: {', '.join(finished[:8]) or 'none yet'}"
         hint += f"; --round N takes what {found.trial} had after a round" if found else ""

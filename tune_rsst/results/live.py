@@ -79,7 +79,7 @@ class LiveTable:
             "time": lambda trial: duration(trial.seconds) if trial.seconds else "",
         }
         self._over: set[str] = set()
-        self._told = {trial.trial: Told.all_of(trial) for trial in view.trials.values()}
+        self._told = {run.trial: Told.all_of(run) for trial in view.trials.values() for run in trial.all_runs}
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )
@@ -107,7 +107,8 @@ class LiveTable:
             self._print_news(now)
 
     def _table(self) -> Table:
-        running, knobs = self._view.unfinished, columns_module.searched(self._view)
+        running = [run for trial in self._view.unfinished for run in trial.all_runs if not run.over]
+        knobs = columns_module.searched(self._view)
         trials = [*running, *rank(self._view)[: max(1, ROWS - len(running))]]
 
         def draw(columns: list[str]) -> Table:
@@ -127,7 +128,7 @@ class LiveTable:
         Where nothing was to tell for QUIET_S: where the running trials are.
         """
         one_ended, before_at = False, self._news_at
-        for trial in self._view.trials.values():
+        for trial in [run for one in self._view.trials.values() for run in one.all_runs]:
             if trial.trial in self._over and trial.ended_at:
                 continue
             before, seen = self._told.get(trial.trial, Told()), Told.all_of(trial)
@@ -144,7 +145,7 @@ class LiveTable:
             table_module.say(self._console, f"  {self._progress.line(now)}")
         if self._news_at == before_at and now - before_at >= QUIET_S:
             self._news_at = now
-            for trial in self._view.unfinished[:ROWS]:
+            for trial in [*self._view.unfinished, *self._view.unfinished_replicas][:ROWS]:
                 if where := self._own["now"](trial):
                     table_module.say(self._console, f"  {trial.trial} round {round_of(trial)}: {one_line(where)}")
 

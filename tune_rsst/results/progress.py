@@ -39,15 +39,13 @@ class Progress:
 
     @property
     def rounds_done(self) -> int:
-        return sum(len(t.round_events) for t in self.view.trials.values())
+        return sum(map(_rounds, self.view.trials.values()))
 
     def rounds_left(self) -> float:
         """Rounds still to run; trials that are not suggested yet count as much as the ended ones took on average."""
         ended = [t for t in self.view.trials.values() if t.ended_at]
-        each = sum(len(t.round_events) for t in ended) / len(ended) if ended else _mean_rounds(self.view)
-        open_rounds = sum(
-            min(t.rounds, max(each, len(t.round_events) + 1)) - len(t.round_events) for t in self.view.unfinished
-        )
+        each = sum(map(_rounds, ended)) / len(ended) if ended else _mean_rounds(self.view)
+        open_rounds = sum(min(t.rounds * t.seeds, max(each, _rounds(t) + 1)) - _rounds(t) for t in self.view.unfinished)
         return open_rounds + max(0, self.trials - len(self.view.trials)) * each
 
     def eta_s(self, now: float) -> float | None:
@@ -78,8 +76,13 @@ class Progress:
         return " · ".join(parts)
 
 
+def _rounds(trial: TrialView) -> int:
+    """Rounds that its runs have done."""
+    return sum(len(run.round_events) for run in trial.all_runs)
+
+
 def _mean_rounds(view: SweepView) -> float:
-    rounds = [t.rounds for t in view.trials.values()]
+    rounds = [t.rounds * t.seeds for t in view.trials.values()]
     return sum(rounds) / len(rounds) if rounds else 1.0
 
 
@@ -98,7 +101,7 @@ def _hardened(trial: TrialView) -> bool:
 
 def within_round(trial: TrialView, folder: SweepFolder | None) -> str:
     """Where a running trial is: "epoch 3/80, 43 %", "epoch 3/80, evaluating 7 %", "preparing the images 12 %"."""
-    if trial.ended_at or not columns_module.begun(trial):
+    if trial.over or not columns_module.begun(trial):
         return ""
     work = kept(folder.store(trial.fingerprint)) if folder else None
     epochs, last = trial.knobs.get("epochs"), trial.last_epoch

@@ -22,6 +22,7 @@ from trainables.text import one_line
 from tune_rsst.ledger import spending
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results import replicated
 from tune_rsst.results.columns import (
     KNOB,
     cell,
@@ -201,6 +202,7 @@ def _summary(sweep: Sweep, best: TrialView | None) -> list[str]:
     else:
         why = confirmed.remark(view) or f"objective: {after}"  # what confirm has chosen need not be the first above
         told = f"\nBest: {best.trial}, {said(best.metrics, *TOLD_OF_THE_BEST)} ({why[0].lower()}{why[1:]})"
+        told += f"\n{seeds}" if (seeds := replicated.remark(view, best)) else ""
     if front := _front(view):
         told += f"\nFront, smallest first: {', '.join(front)}"
     told += _rounds(view)

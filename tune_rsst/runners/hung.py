@@ -79,7 +79,7 @@ class HungTrials(Adapter, Callback):
                 continue
             if name in self._ended:  # Tune has not heard of it yet
                 continue
-            view = self.driver.view.trials[name]
+            view = self.driver.view.run(name)
             limit = self._limit(view, self._silence.of(name)[1])
             if limit is None:
                 continue
@@ -93,7 +93,7 @@ class HungTrials(Adapter, Callback):
         return limit_s(settings.hung_after_s, settings.hung_first_round_s, own_rounds_s(view), spoke=spoke)
 
     def _store(self, name: str) -> Path:
-        return self._folder.store(self.driver.view.trials[name].fingerprint)
+        return self._folder.store(self.driver.view.run(name).fingerprint)
 
     # --- signs of life -------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class HungTrials(Adapter, Callback):
         if (place := _place(trial)) is None:
             return
         node, pid, host = place
-        view = self.driver.view.trials[name]
+        view = self.driver.view.run(name)
         again = bool(view.silences) and view.silences[-1]["round"] == len(view.round_events)
         before = trial.run_metadata.num_failures
         trial.run_metadata.num_failures = self._last_failure if again else min(before, self._last_failure - 1)

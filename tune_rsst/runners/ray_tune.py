@@ -54,9 +54,9 @@ class LedgerSearcher(Adapter, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         return self.guarded(lambda: self._suggest(trial_id), otherwise=Searcher.FINISHED)
 
-    def _suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if (trial := self.driver.next_trial()) is None:
-            return Searcher.FINISHED
+            return None if self.driver.waits else Searcher.FINISHED
         self._keys[trial_id] = trial.trial
         knobs = self._folder.with_own_weights(self.driver.knobs_of(trial))
         return {
@@ -98,8 +98,7 @@ class LedgerScheduler(Adapter, FIFOScheduler):
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def _reports_of(self, result: dict[str, Any]) -> int:
-        found = self.driver.view.trials.get(result.get("trial_key", ""))
-        return len(found.seen) if found else 0
+        return len(self.driver.view.run(result["trial_key"]).seen) if "trial_key" in result else 0
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         if "trial_key" in result:  # results with done = True come here only
@@ -193,7 +192,7 @@ def fit(
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(driver, folder, resources),
             scheduler=LedgerScheduler(driver, hung),
-            num_samples=driver.remaining,
+            num_samples=driver.runs_left,
             max_concurrent_trials=at_once,
             reuse_actors=True,
             trial_name_creator=name_of,

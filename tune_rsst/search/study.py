@@ -2,7 +2,7 @@
 
 In: a space, fixed knobs, the ledger's view. Out: suggestions.
 - finished → COMPLETE (with constraints), stopped early → PRUNED (one objective: with the value of every rung it
-  reached), failed → FAIL.
+  reached), failed → FAIL. Values are means over the trial's seeds; where it got no more of them, over those it had.
 - A configuration that is known to break a limit is not trained: PRUNED without a value, with its constraints
   (`infeasible`).
 - A known configuration is not trained again: its Optuna trial mirrors the first one's outcome (`repeated`).
@@ -277,7 +277,7 @@ def outcome(trial: TrialView, rungs: Mapping[int, float], objective: Objective) 
     With several objectives a stopped trial is PRUNED without values, rungs and constraints: its size and accuracy are
     those of an intermediate model, which must not be compared with finished ones.
     """
-    state, several = STATES[trial.state], len(objective.directions) > 1
+    state, several = STATES["finished" if trial.fell_behind else trial.state], len(objective.directions) > 1
     at_rungs = {} if several else dict(rungs)
     if state == TrialState.COMPLETE:
         values = objective.values(trial.metrics)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from trainables.rsst.config import KNOBS
 from trainables.storage import modes
@@ -87,7 +87,13 @@ class SweepSettings(BaseModel):
         "0: none; default: 3 in the sweep without settings of its own, else 0",
     )
     confirm_seeds: int = Field(3, ge=2, description="confirm: fresh seeds for each of these trials")
-    max_concurrent_trials: int | None = Field(None, ge=1, description="trials at a time; default: what the CPUs allow")
+    replicates: int = Field(
+        1,
+        ge=1,
+        description="most runs of each trial, each with another seed: their mean counts, and a trial that falls "
+        "behind gets no more (docs/replicates.md)",
+    )
+    max_concurrent_trials: int | None = Field(None, ge=1, description="runs at a time; default: what the CPUs allow")
     cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         1.0, description="CPUs that Ray sets aside for a trial; auto: as many as its threads and its memory need"
     )
@@ -153,6 +159,13 @@ class SweepSettings(BaseModel):
     assumed: frozenset[str] = Field(frozenset(), exclude=True)
     """Those of `fixed` that the user did not write."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("a number or a word, not true or false")
+        return value
+
     @field_validator("name")
     @classmethod
     def _folder_name(cls, name: str | None) -> str | None:
@@ -188,7 +201,10 @@ class SweepSettings(BaseModel):
 
     def flat(self) -> dict[str, Any]:
         """Settings and fixed knobs in one mapping, as a YAML file would hold them."""
-        return {**self.model_dump(mode="json"), **{k: v for k, v in self.fixed.items() if k != "seed"}}
+        own = self.model_dump(mode="json")
+        if self.replicates == 1:  # as sweeps of before that was a setting
+            del own["replicates"]
+        return {**own, **{k: v for k, v in self.fixed.items() if k != "seed"}}
 
     @property
     def largest(self) -> float:

@@ -14,6 +14,7 @@ from trainables.rsst.metrics import METRICS, shown
 from trainables.text import fenced, in_markdown, one_line
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import TrialView
+from tune_rsst.results import replicated
 from tune_rsst.results.columns import KNOB, counts, searched
 from tune_rsst.results.commands import RESUME, go_on, next_commands, rerun_command, resume
 from tune_rsst.results.confirmed.table import remark
@@ -38,7 +39,8 @@ def run_name(trial: str, params: Mapping[str, Any]) -> str:
 
 def trial_note(sweep: Sweep, trial: TrialView) -> str:
     """Markdown note of a child run."""
-    what = "Trial" if trial.confirms is None else f"Trial {trial.confirms} again with seed {trial.knobs['seed']}: run"
+    of = trial.confirms or trial.replicates
+    what = "Trial" if of is None else f"Trial {of} again with seed {trial.knobs['seed']}: run"
     lines = [
         f"{what} **{trial.trial}** of sweep **{sweep.view.name}**: {trial.state}"
         + (f" ({in_markdown(trial.reason)})" if trial.reason else "")
@@ -69,7 +71,7 @@ def _sweep_note(sweep: Sweep, ranking: Sequence[TrialView]) -> str:
     if ranking:
         lines += ["", *_table(ranking, Objective.of(view.settings).metric, ranked=True)]
         best = best_of(view) or ranking[0]
-        lines += ["", line] if (line := remark(view)) else []
+        lines += [line for told in (remark(view), replicated.remark(view, best)) if told for line in ("", told)]
         lines += _pasted("Run the best trial alone", rerun_command(best.knobs))
     commands = next_commands(sweep)
     if sweep.state == "running":  # MLflow does not hear of a kill

@@ -27,6 +27,8 @@ STATUS = {
 }
 SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED"}
 START_PARAMS = tuple(name for name in kept_per("start") if not METRICS[name].words)
+MEANS = ("seeds", "val_top1_std", *kept_per("final"))
+"""Metrics of a trial with several seeds that its own run has as mean/NAME, step: how many of its runs have ended."""
 PARETO_COLOR = "#c2410c"
 MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
 

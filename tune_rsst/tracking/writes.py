@@ -25,6 +25,7 @@ from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking.notes import run_name, sweep_note, trial_note
 from tune_rsst.tracking.write import (
     MAX_TAG,
+    MEANS,
     PARENT,
     PARETO_COLOR,
     START_PARAMS,
@@ -84,13 +85,16 @@ class RunWrites:
         if run == PARENT:
             return self.view.name, self.births[PARENT], {**tags, "role": "sweep"}
         trial = self.view.run(run)
-        tags |= {"role": "trial"} if trial.confirms is None else {"role": "confirm", "configuration": trial.confirms}
+        if of := trial.confirms or trial.replicates:
+            tags |= {"role": "confirm" if trial.confirms else "replicate", "configuration": of}
+        else:
+            tags |= {"role": "trial"} | ({"configuration": run} if trial.seeds > 1 else {})
         return run_name(run, trial.searched), self.births[run], {**tags, "trial": run}
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take the next ledger event in. Kinds that a later version may add ask for nothing."""
         kind = str(event["event"])
-        report = Event(event["kind"], event["metrics"]) if kind in ("reported", "confirm_reported") else None
+        report = Event(event["kind"], event["metrics"]) if kind.endswith("reported") else None
         known = report is not None and self.view.run(event["trial"]).knows(report)
         self.view.apply(event)
         ms = round(float(event["time"]) * 1000)
@@ -99,35 +103,34 @@ class RunWrites:
                 self._sweep_started(event, ms)
             case "suggested":
                 self._suggested(event, event["params"], ms)
-            case "confirm_suggested":
+            case "confirm_suggested" | "replicate_suggested":
                 self._suggested(event, {}, ms)
             case "infeasible":
                 n = len(self.view.infeasible)
                 self._draw([("trials/infeasible", float(n), ms, n)])
                 self._touched.add(PARENT)
-            case "reported" | "confirm_reported" if report is not None and not known:
+            case "reported" | "confirm_reported" | "replicate_reported" if report is not None and not known:
                 self._reported(event["trial"], report, ms)
             case "ended":
                 self._trial_ended(event["trial"], ms)
-            case "confirm_ended":
+            case "confirm_ended" | "replicate_ended":
                 self._run_ended(event["trial"], ms)
             case "reopened":
                 self._reopened(event["trial"], ms)
-            case "confirm_reopened":
+            case "confirm_reopened" | "replicate_reopened":
                 self._goes_on(event["trial"], ms)
             case "confirm_started" | "confirm_interrupted":
                 self._runs_that_repeat(ms)
-            case "system" | "confirm_system":
+            case "system" | "confirm_system" | "replicate_system":
                 for sample in event["samples"]:
                     self._sampled(event["trial"], sample)
-            case "placed" | "confirm_placed":
+            case "placed" | "confirm_placed" | "replicate_placed":
                 self._write(event["trial"]).tags |= {
                     name: text(event[name]) for name in ("host", "node") if event[name]
                 }
             case "resumed":
                 self._sweep_state("running", None)
-                for trial in self.view.unfinished:
-                    self._trial_state(trial.trial, ms)
+                self._trials_that_go_on(ms)
             case "interrupted":
                 self.interrupted()
                 self._sweep_best(ms)
@@ -145,8 +148,7 @@ class RunWrites:
         self.view.drive(False)
         ms = round(self.view.updated_at * 1000)
         self._sweep_state("interrupted", ms)
-        for trial in self.view.unfinished:
-            self._trial_state(trial.trial, ms)
+        self._trials_that_go_on(ms)
         self._runs_that_repeat(ms)
 
     @property
@@ -160,6 +162,10 @@ class RunWrites:
         if self.view.confirm is not None:
             self.view.confirm.drive(False)
             self._runs_that_repeat(round(self.view.updated_at * 1000))
+
+    def _trials_that_go_on(self, ms: int) -> None:
+        for run in (*self.view.unfinished, *self.view.unfinished_replicas):
+            self._trial_state(run.trial, ms)
 
     def _runs_that_repeat(self, ms: int) -> None:
         for run in self.view.confirm.unfinished if self.view.confirm else ():
@@ -252,8 +258,10 @@ class RunWrites:
     def _trial_ended(self, name: str, ms: int) -> None:
         trial, write = self.view.trials[name], self._write(name)
         self._run_ended(name, ms)
-        if trial.state == "stopped":
+        if trial.state == "stopped" and not trial.fell_behind:
             write.points += points_of(Event("final", trial.metrics), ms)
+        if "seeds" in trial.metrics:
+            write.points += points(MEANS, trial.metrics, ms, len(trial.all_runs), "mean/")
         self._count[trial.state] += 1
         ended = sum(self._count.values())
         self._draw((f"trials/{state}", float(n), ms, ended) for state, n in self._count.items())

@@ -81,6 +81,9 @@ def test_only_uneven_classes_bring_their_columns() -> None:
     assert some == {"val_balanced_accuracy", "test_balanced_accuracy"}
     aims = {name for name, metric in METRICS.items() if metric.aim}
     assert aims == {"val_top5", "val_loss", "objective"}
-    assert set(shown([{"class_ratio": 1.0}, {}])) == set(METRICS) - some - aims
-    assert set(shown([{"class_ratio": 1.0}, {"class_ratio": 3.0}])) == set(METRICS) - aims
-    assert set(shown([{}], "val_loss")) == set(METRICS) - some - aims | {"val_loss"}
+    several = {name for name, metric in METRICS.items() if metric.several}
+    always = set(METRICS) - some - aims - several
+    assert set(shown([{"class_ratio": 1.0}, {}])) == always
+    assert set(shown([{"class_ratio": 1.0}, {"class_ratio": 3.0}])) == always | some
+    assert set(shown([{}], "val_loss")) == always | {"val_loss"}
+    assert several and set(shown([{"seeds": 1}, {}])) == always | several

@@ -1,6 +1,6 @@
 """Several runs of one configuration as numbers: mean, standard deviation, interval.
 
-In: values. Out: a `Spread`.
+In: values. Out: a `Spread`; metrics that are means.
 
 The interval is Student's: of n values with mean m and sample standard deviation s it is m ± t·s/√n, where t is the
 97.5 % point of Student's distribution with n − 1 degrees of freedom ("Student", The probable error of a mean,
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 CONFIDENCE = 0.95
 
@@ -36,6 +38,7 @@ def within(t: float, freedom: int) -> float:
     return 2 / math.pi * (angle + sine * total)
 
 
+@cache
 def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
     """t with the share `confidence` of Student's distribution between −t and t, by halving."""
     low, high = 0.0, 1.0
@@ -75,3 +78,22 @@ class Spread:
         if None in ends:
             return True
         return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
+
+
+def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metrics of several runs of one configuration: numbers that differ are means, all else is the first one's.
+
+    Also `seeds`, how many there are, and `val_top1_std`, the sample standard deviation.
+    """
+    found = dict(runs[0])
+    for name, first in found.items():
+        values = [run.get(name) for run in runs]
+        if any(value != first for value in values) and all(map(_is_number, values)):
+            found[name] = statistics.fmean(values)  # type: ignore[arg-type]
+    top1 = [run["val_top1"] for run in runs if _is_number(run.get("val_top1"))]
+    found["seeds"] = len(runs)
+    return found | ({"val_top1_std": statistics.stdev(top1)} if len(top1) > 1 else {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,11 +5,24 @@ In: a sweep as its ledger has it; trials, a number of seeds. Out: names of runs,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.ledger.trial import TrialView, replicates_in
+from tune_rsst.ledger.view import SweepView
+
+
+def run_name(trial: str, seed: int, split: bool = False) -> str:
+    """Such as "t0007-seed12"; with a split of its own "t0007-seed12-split"."""
+    return f"{trial}-seed{seed}{'-split' if split else ''}"
+
+
+def run_knobs(knobs: Mapping[str, Any], seed: int, split: bool = False) -> dict[str, Any]:
+    """A trial's `knobs` for a run with `seed`; but for `split` it sees the trial's own split."""
+    own = knobs.get("split_seed")
+    kept = knobs.get("seed", 0) if own is None else own
+    return {**knobs, "seed": seed, "split_seed": None if split else kept}
 
 
 @dataclass(frozen=True)
@@ -30,26 +43,26 @@ class Wanted:
 
     @classmethod
     def of(cls, view: SweepView, trials: Sequence[TrialView], number: int, split: bool) -> Wanted:
-        """`trials` with the first `number` seeds after the sweep's own that no trial has: the same for every trial.
+        """`trials` with the first `number` seeds after those of the sweep's own runs: the same for every trial.
 
-        So runs that are there already count, and trials are compared on equal seeds.
+        So runs that are there already count, and trials are compared on equal seeds. All that `replicates` may use are
+        left out, whether each trial got them or not: what is confirmed was ranked by none of these.
         """
-        first = max((trial.knobs.get("seed", 0) for trial in view.trials.values()), default=0) + 1
+        first = max((trial.knobs.get("seed", 0) for trial in view.trials.values()), default=0)
+        first += replicates_in(view.settings)
         return cls(tuple(trial.trial for trial in trials), tuple(range(first, first + number)), split)
 
     def run(self, trial: str, seed: int) -> str:
         """Such as "t0007-seed12"; with a split of its own "t0007-seed12-split"."""
-        return f"{trial}-seed{seed}{'-split' if self.split else ''}"
+        return run_name(trial, seed, self.split)
 
     def runs(self) -> Iterator[tuple[str, str, int]]:
         """(run, trial, seed), one seed after the other: a table that is not complete yet is even."""
         return ((self.run(trial, seed), trial, seed) for seed in self.seeds for trial in self.trials)
 
     def knobs(self, trial: TrialView, seed: int) -> dict[str, Any]:
-        """The knobs of a trial's run with `seed`; but for `split` it sees the trial's own split."""
-        own = trial.knobs.get("split_seed")
-        kept = trial.knobs.get("seed", 0) if own is None else own
-        return {**trial.knobs, "seed": seed, "split_seed": None if self.split else kept}
+        """As `run_knobs`."""
+        return run_knobs(trial.knobs, seed, self.split)
 
     def left(self, view: SweepView) -> list[str]:
         """Its runs that have not ended, or not begun."""

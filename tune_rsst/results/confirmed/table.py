@@ -14,6 +14,7 @@ from trainables.text import counted
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.repeats.spread import CONFIDENCE, Spread
 from tune_rsst.ledger.repeats.wanted import Wanted
+from tune_rsst.ledger.trial import replicates_in
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results.columns import reasons
 from tune_rsst.results.confirmed.choice import Repeated, choice, over, repeated, tied
@@ -93,7 +94,8 @@ def lines(view: SweepView) -> list[str]:
     wanted = Wanted.last(view)
     if wanted is None:
         return []
-    found = [LEGEND]
+    several = replicates_in(view.settings) > 1
+    found = [LEGEND.replace("the single run that", "the mean of the runs that") if several else LEGEND]
     found.append(f"Seeds: {', '.join(map(str, wanted.seeds))}; {_of_the_split(wanted)}.")
     found += reasons(failed(view))
     runs = [run for one in repeated(view) for run in one.runs]

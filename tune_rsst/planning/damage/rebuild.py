@@ -1,7 +1,7 @@
 """Lines of a damaged ledger that follow for certain from what else there is: checkpoints, the study, the space.
 
-In: the lines that are left and the gaps between them (tune_rsst/planning/salvage.py), a `Source` of suggestions, where
-trials' reports lie.
+In: the lines that are left and the gaps between them (salvage.py), who answers for suggestions, where trials' reports
+lie.
 Out: the same with lines in the gaps, what was rebuilt, and what is lost, which says what a resume does about it.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from trainables.rsst.event import Event
 from tune_rsst.ledger.content import wrong
 from tune_rsst.ledger.view import trial_key
-from tune_rsst.planning.salvage import Gap, Whole
+from tune_rsst.planning.damage import runs
+from tune_rsst.planning.damage.salvage import Gap, Whole
 from tune_rsst.search.halving import Rungs, replay
 
 ASKED = ("suggested", "repeated", "infeasible")
-REPEATS = "confirm_"
 LOST_LINE = "its line in the ledger was lost"
 
 
@@ -81,8 +81,9 @@ class Rebuilding:
         """Fill the gaps, and say what could not be."""
         self._suggestions()
         self._reports()
+        runs.mend_further_runs(self)
+        runs.keep_repeats(self)
         self._ends()
-        self._runs()
         self._say_what_is_lost()
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ class Rebuilding:
         """The lines, without the gaps."""
         return [item for item in self.items if isinstance(item, Entry)]
 
-    def _fill(
+    def fill(
         self, event: Mapping[str, Any], after: int, before: int, *, sure: bool = False, last: bool = False
     ) -> bool:
         """Put a rebuilt `event` into a gap between two places, the first or the `last` one.
@@ -117,8 +118,8 @@ class Rebuilding:
         start = self.entries()[0].event
         former = len(start.get("warm_start", ()))
         known = {entry.event["number"] for entry in self.entries() if entry.kind in ASKED}
-        own = [entry for entry in self.entries() if not entry.kind.startswith(REPEATS)]
-        named = {entry.event["trial"] for entry in own if "trial" in entry.event}
+        own = [entry for entry in self.entries() if not entry.kind.startswith(runs.REPEATS)]
+        named = {entry.event["trial"].partition("-")[0] for entry in own if "trial" in entry.event}
         trials = {entry.event["trial"] for entry in self.entries() if entry.kind == "suggested"}
         wanted = {int(trial[1:]) for trial in named - trials}
         if isinstance(self.items[-1], Gap) and self.items[-1].lines <= 0:  # nobody knows how many there were
@@ -157,7 +158,7 @@ class Rebuilding:
             for at, item in enumerate(self.items[:before])
             if isinstance(item, Entry) and (item.kind in ASKED and item.event["number"] < number)
         ]
-        self._fill(found, earlier[-1] if earlier else 0, before, sure=True, last=True)
+        self.fill(found, earlier[-1] if earlier else 0, before, sure=True, last=True)
 
     # --- reports and ends ----------------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class Rebuilding:
                 report = {"event": "reported", "trial": trial, "seq": seq, "kind": event.kind}
                 report["metrics"] = event.metrics
                 sure = bool(later) and (later[0][1].kind == "reported" or later[0][1].event.get("state") == "finished")
-                count += self._fill(report, after, later[0][0] if later else len(self.items), sure=sure)
+                count += self.fill(report, after, later[0][0] if later else len(self.items), sure=sure)
             if count:
                 self.rebuilt.append(f"{trial}: {count} reports, from its checkpoint")
 
@@ -201,24 +202,15 @@ class Rebuilding:
             if last.kind != "reported":
                 continue
             end: dict[str, Any] = {"event": "ended", "trial": trial, "state": "finished", "reason": None, "rung": None}
+            if last.event["kind"] == "final" and runs.several(self):
+                continue  # its further runs decide
             if last.event["kind"] != "final":
                 if trial not in due:
                     continue
                 end |= {"state": "stopped", "reason": due[trial].reason, "rung": due[trial].rung}
             gap = next((i for i in range(at, len(self.items)) if isinstance(self.items[i], Gap)), None)
-            if self._fill(end, at, at + 1 if gap is None else gap + 1, sure=over):
+            if self.fill(end, at, at + 1 if gap is None else gap + 1, sure=over):
                 self.rebuilt.append(f"{trial}: its end, {end['state']}")
-
-    def _runs(self) -> None:
-        """Lines of runs that repeat trials stay where what they build on is there."""
-        known: set[str] = set()
-        for entry in [one for one in self.entries() if one.kind.startswith(REPEATS)]:
-            if entry.kind in ("confirm_started", "confirm_suggested"):
-                known.add(str(entry.event.get("trial", "")))
-            elif entry.event.get("trial", "") not in known or "" not in known:
-                self.items = [item for item in self.items if item is not entry]
-                run = entry.event.get("trial", "confirm")
-                self.lost.append(f"{run}: its {entry.kind.removeprefix(REPEATS)}; tune-rsst confirm runs it again")
 
     # --- what is lost ------------------------------------------------------------------------------------------------
 
@@ -226,8 +218,9 @@ class Rebuilding:
         over = any(entry.kind == "sweep_ended" for entry in self.entries())
         for trial in [entry.event["trial"] for entry in self.entries() if entry.kind == "suggested"]:
             lines = [entry for _, entry in self._of(trial)]
-            gone = _missing([entry.event["seq"] for entry in lines if "seq" in entry.event])
+            gone = runs.missing([entry.event["seq"] for entry in lines if "seq" in entry.event])
             ended = lines[-1].event["state"] if lines[-1].kind == "ended" else None
+            ended = "finished" if ended == "stopped" and "seeds" in lines[-1].event else ended  # it fell behind
             final = any(entry.kind == "reported" and entry.event["kind"] == "final" for entry in lines)
             if ended in ("stopped", "failed"):
                 self.lost += [f"{trial}: {len(gone)} of its reports"] if gone else []
@@ -244,18 +237,16 @@ class Rebuilding:
             self.lost.append(f"{words} that nothing else tells of{said}")
         self.items = list(self.entries())
 
+    def drop(self, lines: Iterable[Entry]) -> None:
+        """Leave these lines out."""
+        gone = {id(one) for one in lines}
+        self.items = [item for item in self.items if id(item) not in gone]
+
     def _train_again(self, trial: str, lines: Sequence[Entry], first: int) -> None:
         """The trial stands where report `first` is to come: what came after it comes again."""
-        later = [one for one in lines if one.kind == "ended" or one.event.get("seq", -1) > first]
-        self.items = [item for item in self.items if not any(item is one for one in later)]
+        self.drop(one for one in lines if one.kind == "ended" or one.event.get("seq", -1) > first)
         self.to_do.append(trial)
 
 
 def _key(entry: Entry) -> tuple[str, int, int]:
     return Event(entry.event["kind"], entry.event["metrics"]).key
-
-
-def _missing(numbers: Sequence[int]) -> list[int]:
-    """Numbers from 0 to the largest that are not there; none where they were never numbered from 0."""
-    there = set(numbers)
-    return sorted(set(range(max(there) + 1)) - there) if there and len(there) * 2 > max(there) else []

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tune_rsst.ledger.test_lines import Lines, old_ledger, written
 from tune_rsst.ledger.file import Ledger
-from tune_rsst.planning.salvage import Gap, Whole, salvage
+from tune_rsst.planning.damage.salvage import Gap, Whole, salvage
 
 
 def flipped(data: bytes, at: int, bit: int) -> bytes:

@@ -1,0 +1,1 @@
+"""A damaged ledger: what is left of it, and what else tells of the rest."""
