@@ -10,10 +10,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from tests.ray_nodes import free_port
@@ -45,14 +46,32 @@ class Postgres:
         options = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--encoding=UTF8"]
         self._run("initdb", "-D", str(folder / "data"), *options)
         secret.unlink()
-        where = ["-p", str(self.port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; after `kill` with all that it has taken."""
+        where = ["-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         self._process = subprocess.Popen(
-            [*self._as, str(binaries / "postgres"), "-D", str(folder / "data"), *where],
-            cwd=folder,
+            [*self._as, str(self._binaries / "postgres"), "-D", str(self.folder / "data"), *where],
+            cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         self._wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """Of the server, where it runs."""
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._process.pid)
+            return [first, *first.children(recursive=True)]
+        return []
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(20)
 
     def url(self, database: str) -> str:
         """Address of `database`, password included."""

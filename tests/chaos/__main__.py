@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.lives.audit import Home, audit
+from tests.chaos.lives.audit import Home, audit, audit_bucket
+from tests.chaos.lives.faults import KINDS_OF
 from tests.chaos.lives.injector import Injected, Injector
-from tests.chaos.lives.subject import NAME, Subject
+from tests.chaos.lives.services import STORAGE
+from tests.chaos.lives.subject import MODES, NAME, Subject, why_not
 
 TRIALS = 8
 LAST_LIFE_S = 60.0  # what the last life and the audit of a sweep take, about
@@ -31,8 +35,9 @@ LAST_LIFE_S = 60.0  # what the last life and the audit of a sweep take, about
 class Chaos:
     """Sweep after sweep in the folder `place`, for `minutes`."""
 
-    def __init__(self, seed: int, minutes: float, trials: int, place: Path) -> None:
+    def __init__(self, seed: int, minutes: float, trials: int, place: Path, modes: Sequence[str]) -> None:
         self.draw, self.trials, self.place = random.Random(f"lives {seed}"), trials, place
+        self.modes = self.draw.sample(modes, len(modes))
         self.began, self.seconds = time.monotonic(), 60 * minutes
         self.injected: list[Injected] = []
         self.wrong: list[str] = []
@@ -56,18 +61,27 @@ class Chaos:
         undisturbed = alone.start_undisturbed(log)
         while self.left_s() > 0 or not self.sweeps:
             self.sweeps += 1
-            subject = Subject.below(self.place / f"sweep-{self.sweeps}", self.trials)
-            self.tell(f"sweep {self.sweeps}")
-            injector = Injector(subject, self.draw, self.left_s, self.tell, injected=self.injected)
-            injector.run()
-            if (code := undisturbed.wait()) != 0:
-                raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {log}")
-            usual = {path.name for path in alone.temporary.iterdir()}
-            found = audit(Home(subject.home, NAME), Home(alone.home, NAME), damaged=injector.damaged)
-            found += [f"left over: {path}" for path in subject.temporary.iterdir() if path.name not in usual]
+            mode = self.modes[(self.sweeps - 1) % len(self.modes)]
+            with Subject.of_mode(mode, self.place / f"sweep-{self.sweeps}", self.trials) as subject:
+                self.tell(f"sweep {self.sweeps}, {mode}")
+                injector = Injector(subject, self.draw, self.left_s, self.tell, KINDS_OF[mode], injected=self.injected)
+                injector.run()
+                if (code := undisturbed.wait()) != 0:
+                    raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {log}")
+                found = self._differences(subject, alone, injector)
             self.lives += injector.lives
-            self.wrong += [f"sweep {self.sweeps}: {line}" for line in [*injector.wrong, *found]]
+            self.wrong += [f"sweep {self.sweeps}, {mode}: {line}" for line in [*injector.wrong, *found]]
             self.tell(f"sweep {self.sweeps} after {injector.lives} lives: {len(found)} differences")
+
+    @staticmethod
+    def _differences(subject: Subject, alone: Subject, injector: Injector) -> list[str]:
+        used, usual = subject.services, {path.name for path in alone.temporary.iterdir()}
+        here = Home(subject.home, NAME, *((used.records, used.study) if used else ()))
+        found = audit(here, Home(alone.home, NAME), damaged=injector.damaged)
+        if used is not None:
+            os.environ.update({key: value for key, value in used.environment.items() if key.startswith("AWS_")})
+            found += audit_bucket(STORAGE, here, subject.place / "brought")
+        return found + [f"left over: {path}" for path in subject.temporary.iterdir() if path.name not in usual]
 
     def table(self) -> str:
         """Faults by kind and outcome."""
@@ -90,10 +104,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--modes", default="plain", help=f"of {', '.join(MODES)}; each sweep has the next; or: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="chaos-"))
-    chaos = Chaos(given.seed, given.minutes, given.trials, place)
+    modes = list(MODES) if given.modes == "all" else given.modes.split(",")
+    for mode in [one for one in modes if why_not(one)]:
+        print(f"No sweeps of the mode {mode}: {why_not(mode)}")
+    chaos = Chaos(given.seed, given.minutes, given.trials, place, [one for one in modes if not why_not(one)])
     chaos.run()
     print(chaos.table())
     for line in chaos.wrong:

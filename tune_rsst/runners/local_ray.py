@@ -88,16 +88,16 @@ def alone(workers: int, sessions: RaySessions) -> Iterator[None]:
     from ray._private import ray_constants, services
     from ray._private.node import Node
 
-    with ExitStack() as changed:
+    with ExitStack() as all_of_it:
         for name, value in ALONE.items():
-            changed.callback(_put_back, name, os.environ.get(name))
+            all_of_it.callback(_put_back, name, os.environ.get(name))
             os.environ[name] = value
-        changed.enter_context(_with(ray_constants, "ENABLE_RAY_CLUSTER", False))  # it has read the variable already
-        changed.enter_context(
-            _with(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers, sessions))
+        all_of_it.enter_context(changed(ray_constants, "ENABLE_RAY_CLUSTER", False))  # it has read the variable already
+        all_of_it.enter_context(
+            changed(services, "ConsolePopen", partial(_start, services.ConsolePopen, workers, sessions))
         )
         for start in UNUSED:
-            changed.enter_context(_with(Node, start, lambda *_, **__: None))
+            all_of_it.enter_context(changed(Node, start, lambda *_, **__: None))
         yield
 
 
@@ -109,7 +109,7 @@ def _put_back(name: str, value: str | None) -> None:
 
 
 @contextmanager
-def _with(owner: Any, name: str, value: object) -> Iterator[None]:
+def changed(owner: Any, name: str, value: object) -> Iterator[None]:
     """`owner` with another attribute `name`; as it is where it has none of that name."""
     if (before := getattr(owner, name, None)) is None:
         yield
@@ -150,9 +150,9 @@ def plain_workers() -> Iterator[None]:
     from ray.tune.execution.class_cache import _ActorClassCache
 
     with (
-        _with(_ActorClassCache, "get", lambda _, trainable: ray.remote(trainable)),
-        _with(usage, "tag_callbacks", lambda *_: None),
-        _with(worker, "print_to_stdstream", partial(_but_the_raylets_end, worker.print_to_stdstream)),
+        changed(_ActorClassCache, "get", lambda _, trainable: ray.remote(trainable)),
+        changed(usage, "tag_callbacks", lambda *_: None),
+        changed(worker, "print_to_stdstream", partial(_but_the_raylets_end, worker.print_to_stdstream)),
     ):
         yield
 

@@ -6,6 +6,7 @@ none where all is well. What differs between any two runs (times, places) is not
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -18,11 +19,14 @@ from sqlalchemy import create_engine, text
 
 from tests.trainables.toy import timeless, timeless_report
 from trainables.rsst.event import Event
+from trainables.storage.bucket import Bucket
 from trainables.storage.files import is_temporary, sha256_of
+from trainables.storage.lease import LEASE_KEY
 from trainables.storage.locks import is_held
 from tune_rsst.ledger.file import LedgerError, read
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.settings.addresses import sqlite_uri
+from tune_rsst.storage import bucket
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
@@ -30,15 +34,18 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 OF_THE_PLACE = ("points", "name", "by")
 PICTURES = {"pictures", "report.html", "mlartifacts", ".matplotlib"}
 OF_RAY = {".ray_token"}  # which a sweep without Ray does not have
+DATABASES = {"mlflow.db", ".mlflow.db.lock", "mlartifacts", "optuna.db"}  # of a sweep that uses no others
+RESULTS = {"model.safetensors", "report.json"}
 PUT_ASIDE = re.compile(r"\.aside$|(^|\.)damaged-")  # what was damaged is kept for people
 
 
 class Home(NamedTuple):
-    """One sweep in one home. `mlflow`: where its runs are; None: in the home's own database."""
+    """One sweep in one home. `mlflow`, `study`: databases with its runs and its study; None: in files of the home."""
 
     path: Path
     name: str
     mlflow: str | None = None
+    study: str | None = None
 
     @property
     def folder(self) -> SweepFolder:
@@ -61,9 +68,9 @@ def audit(found: Home, expected: Home, *, damaged: Set[str] = frozenset(), drawn
         _ledger(events, view, right),
         _trained_twice(events, found.folder, damaged),
         _stores(found.folder, expected.folder),
-        _study(found.folder, expected.folder),
+        _study(found, expected),
         _tracking(found, expected, events),
-        _left_over(found, expected, OF_RAY if drawn else OF_RAY | PICTURES),
+        _left_over(found, expected, OF_RAY | (set() if drawn else PICTURES) | (DATABASES if found.study else set())),
     ]
     return list(chain.from_iterable(lines))
 
@@ -161,17 +168,40 @@ def _contents(store: Path) -> dict[str, Any]:
     return found
 
 
-def _study(found: SweepFolder, expected: SweepFolder) -> Iterator[str]:
+def _study(found: Home, expected: Home) -> Iterator[str]:
     """Optuna's trials, with everything that a sampler would learn from."""
 
-    def trials(folder: SweepFolder) -> dict[str, Any]:
-        (name,) = optuna.get_all_study_names(folder.study)
+    def trials(home: Home) -> dict[str, Any]:
+        where = home.study or home.folder.study
+        (name,) = optuna.get_all_study_names(where)
         return {
             str(one.number): (one.state.name, one.params, one.values, one.intermediate_values)
-            for one in optuna.load_study(study_name=name, storage=folder.study).get_trials()
+            for one in optuna.load_study(study_name=name, storage=where).get_trials()
         }
 
     yield from _unlike("Optuna: trial", trials(found), trials(expected))
+
+
+def audit_bucket(address: str, found: Home, empty: Path) -> list[str]:
+    """What the bucket `address` has otherwise than the sweep's home; it is brought into the folder `empty`."""
+    before, os.environ["TUNE_RSST_HOME"] = os.environ.get("TUNE_RSST_HOME", ""), str(empty)
+    try:
+        (brought,) = bucket.bring(address, found.name, print)
+        lines = [] if brought.ledger.read_bytes() == found.folder.ledger.read_bytes() else ["bucket: another ledger"]
+        for event in read(brought.ledger):
+            if event["event"] == "suggested":
+                bucket.fetch_model(brought, address, event["fingerprint"])
+                here, there = (_results(one.store(event["fingerprint"])) for one in (brought, found.folder))
+                lines += _unlike(f"bucket: {event['trial']}", here, there)
+        lines += _unlike("bucket: best model", _contents(brought.best_model), _contents(found.folder.best_model))
+        held = Bucket(f"{address}/{found.name}").find(LEASE_KEY)
+        return [*lines, *(["bucket: the lease is held"] if held else [])]
+    finally:
+        os.environ["TUNE_RSST_HOME"] = before
+
+
+def _results(store: Path) -> dict[str, Any]:
+    return {name: what for name, what in _contents(store).items() if name in RESULTS}
 
 
 def runs_of(home: Home) -> list[dict[str, Any]]:

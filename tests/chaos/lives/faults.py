@@ -8,24 +8,30 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import psutil
 
 from tests.chaos import damage_sweeps
 from tests.chaos.damage import spoil
+from tests.chaos.lives.services import MLFLOW, OBJECTS, POSTGRES
 from tests.chaos.lives.subject import Subject
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.view import SweepView
 
-STOPPED_S = (0.2, 3.0)
+STOPPED_S, AWAY_S, FULL_S = (0.2, 3.0), (1.0, 8.0), (1.0, 6.0)
+CLOCK_S = 86_400.0  # as far as a clock is moved, in either direction
+Act = Callable[[random.Random, Subject], str]
 
 
 class Kind(NamedTuple):
-    """`role`: whose process gets `signals`, one after the other; "" where `pattern` names files that are damaged.
+    """`role`: whose process gets `signals`, one after the other; `pattern` names files that are damaged; else `act`.
 
-    `often`: how often it is in a deck. `ends`: exit codes of a life that it may end; without any it ends none.
+    `often`: how often it is in a deck. `ends`: exit codes of a life that it ends; without any it ends none. `may_end`:
+    of one that it may end, then or later.
     """
 
     role: str = ""
@@ -33,6 +39,8 @@ class Kind(NamedTuple):
     often: int = 1
     ends: tuple[int, ...] = ()
     pattern: str = ""
+    act: Act | None = None
+    may_end: tuple[int, ...] = ()
 
 
 STOP = (signal.SIGSTOP, signal.SIGCONT)
@@ -41,13 +49,13 @@ KINDS: dict[str, Kind] = {
     "Ctrl-C": Kind("driver", (signal.SIGINT,), 1, (130,)),
     "SIGTERM to the driver": Kind("driver", (signal.SIGTERM,), 1, (130,)),
     "SIGHUP to the driver": Kind("driver", (signal.SIGHUP,), 1, (130,)),
-    "the driver stopped for a while": Kind("driver", STOP, 2),
+    "the driver stopped for a while": Kind("driver", STOP, 3),
     "kill -9 of a worker": Kind("worker", (signal.SIGKILL,), 2),
-    "a worker stopped for a while": Kind("worker", STOP, 2),
+    "a worker stopped for a while": Kind("worker", STOP, 3),
     "kill -9 of the raylet": Kind("raylet", (signal.SIGKILL,), 1, (1,)),
-    "the raylet stopped for a while": Kind("raylet", STOP, 2),
+    "the raylet stopped for a while": Kind("raylet", STOP, 3),
     "kill -9 of the control store": Kind("control store", (signal.SIGKILL,), 1, (1,)),
-    "the control store stopped for a while": Kind("control store", STOP, 2),
+    "the control store stopped for a while": Kind("control store", STOP, 3),
     "kill -9 of the picture process": Kind("pictures", (signal.SIGKILL,)),
     "a damaged checkpoint": Kind(often=2, pattern="trials/*/r[0-9]*/*"),
     "a damaged ledger": Kind(often=2, pattern="ledger.jsonl"),
@@ -55,7 +63,55 @@ KINDS: dict[str, Kind] = {
     "a damaged cursor": Kind(pattern="mlflow_cursor.json"),
     "a damaged study": Kind(pattern="optuna.db"),
 }
-"""What may be done, by its name."""
+"""What may be done to each sweep, by its name."""
+
+
+def _kill(name: str, draw: random.Random, subject: Subject) -> str:
+    """It is started again after a while."""
+    assert subject.services is not None
+    subject.services.kill(name)
+    time.sleep(away_s := draw.uniform(*AWAY_S))
+    subject.services.start(name)
+    return f"for {away_s:.1f} s"
+
+
+def _stop(name: str, draw: random.Random, subject: Subject) -> str:
+    assert subject.services is not None
+    subject.services.tell(name, signal.SIGSTOP)
+    time.sleep(stopped_s := draw.uniform(*STOPPED_S))
+    subject.services.tell(name, signal.SIGCONT)
+    return f"for {stopped_s:.1f} s"
+
+
+def _move_clock(draw: random.Random, subject: Subject) -> str:
+    assert subject.clock is not None
+    subject.clock.write_text(f"{(ahead := round(draw.uniform(-CLOCK_S, CLOCK_S))):+d}\n")
+    return f"{ahead:+d} s against the machine's"
+
+
+def _fill_disk(draw: random.Random, subject: Subject) -> str:
+    assert subject.disk is not None
+    filler = subject.disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    time.sleep(full_s := draw.uniform(*FULL_S))
+    filler.unlink()
+    return f"for {full_s:.1f} s"
+
+
+SERVICES = {
+    f"{word} {name}{after}": Kind(act=partial(act, name), may_end=(1,))
+    for name in (POSTGRES, MLFLOW, OBJECTS)
+    for word, act, after in (("kill -9 of", _kill, ""), ("SIGSTOP of", _stop, " for a while"))
+}
+KINDS_OF: dict[str, dict[str, Kind]] = {
+    "plain": KINDS,
+    "services": {name: kind for name, kind in KINDS.items() if name != "a damaged study"} | SERVICES,
+    "clock": KINDS | {"the clock of the programs moved": Kind(act=_move_clock, often=4)},
+    "disk": KINDS | {"a full disk for a while": Kind(act=_fill_disk, often=4, may_end=(1,))},
+}
+"""What may be done to a sweep of each of MODES."""
 
 
 def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
@@ -65,7 +121,12 @@ def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
 
 
 def send(draw: random.Random, subject: Subject, driver: int, kind: Kind, patience_s: float) -> str | None:
-    """Send the signals of `kind` to one process of that role, which is waited for; which one, or None."""
+    """Send the signals of `kind` to one process of that role, which is waited for; which one, or None.
+
+    Where `kind` is not done to a process of the sweep: do that, and what was done.
+    """
+    if kind.act is not None:
+        return kind.act(draw, subject) if psutil.pid_exists(driver) else None
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and psutil.pid_exists(driver):
         with suppress(psutil.NoSuchProcess):

@@ -63,6 +63,8 @@ class Injector:
             self._live()
             self._between()
         self.tell("the last life is left alone")
+        if self.subject.services is not None:
+            self.subject.services.wait()
         code, log = self._life(lambda process: None)
         if code != 0:
             self.wrong.append(f"the last life ended with exit code {code}: {_end(log)}")
@@ -91,7 +93,8 @@ class Injector:
         code, log = self._life(lambda process: self._disturb(process, kinds))
         last = self.kinds[kinds[-1]] if kinds else Kind()
         ended = f"life {self.lives} ended with exit code {code}"
-        if code not in (*AT_REST, *last.ends):
+        may = [code for kind in kinds for code in self.kinds[kind].may_end]
+        if code not in (*AT_REST, *last.ends, *may):
             self.wrong.append(f"{ended} after {kinds[-1] if kinds else 'no fault'}: {_end(log)}")
         text = log.read_text(encoding="utf-8", errors="replace")
         if "Traceback (most recent call last)" in text:
@@ -109,7 +112,7 @@ class Injector:
     def _life(self, disturb: Callable[[subprocess.Popen[bytes]], None]) -> tuple[int, Path]:
         """Start it, disturb it, wait for its end. Its exit code and what it printed."""
         self.lives += 1
-        log = self.subject.home.parent / f"life-{self.lives:02d}.log"
+        log = self.subject.place / f"life-{self.lives:02d}.log"
         process = self.subject.start(log)
         try:
             disturb(process)
@@ -165,15 +168,15 @@ class Injector:
 
     def _repaired(self) -> str:
         """ "exact" where the sweep can go on as it is, "repaired" where `tune-rsst repair` was needed and worked."""
-        shown = self.subject.home.parent / "show.log"
+        shown = self.subject.place / "show.log"
         shown.unlink(missing_ok=True)
-        if self.subject.start(shown, "sweep", *self.subject.words, "resume=auto", "--dry-run").wait(120) == 0:
+        if self.subject.ask(shown, "sweep", *self.subject.words, "resume=auto", "--dry-run").wait(120) == 0:
             return "exact"
         line = _end(shown)
         if "repair" not in line:
             self.wrong.append(f"what to do was not said: {line}")
             return "refused"
-        code = self.subject.start(shown, "repair", self.subject.folder.name).wait(120)
+        code = self.subject.ask(shown, "repair", self.subject.folder.name).wait(120)
         if code != 0:
             self.wrong.append(f"`tune-rsst repair` ended with exit code {code}: {_end(shown)}")
         return "repaired"

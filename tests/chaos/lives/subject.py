@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from tests.chaos.lives import forked, services
+from tests.chaos.lives.services import STORAGE, Services
 from tune_rsst.storage.folder import SweepFolder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,13 +39,25 @@ ROLES = {
 }
 
 
+MODES = ("plain", "services", "clock", "disk")
+FAKETIME = "faketime/libfaketimeMT.so.1"  # below a folder of libraries
+DISK_MIB = 256
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A sweep in a home of its own. `temporary`: where its processes put temporary files."""
+    """A sweep in a home of its own. `temporary`: where its processes put temporary files.
+
+    `services`: where it keeps its study, its records and its home. `clock`: a file that says by how many seconds the
+    clock of its processes is ahead. `disk`: where a small file system is mounted that holds the home.
+    """
 
     home: Path
     temporary: Path
     trials: int
+    services: Services | None = None
+    clock: Path | None = None
+    disk: Path | None = None
 
     @classmethod
     def below(cls, place: Path, trials: int) -> Subject:
@@ -52,13 +68,42 @@ class Subject:
         found.space.write_text(SPACE, encoding="utf-8")
         return found
 
+    @classmethod
+    @contextmanager
+    def of_mode(cls, mode: str, place: Path, trials: int) -> Iterator[Subject]:
+        """One in the new folder `place`, as `mode` has it: one of MODES that is not missing here."""
+        plain, used, clock, disk = cls.below(place, trials), None, None, None
+        try:
+            if mode == "services":
+                used = Services(place / "services")
+            elif mode == "clock":
+                clock = place / "clock"
+                clock.write_text("+0\n")
+            elif mode == "disk":
+                disk = place / "disk"
+                disk.mkdir()
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)], check=True)
+            home = disk / "home" if disk else plain.home
+            home.mkdir(exist_ok=True)
+            yield cls(home, plain.temporary, trials, used, clock, disk)
+        finally:
+            if used is not None:
+                used.close()
+            if disk is not None:
+                subprocess.run(["umount", "-l", str(disk)], check=False)
+
+    @property
+    def place(self) -> Path:
+        """For what is not the sweep's own: logs, its space."""
+        return self.temporary.parent
+
     @property
     def folder(self) -> SweepFolder:
         return SweepFolder(self.home / NAME)
 
     @property
     def space(self) -> Path:
-        return self.home.with_name("small_space.py")
+        return self.place / "small_space.py"
 
     @property
     def words(self) -> list[str]:
@@ -71,20 +116,31 @@ class Subject:
             f"points=[{points}]",
             *fixed,
             "max_concurrent_trials=2",
+            *([f"storage={STORAGE}"] if self.services else []),
         ]
 
     @property
     def environment(self) -> dict[str, str]:
         """Of every process of the sweep; by its home it is known as one."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-        cache = str(self.home.with_name("cache"))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "AWS_"))}
+        cache = str(self.place / "cache")
         own = {"TUNE_RSST_HOME": str(self.home), "TUNE_RSST_CACHE": cache, "TMPDIR": str(self.temporary)}
+        if self.services is not None:
+            own |= self.services.environment
+        if self.clock is not None:
+            own |= {"LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock)}
+            own |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
         return {**kept, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """`tune-rsst WORDS`; without words: the sweep begins, or goes on."""
         command = [sys.executable, "-m", "tune_rsst", *(words or ("sweep", *self.words, "resume=auto"))]
         return self._started(log, command)
+
+    def ask(self, log: Path, *words: str) -> Any:
+        """`tune-rsst WORDS`, as `start`, in a fork of this process."""
+        forked.load()
+        return forked.Forked(partial(forked.command, *words), self.environment, log)
 
     def start_undisturbed(self, log: Path) -> subprocess.Popen[bytes]:
         """The whole sweep in one process."""
@@ -95,7 +151,7 @@ class Subject:
             return subprocess.Popen(
                 command,
                 env=self.environment,
-                cwd=self.home.parent,
+                cwd=self.place,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -119,6 +175,22 @@ class Subject:
     def of_role(self, role: str) -> list[psutil.Process]:
         """Its processes that are that, oldest first."""
         return sorted((one for one, what in self.processes().items() if what == role), key=lambda one: one.pid)
+
+
+def faketime() -> Path | None:
+    """The library that moves a process's clock; None where it is not."""
+    return next((path for path in sorted(Path("/usr/lib").glob(f"*/{FAKETIME}"))), None)
+
+
+def why_not(mode: str) -> str | None:
+    """Why this machine has not what `mode` needs, or None."""
+    if mode == "services":
+        return services.missing()
+    if mode == "clock" and faketime() is None:
+        return f"{FAKETIME} is not here: the package libfaketime has it"
+    if mode == "disk" and os.geteuid() != 0:
+        return "only root mounts a small file system"
+    return None
 
 
 def undisturbed(home: Path, trials: int) -> int:

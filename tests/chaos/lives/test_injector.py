@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +13,11 @@ import torch
 
 from tests.chaos.lives.audit import Home, audit
 from tests.chaos.lives.faults import KINDS
+from tests.chaos.lives.forked import Forked
 from tests.chaos.lives.injector import Injected, Injector
 from tests.chaos.lives.subject import NAME, Subject
 from tests.trainables import toy
-from trainables.leaving import interruptible
-from trainables.rsst.config import ConfigError
 from tune_rsst.conduct import run
-from tune_rsst.ledger.file import LedgerError
 from tune_rsst.planning.begin import make_plan
 from tune_rsst.planning.plan import Finished
 from tune_rsst.planning.repair import find, repair
@@ -38,45 +31,6 @@ OF_ONE_PROCESS = {
 }
 
 
-class Forked:
-    """A child of this process that runs `what` with its output in `log`, as far as the injector uses a process."""
-
-    def __init__(self, what: Callable[[], int], environment: dict[str, str], log: Path) -> None:
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(what, environment, log))
-        self._process.start()
-        self.pid = self._process.pid
-
-    @staticmethod
-    def _run(what: Callable[[], int], environment: dict[str, str], log: Path) -> None:
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        os.environ.update(environment)
-        os.setsid()
-        code = 130
-        with suppress(KeyboardInterrupt), interruptible():
-            try:
-                code = what()
-            except (ConfigError, LedgerError) as error:
-                print(error)
-                code = 1
-        sys.stdout.flush()
-        os._exit(code)
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("life", timeout or 0.0)
-        return self._process.exitcode
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
 class Toys(Subject):
     """The sweep of toys."""
 
@@ -86,6 +40,9 @@ class Toys(Subject):
 
     def start(self, log: Path, *words: str) -> Any:
         return Forked(partial(self._life, words), self.environment, log)
+
+    def ask(self, log: Path, *words: str) -> Any:
+        return self.start(log, *words)
 
     def trains(self) -> bool:
         return self.folder.trials.exists()
