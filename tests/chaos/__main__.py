@@ -29,15 +29,22 @@ from tests.chaos.lives.services import STORAGE
 from tests.chaos.lives.subject import MODES, NAME, Subject, why_not
 
 TRIALS = 8
+IN_ONE_SWEEP = {
+    "kill -9 of the driver": 10,
+    "kill -9 of a worker": 10,
+    "a worker stopped for a while": 5,
+    "kill -9 of the MLflow server": 3,
+    "kill -9 of PostgreSQL": 3,
+}
 LAST_LIFE_S = 60.0  # what the last life and the audit of a sweep take, about
 
 
 class Chaos:
     """Sweep after sweep in the folder `place`, for `minutes`."""
 
-    def __init__(self, seed: int, minutes: float, trials: int, place: Path, modes: Sequence[str]) -> None:
+    def __init__(self, seed: int, minutes: float, trials: int, place: Path, modes: Sequence[str], one: bool) -> None:
         self.draw, self.trials, self.place = random.Random(f"lives {seed}"), trials, place
-        self.modes = self.draw.sample(modes, len(modes))
+        self.modes, self.one = self.draw.sample(modes, len(modes)), one
         self.began, self.seconds = time.monotonic(), 60 * minutes
         self.injected: list[Injected] = []
         self.wrong: list[str] = []
@@ -59,12 +66,14 @@ class Chaos:
         self.tell(f"{self.trials} trials a sweep; one is trained beside the first, and left alone")
         log = alone.home.parent / "log"
         undisturbed = alone.start_undisturbed(log)
-        while self.left_s() > 0 or not self.sweeps:
+        while not self.sweeps or (self.left_s() > 0 and not self.one):
             self.sweeps += 1
             mode = self.modes[(self.sweeps - 1) % len(self.modes)]
             with Subject.of_mode(mode, self.place / f"sweep-{self.sweeps}", self.trials) as subject:
                 self.tell(f"sweep {self.sweeps}, {mode}")
                 injector = Injector(subject, self.draw, self.left_s, self.tell, KINDS_OF[mode], injected=self.injected)
+                if self.one:
+                    injector.just(IN_ONE_SWEEP)
                 injector.run()
                 if (code := undisturbed.wait()) != 0:
                     raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {log}")
@@ -105,13 +114,19 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--modes", default="plain", help=f"of {', '.join(MODES)}; each sweep has the next; or: all")
+    parser.add_argument("--one-sweep", action="store_true", help="one with services, and so many faults: IN_ONE_SWEEP")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     given = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="chaos-"))
     modes = list(MODES) if given.modes == "all" else given.modes.split(",")
+    modes = ["services"] if given.one_sweep else modes
+    if unknown := set(modes) - set(MODES):
+        parser.error(f"modes = {', '.join(sorted(unknown))}: valid is {', '.join(MODES)} or all")
     for mode in [one for one in modes if why_not(one)]:
         print(f"No sweeps of the mode {mode}: {why_not(mode)}")
-    chaos = Chaos(given.seed, given.minutes, given.trials, place, [one for one in modes if not why_not(one)])
+    if not (modes := [one for one in modes if not why_not(one)]):
+        return 0
+    place = Path(tempfile.mkdtemp(prefix="chaos-"))
+    chaos = Chaos(given.seed, given.minutes, given.trials, place, modes, given.one_sweep)
     chaos.run()
     print(chaos.table())
     for line in chaos.wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from tune_rsst.runners import ray_cluster
 from tune_rsst.runners.ray_tune import LedgerScheduler, Ticker
 from tune_rsst.search.spaces import Space
 from tune_rsst.search.study import StudySearcher
+from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage.folder import SweepFolder
 
 TINY = Space("tiny", tiny)
@@ -311,6 +313,22 @@ def test_what_is_started_with_ray_does_not_hear_a_closed_terminal(sigint: None) 
     with pytest.raises(KeyboardInterrupt):
         begin()
     assert interruption.terminated
+
+
+def test_sigterm_while_ray_starts_is_heard_by_us(sigint: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by `make chaos`: Ray's own handler, which it installs first, ended the sweep with exit code 15."""
+    import ray
+    from ray._private import utils
+
+    def init(**words: Any) -> None:
+        utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    interruption, settings = Interruption(), SweepSettings(ray_address="127.0.0.1:6379")
+    with pytest.raises(KeyboardInterrupt), ray_cluster.connected(settings, "", interruption):
+        pass
+    assert interruption.terminated and interruption.exit_code == 130
 
 
 def test_a_sweep_that_breaks_before_ray_has_started_does_not_start_it(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,14 @@ class Injector:
     """Names of the stores in which a checkpoint was, so that rounds may be trained again."""
     _decks: dict[bool, list[str]] = field(default_factory=lambda: {False: [], True: []})
     """What is to happen next: to processes, to files."""
+
+    def just(self, times: Mapping[str, int]) -> None:
+        """These faults, each so often, in a random order, and no others."""
+        names = [name for name, count in times.items() for _ in range(count)]
+        self.kinds = {name: self.kinds[name] for name in times}
+        self._decks[False] = self.draw.sample(names, len(names))
+        until_s = self.left_s
+        self.left_s = lambda: until_s() if self._decks[False] else 0.0
 
     def run(self) -> None:
         """Lives until the sweep has ended or the time is over, then one that is left alone."""
@@ -155,7 +163,7 @@ class Injector:
         for left in self._wait_until_gone() if not self._over() else ():
             self.wrong.append(f"life {self.lives} left {_named(left)} for more than {GONE_S:.0f} s")
         for _ in range(self.draw.choice((1, 1, 2))):
-            if self._over() or self.left_s() <= 0:
+            if self._over() or self.left_s() <= 0 or not any(kind.pattern for kind in self.kinds.values()):
                 return
             name = self._next(of_files=True)
             if (what := damage(self.draw, self.subject, self.kinds[name])) is None:
