@@ -56,21 +56,22 @@ def connected(
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     local = {"include_dashboard": False, "_temp_dir": local_folder, "object_store_memory": OBJECT_STORE_BYTES}
     with interruption.listening(), nullcontext() if running else RaySessions() as sessions:
-        with (
-            _hidden_from_children(signal.SIGHUP),
-            local_ray.changed(utils, "set_sigterm_handler", lambda handler: None),  # its own ends us with exit code 15
-            local_ray.alone(workers, sessions) if sessions else nullcontext(),
-        ):
-            ray.init(address=running or "local", **common, **({} if running else local))
+        if sessions:
+            sessions.watch(interruption.lost)
         try:
-            interruption.hear()  # again, where another Ray has put its own handler there all the same
             with (
-                sessions.watched(interruption.lost) if sessions else nullcontext(),
-                kept_for_workers(settings.storage) if settings.storage else nullcontext(),
+                _hidden_from_children(signal.SIGHUP),
+                local_ray.changed(utils, "set_sigterm_handler", lambda handler: None),  # it ends us with exit code 15
+                local_ray.alone(workers, sessions) if sessions else nullcontext(),
             ):
+                ray.init(address=running or "local", **common, **({} if running else local))
+            interruption.hear()  # again, where another Ray has put its own handler there all the same
+            with kept_for_workers(settings.storage) if settings.storage else nullcontext():
                 yield
         finally:
             with interruption.ignored():  # an impatient second Ctrl-C must not leave Ray's processes behind
+                if sessions:
+                    sessions.unwatch()
                 ray.shutdown()
 
 

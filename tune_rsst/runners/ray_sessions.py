@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Set
+from contextlib import suppress
 
 LINUX = sys.platform == "linux"
 LOOK_S, AGAIN_S, GONE_S = 0.5, 5.0, 5.0
@@ -34,6 +34,8 @@ class RaySessions:
         self._started: list[subprocess.Popen[bytes]] = []
         self._vital: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._left = threading.Event()
 
     def __enter__(self) -> RaySessions:
         self._keep_guard()
@@ -46,28 +48,27 @@ class RaySessions:
             self._vital[vital] = process
         self._tell_guard(process.pid)
 
-    @contextmanager
-    def watched(self, lost: Callable[[str], None]) -> Iterator[None]:
-        """Within, `lost` is called with why, again and again, when a process that is vital has died.
+    def watch(self, lost: Callable[[str], None]) -> None:
+        """From now on `lost` is called with why, again and again, when a process that is vital has died.
 
-        All others are ended before. It is called in another thread, and again while nobody leaves the context: what it
+        All others are ended before. It is called in another thread, and again while nobody says `unwatch`: what it
         raises somewhere may be lost.
         """
-        left = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(lost, left), name="sessions of Ray", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            left.set()
-            thread.join()
+        self._thread = threading.Thread(target=self._watch, args=(lost,), name="sessions of Ray", daemon=True)
+        self._thread.start()
 
-    def _watch(self, lost: Callable[[str], None], left: threading.Event) -> None:
-        while not left.wait(LOOK_S):
-            if gone := [what for what, process in self._vital.items() if process.poll() is not None]:
+    def unwatch(self) -> None:
+        """From now on processes may end."""
+        self._left.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self, lost: Callable[[str], None]) -> None:
+        while not self._left.wait(LOOK_S):
+            if gone := [what for what, process in list(self._vital.items()) if process.poll() is not None]:
                 self._end()
                 wait_s = SAME_SIGNAL_S
-                while not left.wait(wait_s):
+                while not self._left.wait(wait_s):
                     lost(f"{gone[0]} has died")
                     wait_s = AGAIN_S
                 return
@@ -96,6 +97,7 @@ class RaySessions:
                 process.wait(GONE_S)
 
     def __exit__(self, *error: object) -> None:
+        self.unwatch()
         self._end()
         if self._guard is not None:
             self._guard.communicate()

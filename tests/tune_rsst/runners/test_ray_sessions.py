@@ -45,13 +45,13 @@ def drive(told: Any) -> None:
         found = dict(raylet.stdout.readline().decode().rsplit(maxsplit=1) for _ in range(3))
         found |= {"driver": os.getpid(), "control store": store.pid, "raylet": raylet.pid, "guard": sessions._guard.pid}
         try:
-            with sessions.watched(interruption.lost):
-                told.send({name: int(pid) for name, pid in found.items()})
-                while not lost:
-                    time.sleep(0.02)
-                    if sessions._guard.pid != found["guard"]:
-                        found["guard"] = sessions._guard.pid
-                        told.send({"guard": sessions._guard.pid})
+            sessions.watch(interruption.lost)
+            told.send({name: int(pid) for name, pid in found.items()})
+            while not lost:
+                time.sleep(0.02)
+                if sessions._guard.pid != found["guard"]:
+                    found["guard"] = sessions._guard.pid
+                    told.send({"guard": sessions._guard.pid})
         except KeyboardInterrupt:
             lost = str(interruption.problem)
     told.send(lost)
