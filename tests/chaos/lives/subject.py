@@ -42,6 +42,11 @@ ROLES = {
 MODES = ("plain", "services", "clock", "disk")
 FAKETIME = "faketime/libfaketimeMT.so.1"  # below a folder of libraries
 DISK_MIB = 256
+# libfaketime 0.9.10 takes time.sleep for one until a moment of the moved clock, and refuses it.
+SLEEP = """
+import select, time
+time.sleep = lambda seconds: select.select((), (), (), seconds) and None
+"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Subject:
             elif mode == "clock":
                 clock = place / "clock"
                 clock.write_text("+0\n")
+                (place / "sitecustomize.py").write_text(SLEEP, encoding="utf-8")
             elif mode == "disk":
                 disk = place / "disk"
                 disk.mkdir()
@@ -130,7 +136,8 @@ class Subject:
         if self.clock is not None:
             own |= {"LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock)}
             own |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
-        return {**kept, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        path = f"{ROOT}:{self.place}" if self.clock else str(ROOT)
+        return {**kept, **own, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """`tune-rsst WORDS`; without words: the sweep begins, or goes on."""
