@@ -115,9 +115,19 @@ KINDS_OF: dict[str, dict[str, Kind]] = {
 
 
 def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
-    """Names of kinds in a random order: first each of them once, then those again that are to happen more often."""
-    again = [name for name, kind in kinds.items() for _ in range(kind.often - 1)]
-    return [*draw.sample(list(kinds), len(kinds)), *draw.sample(again, len(again))]
+    """Names of kinds in a random order, each as often as it is to happen.
+
+    Those that end a life have as many of the others before them as there are, for a life takes long to begin; of the
+    others each is there once before one is there again.
+    """
+    ending = [name for name, kind in kinds.items() if kind.ends for _ in range(kind.often)]
+    others = [name for name, kind in kinds.items() if not kind.ends]
+    again = [name for name in others for _ in range(kinds[name].often - 1)]
+    others = [*draw.sample(others, len(others)), *draw.sample(again, len(again))]
+    count = len(others)
+    for at, name in enumerate(draw.sample(ending, len(ending)), 1):
+        others.insert(round(at * count / len(ending)) + at - 1, name)
+    return others
 
 
 def send(draw: random.Random, subject: Subject, driver: int, kind: Kind, patience_s: float) -> str | None:
