@@ -128,7 +128,7 @@ class LiveTable:
         Where nothing was to tell for QUIET_S: where the running trials are.
         """
         one_ended, before_at = False, self._news_at
-        for trial in [run for one in self._view.trials.values() for run in one.all_runs]:
+        for trial in [run for one in self._view.trials.values() for run in _in_order(one)]:
             if trial.trial in self._over and trial.ended_at:
                 continue
             before, seen = self._told.get(trial.trial, Told()), Told.all_of(trial)
@@ -148,6 +148,11 @@ class LiveTable:
             for trial in [*self._view.unfinished, *self._view.unfinished_replicas][:ROWS]:
                 if where := self._own["now"](trial):
                     table_module.say(self._console, f"  {trial.trial} round {round_of(trial)}: {one_line(where)}")
+
+
+def _in_order(trial: TrialView) -> tuple[TrialView, ...]:
+    """The trial's runs; where it has ended, its end is told after theirs."""
+    return (*trial.runs.values(), trial) if trial.ended_at else trial.all_runs
 
 
 def _news(trial: TrialView, before: Told) -> Iterator[str]:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
 
-from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from tests.tune_rsst.fake_sweep import FakeSweep, events, settings_of, tiny
+from trainables.rsst.config import RSSTConfig
 from tune_rsst.runners import ray_tune
-from tune_rsst.runners.ray_tune import LedgerScheduler, _reason
+from tune_rsst.runners.ray_tune import LedgerScheduler, LedgerSearcher, _reason
 from tune_rsst.search.spaces import Space
 from tune_rsst.storage.folder import SweepFolder
 
@@ -91,6 +93,25 @@ def test_what_tune_logs_of_a_lost_worker_is_one_line(message: str, said: str) ->
     assert inside == said and written.getvalue().startswith(f"{said}outside\nRuntimeError")
 
 
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_tune_waits_for_what_comes_after_a_run_and_no_longer(tmp_path: Path, replicates: int) -> None:
+    """Another seed is due only when the one before it has ended: until then there is none, and it is not the end."""
+    words = (f"replicates={replicates}", "trials=1", "stopping=none")
+    sweep = FakeSweep(tmp_path, Space("tiny", tiny), settings_of(Space("tiny", tiny), *words))
+    searcher, driver, asked = LedgerSearcher(sweep.driver, SweepFolder(tmp_path), {}), sweep.driver, []
+    assert driver.runs_left == replicates
+    for number in range(replicates):
+        given = searcher.suggest(f"tune{number}")
+        assert isinstance(given, dict)
+        asked.append(given["trial_key"])
+        assert searcher.suggest("tune") == (None if replicates > 1 else Searcher.FINISHED)
+        config = RSSTConfig.from_knobs(given["knobs"])
+        assert driver.take({"trial_key": asked[-1], "events": list(events(config))})
+        assert driver.runs_left == replicates - number - 1
+    assert asked == ["t0000", "t0000-seed1"][:replicates] and driver.complete
+    assert searcher.suggest("tune") == Searcher.FINISHED
+
+
 class Canary:
     """Says that somebody has unpickled it."""
 
@@ -119,7 +140,7 @@ def test_what_tune_left_in_a_home_goes_before_tune_begins_and_is_not_read(
     there: list[bool] = []
     fake = SimpleNamespace(fit=lambda: there.append(folder.tune.exists()))
     monkeypatch.setattr(ray_tune.tune, "Tuner", lambda *_, **__: fake)
-    driver = SimpleNamespace(settings=SimpleNamespace(storage=None), remaining=1)
+    driver = SimpleNamespace(settings=SimpleNamespace(storage=None), runs_left=1)
     monkeypatch.setattr(ray_tune, "HungTrials", lambda *_: ray_tune.Ticker(driver, lambda: None))
     ray_tune.fit(driver, folder, {}, 1, lambda: None)
     assert there == [False] and os.environ["CANARY"] == "alive"
