@@ -47,7 +47,7 @@ from trainables.rsst.pruning import own_parts
 from trainables.rsst.runs.save_dir import CODE, STATE, begin, end, made, refuse_other_work, take_back
 from trainables.rsst.training.device import is_out_of_memory
 from trainables.rsst.trial import StoreBusy, TrialDiverged, dense_folder, open_trial
-from trainables.storage.files import expanded
+from trainables.storage.files import expanded, path_or_address
 from trainables.storage.modes import following
 from trainables.terminal import OneLineParser, ready
 from trainables.text import LONGEST_LINE, go_on_command, shown
@@ -90,7 +90,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         start = further.start_by(edge["from"], flags)
         knobs = overlaid(overlaid(knobs, start), {k: v for k, v in flags.items() if k != "weights" or not start})
         for name in [n for n, k in KNOBS.items() if k.path and not k.single_run and isinstance(knobs.get(n), str)]:
-            knobs[name] = str(expanded(knobs[name]))  # the run may go on from another folder
+            knobs[name] = path_or_address(knobs[name])  # the run may go on from another folder
         if edge["resume"]:
             knobs = overlaid(_held(knobs), knobs)
         if edge["strict"]:

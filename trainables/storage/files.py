@@ -95,6 +95,11 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def path_or_address(name: str) -> str:
+    """`expanded`, of a path; an address (models:/…, s3://…, hf_hub:…) stays as it is."""
+    return name if re.match(r"[a-z][a-z0-9+.-]+:/|hf[-_]hub:", name) else str(expanded(name))
+
+
 def one_name(name: str) -> str:
     """`name` where it is that of one file; a ConfigError for one that would lead to another folder."""
     if not re.fullmatch(r"\w[\w.-]{0,199}", name):

@@ -16,7 +16,7 @@ from search_spaces.space_files import from_any_folder
 from trainables.plugins import named
 from trainables.rsst.config import KNOBS, ConfigError, check_range, converted
 from trainables.rsst.config.presets import DATASETS
-from trainables.storage.files import expanded, is_folder
+from trainables.storage.files import is_folder, path_or_address
 from trainables.terminal import is_text
 from tune_rsst.ledger.objective import checked_objective
 from tune_rsst.settings import points
@@ -46,8 +46,8 @@ def resolve(written: Mapping[str, Any]) -> SweepSettings:
     if isinstance(own.get("space"), str):
         own["space"] = from_any_folder(own["space"])
     for path in (name for name, knob in KNOBS.items() if knob.path):
-        if isinstance(fixed.get(path), str) and ":/" not in fixed[path]:  # an address is refused by its own name
-            fixed[path] = str(expanded(fixed[path]))
+        if isinstance(fixed.get(path), str):
+            fixed[path] = path_or_address(fixed[path])
     as_words = ("stopping", "first")
     for name in [k for k, v in own.items() if str(v).lower() in ("none", "null") and k not in as_words]:
         own[name] = None

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from trainables.errors import ConfigError
 from trainables.rsst.config.models import NAMED
 from trainables.rsst.event import read_report
-from trainables.rsst.model.saved import MODEL, REPORT, SavedModel
+from trainables.rsst.model.hub import fetch_named, is_hub_name
+from trainables.rsst.model.saved import MODEL, REPORT, SavedModel, is_ours
 from trainables.rsst.model.transfer import Fit
 from trainables.rsst.model.vit import Architecture
 from trainables.rsst.model.weight_files import Weights, digest_of, read_weights
@@ -29,13 +30,24 @@ FORM = "the folder of a finished run or of an export, or SWEEP/TRIAL"
 
 
 def start_by(name: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs of a start from a pruned model: `name` of --from, or `weights` of the flags where it is a folder."""
+    """The knobs of a start from a pruned model: `name` of --from, or `weights` of the flags where it is a folder.
+
+    Or a repository of the hub that holds a model of ours: then the start is named by its commit.
+    """
     weights = flags.get("weights")
-    if name is None and (weights is None or not is_folder(weights)):
-        return {}
     if name is not None and weights is not None:
         raise ConfigError("weights", weights, "left out with --from", "it says which weights")
-    start = start_of("weights", expanded(str(weights))) if name is None else knobs_from(name)
+    if name is not None:
+        start = knobs_from(name)
+    elif weights is not None and is_hub_name(weights):
+        found = fetch_named(weights)
+        if found.path is None or not is_ours(found.path):
+            return {}
+        start = start_of("weights", found.path.parent) | {"weights": found.name}
+    elif weights is not None and is_folder(weights):
+        start = start_of("weights", expanded(str(weights)))
+    else:
+        return {}
     if flags.get("arch") not in (None, start["arch"]):
         raise ConfigError("arch", flags["arch"], start["arch"], "the model that it begins with is of that")
     return start

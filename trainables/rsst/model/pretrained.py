@@ -8,6 +8,7 @@ Out: the model changed in place, and an `InitReport`.
 | pretrained = false | | scratch |
 | weights = FILE | read and fits | transferred |
 | weights = FILE | not there, can't be read safely, or is of another model | refused (ConfigError), always |
+| weights = hf_hub:ORG/NAME | in the hub's cache, or the hub gives it (asked once, bounded: `hub.py`) | as a FILE |
 | no weights knob | in timm's hub cache, or the hub gives it (asked once, bounded: `hub.py`) | transferred |
 | no weights knob | neither, or there are none for this arch | on_missing_weights |
 
@@ -30,7 +31,7 @@ from trainables.plugins import said
 from trainables.rsst.config import ABSENT, ConfigError, RSSTConfig
 from trainables.rsst.config.models import NAMED
 from trainables.rsst.model.further import keep_head
-from trainables.rsst.model.hub import fetch
+from trainables.rsst.model.hub import fetch, fetch_named, is_hub_name
 from trainables.rsst.model.transfer import PATCH_EMBED, Fit, fitted
 from trainables.rsst.model.weight_files import Weights, digest_of, read_weights, write_weights
 
@@ -169,6 +170,9 @@ def _find(config: RSSTConfig) -> tuple[ResolvedWeights, Weights | None]:
 
 def _look(config: RSSTConfig) -> ResolvedWeights:
     """Where the weights lie, unread; asks the hub where no file is named."""
+    if config.weights and is_hub_name(config.weights):
+        named = fetch_named(config.weights)
+        return ResolvedWeights(named.path, None, named.name)
     if config.weights:
         path = _named_file(config.weights)
         return ResolvedWeights(path, None, path.name)
@@ -186,8 +190,8 @@ def _look(config: RSSTConfig) -> ResolvedWeights:
 def _named_file(weights: str) -> Path:
     """The file that the user named; `~` is the home folder."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", weights):
-        hint = "an address is not fetched: download it (mlflow artifacts download), then name the file"
-        raise ConfigError("weights", weights, "the path of a file on this machine", hint)
+        hint = "another address is not fetched: download it (mlflow artifacts download), then name the file"
+        raise ConfigError("weights", weights, "the path of a file on this machine, or hf_hub:ORG/NAME", hint)
     try:
         path = Path(weights).expanduser()
         path.stat()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -110,6 +110,16 @@ class SavedModel:
         if self.digest not in (None, _digest(self.facts, weights)):
             raise WrongForm(f"{self.path.name} is damaged: it has another digest than it was written with")
         return built_with(self.facts.architecture, weights).eval()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file `path` says that it is a model of this kind; it is not checked further."""
+    try:
+        open_regular(path).close()
+        with safe_open(path, "pt") as file:
+            return _FACTS in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def write_model(facts: Facts, weights: Mapping[str, Tensor], path: Path) -> None:
