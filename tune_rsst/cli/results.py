@@ -139,26 +139,38 @@ def export(
     formats: Annotated[str, typer.Option(help="Any of safetensors, pt2, onnx; by commas.")] = "safetensors,pt2,onnx",
     register: Annotated[str | None, typer.Option(metavar="NAME", help="Also put it into MLflow's registry.")] = None,
     alias: Annotated[str, typer.Option(help="Alias of the registered version.")] = "champion",
+    push: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Also put it into the Hugging Face hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A repository that --push makes is private.")] = False,
 ) -> None:
-    """Take a trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry.
+    """Take a trial's compacted model away: safetensors with a loader, torch.export, ONNX, MLflow registry, hub.
 
     `python -m trainables.export FOLDER` does the same with the folder of a single run.
     """
     from trainables.export import files
     from tune_rsst.results.export import choose
-    from tune_rsst.tracking import registry
+    from tune_rsst.tracking import hugging_face, registry
+    from tune_rsst.tracking.model_card import write_card
 
     wanted = files.formats_of(formats)
     registry.check_names("model" if register is None else register, alias)
+    if private and push is None:
+        raise ConfigError("private", True, "given together with --push")
+    if push is not None:
+        hugging_face.check_push(push)
     chosen = choose(what, trial, number)
     folder = to or chosen.folder.export_of(files.name_of(number, chosen.trial.trial))
     print(f"{chosen.folder.name}/{chosen.trial.trial}, {chosen.trial.state}")
     try:
         with home.writing(folder):
-            files.export(chosen.model, folder.absolute(), wanted, lambda line: print(one_line(line)))
+            written = files.export(chosen.model, folder.absolute(), wanted, lambda line: print(one_line(line)))
+            written.append(write_card(chosen, folder.absolute(), push or ""))
+            print(one_line(str(written[-1])))
         if register is not None:
             address = registry.register(chosen, register, alias)
             print(f"{address}: takes pixels in [0, 1]; mlflow.pyfunc.load_model('{address}').predict(pixels)")
+        if push is not None:
+            what = f"{chosen.folder.name}/{folder.name}"
+            print(hugging_face.push(push, written, private=private, message=f"{what}, by tune-rsst"))
     except (RuntimeError, ConnectionError) as error:
         fail(str(error), 1)
 
