@@ -45,10 +45,7 @@ class RSSTConfig:
         "start from ImageNet (or your own) weights instead of random ones", False, decides_presets=True
     )
     weights: str | None = _knob(
-        "file (.safetensors, .pth, .ckpt, .npz) or hf_hub:ORG/NAME to start from",
-        None,
-        in_fingerprint=False,
-        path=True,
+        "weights file (.safetensors, .pth, .ckpt, .npz) or hf_hub:ORG/NAME", None, in_fingerprint=False, path=True
     )
     weights_digest: str | None = _knob("refuse pretrained weights of another digest", None, acts_when=acting.ASKS)
     start_units: str | None = _knob(
