@@ -15,7 +15,7 @@ from tests.ray_nodes import wait_for
 from tune_rsst.ledger.lock import is_running
 from tune_rsst.storage import home
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 SCRIPT = """
 import sys, threading
 import tune_rsst
@@ -43,7 +43,11 @@ def begun(folder: Path, script: Path, where: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    wait_for(lambda: ledger.exists() and ledger.read_text(encoding="utf-8").count('"reported"') > before + 3)
+    try:
+        wait_for(lambda: ledger.exists() and ledger.read_text(encoding="utf-8").count('"reported"') > before + 3, 200)
+    except TimeoutError:
+        started.kill()
+        raise
     return started
 
 
