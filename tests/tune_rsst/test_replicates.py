@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 import statistics
 from pathlib import Path
@@ -9,12 +11,20 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
+from tests.chaos.toy_sweep import rewrite
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
 from tune_rsst.ledger.file import read
+from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.results import replicated
+from tune_rsst.results.as_json import as_json
 from tune_rsst.results.ranking import best_of, ranking
+from tune_rsst.results.table import print_table
 from tune_rsst.search.spaces import Space
+from tune_rsst.storage.folder import Sweep, SweepFolder
+from tune_rsst.tracking.writes import RunWrites
 
 TINY = Space("tiny", tiny)
 WORDS = ("trials=5", "replicates=3", "stopping=none", "sampler=random")
@@ -101,3 +111,46 @@ def test_side_by_side_a_kill_loses_no_run_and_trains_no_round_twice(tmp_path: Pa
     assert len(reports) == len(set(reports)) and not set(first.trained) & set(second.trained)
     rounds = sum(len(run.round_events) for trial in view.trials.values() for run in trial.all_runs)
     assert len({*first.trained, *second.trained}) == rounds
+
+
+def test_lines_of_a_stranger_are_refused_or_shown(tmp_path: Path) -> None:
+    """Whatever stands in a line of a further run: the ledger is refused in one line, or everything can be shown."""
+    folder = SweepFolder(tmp_path / "fake")
+    folder.path.mkdir()
+    finished(folder.path, "trials=3")
+    events, seen = [dict(event) for event in read(folder.ledger)], set()
+    tried = refused = 0
+    for at, event in enumerate(events):
+        kind = (event["event"], event.get("kind"))
+        if kind in seen or not event["event"].startswith(("replicate_", "ended")):
+            continue
+        seen.add(kind)
+        for name in event.keys() - {"event", "line", "before", "crc"}:
+            for value in (None, "x", {}, -1):
+                changed = [*events[:at], {**event, name: value}, *events[at + 1 :]]
+                rewrite(folder.ledger, [{k: e[k] for k in e if k not in ("line", "before", "crc")} for e in changed])
+                tried += 1
+                try:
+                    found = Sweep.of(folder)
+                except LedgerError as error:
+                    refused += "\n" not in str(error)
+                    continue
+                assert json.dumps(as_json(found, None)) and list(replicated.rows(found.view)) is not None
+                print_table(Console(file=io.StringIO(), width=100), found)
+                writes = RunWrites("uid", folder)
+                for line in found.lines.events:
+                    writes.apply(line)
+                assert writes.take()
+    assert len(seen) >= 6 and 0 < refused < tried
+
+
+def test_one_seed_a_trial_is_a_sweep_without_the_setting_to_the_byte(tmp_path: Path) -> None:
+    ledgers = []
+    for words in (("replicates=1",), ()):
+        folder = tmp_path / f"sweep{len(words)}"
+        folder.mkdir()
+        found = FakeSweep(folder, TINY, settings_of(TINY, "trials=6", *words))
+        found.run(2)
+        found.ledger.close()
+        ledgers.append((folder / "ledger.jsonl").read_bytes().replace(str(folder).encode(), b""))
+    assert ledgers[0] == ledgers[1] and b"replicate" not in ledgers[0] and b'"seeds"' not in ledgers[0]

@@ -103,8 +103,8 @@ class Race:
 
     def next_of(self, trial: TrialView) -> dict[str, Any]:
         """`further_run` with the next seed."""
-        had = {run.knobs["seed"] for run in trial.all_runs}
-        return further_run(trial.trial, trial.knobs, next(s for s in count(trial.knobs["seed"]) if s not in had))
+        had = {run.knobs.get("seed", 0) for run in trial.all_runs}
+        return further_run(trial.trial, trial.knobs, next(s for s in count(min(had)) if s not in had))
 
     def open_runs(self, view: SweepView) -> list[TrialView]:
         """Runs of trials that have not ended, which are to be carried out; trial by trial, seed by seed."""

@@ -34,7 +34,8 @@ _FOR_PEOPLE = {"seq", "versions", "cpus_per_trial", "measured"}
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TRIAL = re.compile(r"t\d{4,12}(-seed\d{1,20}(-split)?)?")
 _NAMES = {"trial": _TRIAL, "fingerprint": re.compile(r"\w[\w-]{0,99}"), "name": SWEEP_NAME}
-_NAMED_BY = ("sweep_started", "suggested", "infeasible", "confirm_suggested", "replicate_suggested")
+_RUNS = ("confirm_suggested", f"{REPLICATE}suggested")
+_NAMED_BY = ("sweep_started", "suggested", "infeasible", *_RUNS)
 _KEYS = ("params", "distributions", "knobs", "metrics", "settings", "versions")
 _DIGEST = re.compile(r"\w[\w-]{0,99}")
 """Names become files, flags, tags, heads of columns: of one kind of signs wherever the ledger comes from."""
@@ -87,6 +88,8 @@ def wrong(event: Mapping[str, Any]) -> str | None:
     for name, pattern in _NAMES.items() if word in _NAMED_BY else ():
         if name in event and not pattern.fullmatch(event[name]):
             return f"{name} is {_words(event[name])}"
+    if word in _RUNS and (type(event["seed"]) is not int or event["knobs"].get("seed") != event["seed"]):
+        return f"seed is {_words(event['seed'])}"
     return _wrong_begin(event) if word in ("sweep_started", "confirm_started") else _wrong_weights([event])
 
 
@@ -152,7 +155,7 @@ def _wrong_run(event: Mapping[str, Any], trials: Container[str], runs: Container
         return None
     if runs is None:
         return "confirm_started does not come before it"
-    if event["event"] in ("confirm_suggested", f"{REPLICATE}suggested"):
+    if event["event"] in _RUNS:
         return None if event["of"] in trials else f"{event['of']} was not suggested before it"
     if "trial" in event and event["trial"] not in runs:
         return f"{event['trial']} was not suggested before it"
