@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,13 +23,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.chaos.lives.audit import Home, audit, audit_bucket
 from tests.chaos.lives.faults import KINDS_OF
 from tests.chaos.lives.injector import Injected, Injector
 from tests.chaos.lives.services import STORAGE
 from tests.chaos.lives.subject import MODES, NAME, Subject, why_not
+from tests.chaos.lives.toys import BETWEEN_S, Toys
+from tests.trainables import toy
 
-TRIALS = 8
+TRIALS, TOYS = 8, 2  # of a sweep; so many times as many in one of toys
 IN_ONE_SWEEP = {
     "kill -9 of the driver": 10,
     "kill -9 of a worker": 10,
@@ -46,6 +51,7 @@ class Chaos:
         self.draw, self.trials, self.place = random.Random(f"lives {seed}"), trials, place
         self.modes, self.one = self.draw.sample(modes, len(modes)), one
         self.began, self.seconds = time.monotonic(), 60 * minutes
+        self.alone: dict[type[Subject], tuple[Subject, subprocess.Popen[bytes] | None]] = {}
         self.injected: list[Injected] = []
         self.wrong: list[str] = []
         self.sweeps = self.lives = 0
@@ -61,32 +67,45 @@ class Chaos:
         )
 
     def run(self) -> None:
-        """The undisturbed sweep, then disturbed ones, each compared with it."""
-        alone = Subject.below(self.place / "alone", self.trials)
-        self.tell(f"{self.trials} trials a sweep; one is trained beside the first, and left alone")
-        log = alone.home.parent / "log"
-        undisturbed = alone.start_undisturbed(log)
+        """Disturbed sweeps, each compared with one of the same points that is left alone."""
+        self.tell(f"{self.trials} trials a sweep")
         while not self.sweeps or (self.left_s() > 0 and not self.one):
             self.sweeps += 1
             mode = self.modes[(self.sweeps - 1) % len(self.modes)]
-            with Subject.of_mode(mode, self.place / f"sweep-{self.sweeps}", self.trials) as subject:
+            sweep, trials = (Toys, TOYS * self.trials) if mode == "toys" else (Subject, self.trials)
+            alone = self._left_alone(sweep, trials)
+            with sweep.of_mode(mode, self.place / f"sweep-{self.sweeps}", trials) as subject:
                 self.tell(f"sweep {self.sweeps}, {mode}")
                 injector = Injector(subject, self.draw, self.left_s, self.tell, KINDS_OF[mode], injected=self.injected)
+                if isinstance(subject, Toys):
+                    injector.between_s = BETWEEN_S
                 if self.one:
                     injector.just(IN_ONE_SWEEP)
                 injector.run()
-                if (code := undisturbed.wait()) != 0:
-                    raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {log}")
                 found = self._differences(subject, alone, injector)
             self.lives += injector.lives
             self.wrong += [f"sweep {self.sweeps}, {mode}: {line}" for line in [*injector.wrong, *found]]
             self.tell(f"sweep {self.sweeps} after {injector.lives} lives: {len(found)} differences")
 
-    @staticmethod
-    def _differences(subject: Subject, alone: Subject, injector: Injector) -> list[str]:
+    def _left_alone(self, sweep: type[Subject], trials: int) -> Subject:
+        """The sweep that is compared with, trained to its end, or, of the real one, beside the first of its kind."""
+        if sweep not in self.alone:
+            alone = sweep.below(self.place / f"alone-{sweep.__name__}", trials)
+            self.alone[sweep] = alone, None if isinstance(alone, Toys) else alone.start_undisturbed(alone.place / "log")
+            if isinstance(alone, Toys):
+                alone.finish()
+        return self.alone[sweep][0]
+
+    def _differences(self, subject: Subject, alone: Subject, injector: Injector) -> list[str]:
+        _, process = self.alone[type(subject)]
+        if process is not None and (code := process.wait()) != 0:
+            raise SystemExit(f"the undisturbed sweep ended with exit code {code}: see {alone.place / 'log'}")
+        if isinstance(subject, Toys):
+            subject.finish()
         used, usual = subject.services, {path.name for path in alone.temporary.iterdir()}
         here = Home(subject.home, NAME, *((used.records, used.study) if used else ()))
-        found = audit(here, Home(alone.home, NAME), damaged=injector.damaged)
+        drawn = not isinstance(subject, Toys)
+        found = audit(here, Home(alone.home, NAME), damaged=injector.damaged, drawn=drawn)
         if used is not None:
             os.environ.update({key: value for key, value in used.environment.items() if key.startswith("AWS_")})
             found += audit_bucket(STORAGE, here, subject.place / "brought")
@@ -125,6 +144,9 @@ def main() -> int:
         print(f"No sweeps of the mode {mode}: {why_not(mode)}")
     if not (modes := [one for one in modes if not why_not(one)]):
         return 0
+    if "toys" in modes:
+        toy.install()
+        torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="chaos-"))
     chaos = Chaos(given.seed, given.minutes, given.trials, place, modes, given.one_sweep)
     chaos.run()

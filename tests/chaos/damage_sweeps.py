@@ -98,7 +98,7 @@ def spoil_ledger(draw: random.Random, path: Path, others: list[Path]) -> str | N
         "foreign at the end": lambda: [*lines, *foreign[other:]],
         "line break gone": lambda: [*lines[:a], lines[a][:-1], *lines[a + 1 :]],
         "other line breaks": lambda: [one.replace(b"\n", b"\r\n") for one in lines],
-        "another encoding": lambda: [content.decode().encode(draw.choice(ENCODINGS))],
+        "another encoding": lambda: [content.decode().encode(draw.choice(ENCODINGS), "replace")],
         "zeros within": lambda: [content[: (at := draw.randrange(len(content)))], b"\0" * 7, content[at:]],
         "several bits": lambda: [bytes(byte ^ (draw.random() < 0.001) for byte in content)],
     }

@@ -107,6 +107,11 @@ SERVICES = {
 }
 KINDS_OF: dict[str, dict[str, Kind]] = {
     "plain": KINDS,
+    "toys": {
+        name: kind
+        for name, kind in KINDS.items()
+        if kind.role == "driver" or (kind.pattern and name != "damaged settings")
+    },
     "services": {name: kind for name, kind in KINDS.items() if name != "a damaged study"} | SERVICES,
     "clock": KINDS | {"the clock of the programs moved": Kind(act=_move_clock, often=4)},
     "disk": KINDS | {"a full disk for a while": Kind(act=_fill_disk, often=4, may_end=(1,))},

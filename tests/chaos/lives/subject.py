@@ -39,7 +39,7 @@ ROLES = {
 }
 
 
-MODES = ("plain", "services", "clock", "disk")
+MODES = ("plain", "toys", "services", "clock", "disk")
 FAKETIME = "faketime/libfaketimeMT.so.1"  # below a folder of libraries
 DISK_MIB = 256
 # libfaketime 0.9.10 takes time.sleep for one until a moment of the moved clock, and refuses it.
