@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 GONE = (errno.EPIPE, errno.EIO)
+AGAIN_S = 0.02
 UNWRITTEN = 120  # Python's exit code where its output could not be written
 Handlers = dict[signal.Signals, Any]
 
@@ -77,7 +78,10 @@ class Heard:
 
 @contextmanager
 def interruptible() -> Iterator[Heard]:
-    """Within, a signal that ends a process raises one KeyboardInterrupt: a closed terminal sends SIGHUP twice."""
+    """Within, a signal that ends a process raises one KeyboardInterrupt: a closed terminal sends SIGHUP twice.
+
+    Raised where nobody can catch it, such as in a weak reference's callback, it is raised again a moment later.
+    """
     found = Heard()
 
     def interrupt(number: int, frame: Any) -> None:
@@ -86,12 +90,20 @@ def interruptible() -> Iterator[Heard]:
             signal.signal(heard, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def again(lost: Any) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        else:
+            of_others(lost)
+
+    of_others, sys.unraisablehook = sys.unraisablehook, again
     before, on_ctrl_c = hear(interrupt), signal.getsignal(signal.SIGINT)
     if on_ctrl_c is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield found
     finally:
+        sys.unraisablehook = of_others
         signal.signal(signal.SIGINT, on_ctrl_c)
         unhear(before)
 

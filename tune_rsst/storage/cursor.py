@@ -16,19 +16,24 @@ FIELDS = record(
         "offset": whole(),
         "parent_run_id": maybe(_NAME),
         "experiment_id": maybe(_NAME),
-    }
+    },
+    {"sent_again": whole(most=1)},
 )
 
 
 @dataclass
 class Cursor:
-    """What is in MLflow already: the ledger's first `offset` bytes. `target` says in which MLflow."""
+    """What is in MLflow already: the ledger's first `offset` bytes. `target` says in which MLflow.
+
+    `sent_again`: 1 where lines of the ledger were there before, and may come again with another time.
+    """
 
     sweep_uid: str = ""
     target: str = ""
     offset: int = 0
     parent_run_id: str | None = None
     experiment_id: str | None = None
+    sent_again: int = 0
 
 
 def load_cursor(path: Path) -> Cursor:

@@ -20,7 +20,7 @@ from trainables.storage.files import replaced
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
-from tune_rsst.tracking.write import PARENT, Images, Write
+from tune_rsst.tracking.write import PARENT, Images, Point, Write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,7 +106,24 @@ class SweepRuns:
         self._status: dict[str, str] = {}
         self._files: dict[str, str] = {}
         self._create_unanswered = self._doubles_possible = False
+        self._there: dict[tuple[str, str], set[tuple[int, float]]] | None = None
         self._find_runs()
+
+    def look_first(self) -> None:
+        """From now on a point that MLflow has is not written again, whatever its time: the ledger may tell another.
+
+        A line that was lost and came again, or was rebuilt, has the time of the second one.
+        """
+        self._there = {}
+
+    def _new_points(self, write: Write, run_id: str) -> list[Point]:
+        if self._there is None:
+            return write.points
+        keys = {point[0] for point in write.points if (run_id, point[0]) not in self._there}
+        for key in keys:
+            found = self._client.get_metric_history(run_id, key)
+            self._there[run_id, key] = {(one.step, one.value) for one in found}
+        return [point for point in write.points if (point[3], point[1]) not in self._there[run_id, point[0]]]
 
     def _experiment_of(self, name: str, location: str | None) -> str:
         known = self._client.get_experiment_by_name(name)
@@ -182,7 +199,7 @@ class SweepRuns:
             return "it was deleted in MLflow, and nothing more is written to it"
         run_id = self._run_id(write.run, plan)
         batch: dict[str, list[Any]] = {
-            "metrics": [Metric(*point) for point in write.points],
+            "metrics": [Metric(*point) for point in self._new_points(write, run_id)],
             "params": [Param(*item) for item in write.params.items()],
             "tags": [RunTag(*item) for item in write.tags.items()],
         }

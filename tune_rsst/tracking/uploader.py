@@ -175,6 +175,9 @@ class Uploader:
         if self._tail.offset != cursor.offset or not store.holds(plan.births):
             cursor.offset, plan = 0, RunWrites(uid, self._folder)
             self._tail.rewind()
+        if cursor.sent_again or (cursor.offset == 0 and store.runs):
+            cursor.sent_again = 1
+            store.look_first()
         cursor.parent_run_id, cursor.experiment_id = store.runs.get(PARENT), store.experiment_id
         store_cursor(self._folder.cursor, cursor)  # before the notes, which name the sweep's page
         self._unsent.clear()

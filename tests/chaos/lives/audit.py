@@ -24,6 +24,7 @@ from trainables.storage.files import is_temporary, sha256_of
 from trainables.storage.lease import LEASE_KEY
 from trainables.storage.locks import is_held
 from tune_rsst.ledger.file import LedgerError, read
+from tune_rsst.ledger.tail import LedgerTail
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.settings.addresses import sqlite_uri
 from tune_rsst.storage import bucket
@@ -218,7 +219,7 @@ def runs_of(home: Home) -> list[dict[str, Any]]:
             if tags.get("sweep") == home.name:
                 points = rows("select key, step, value, timestamp from metrics where run_uuid = :uid", uid)
                 params = dict(map(tuple, rows("select key, value from params where run_uuid = :uid", uid)))
-                own = {"name": tags.get("trial", PARENT), "status": status, "params": params}
+                own = {"name": tags.get("trial", PARENT), "status": status, "params": params, "uid": tags["sweep_uid"]}
                 runs.append({**own, "points": sorted(map(tuple, points))})
     engine.dispose()
     return runs
@@ -227,6 +228,8 @@ def runs_of(home: Home) -> list[dict[str, Any]]:
 def _tracking(found: Home, expected: Home, events: list[dict[str, Any]]) -> Iterator[str]:
     """One run for each trial with the points of the ledger, each step of a curve once, and the other sweep's values."""
     runs, right = runs_of(found), runs_of(expected)
+    if any("first line" in line for event in events if event["event"] == "repaired" for line in event["rebuilt"]):
+        runs = [run for run in runs if run["uid"] == LedgerTail(found.folder.ledger).uid()]  # it has new ones then
     yield from _twice("MLflow: run", (run["name"] or "of the sweep" for run in runs))
     yield from _unlike("MLflow: status of", *({one["name"]: one["status"] for one in each} for each in (runs, right)))
     plan = RunWrites("", found.folder)

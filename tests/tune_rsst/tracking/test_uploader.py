@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.toy_sweep import rewrite
 from tests.tune_rsst import rest_server
 from tests.tune_rsst.recorded import EPOCHS, IMAGES, Recorder, sweep_events
 from trainables.rsst.config import ConfigError
@@ -173,6 +174,27 @@ def test_a_crash_between_two_runs_of_a_chunk_is_healed(
     home.write(*events[30:])
     assert home.uploader().sync_once(30) == 0
     home.check()
+
+
+@pytest.mark.parametrize("lost", [0, 6])
+def test_lines_that_came_again_or_were_rebuilt_with_another_time_are_no_second_points(home: Home, lost: int) -> None:
+    """Found by `make chaos`: after a repair MLflow is sent all lines, and those that were rebuilt have other times."""
+    home.write(*sweep_events())
+    assert home.uploader().sync_once(60) == 0
+    events = [{k: v for k, v in one.items() if k not in ("line", "before", "crc")} for one in read(home.ledger)]
+    later = [{**one, "time": one["time"] + 7.5 * (at > 3)} for at, one in enumerate(events)]
+    if lost:  # a ledger that lacks its end, and goes on
+        rewrite(home.ledger, events[:-lost])
+        assert home.uploader().sync_once(60) == 0
+        rewrite(home.ledger, [*events[:-lost], *later[-lost:]])
+    else:
+        rewrite(home.ledger, later)
+        home.cursor.unlink()
+    assert home.uploader().sync_once(60) == 0 and home.uploader().missing() == 0
+    found, told = home.found()["points"], home.expected()
+    assert {run: [point[:3] for point in points] for run, points in found.items()} == {
+        run: [point[:3] for point in points] for run, points in told.items()
+    }
 
 
 def test_a_torn_line_is_waited_for(home: Home) -> None:
