@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,6 +47,22 @@ def test_every_ending_interrupts_once(name: str) -> None:
             except KeyboardInterrupt:
                 interrupts += 1
     assert interrupts == expected and [signal.getsignal(number) for number in ENDING] == before
+
+
+def test_an_interruption_that_a_callback_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Found by `make chaos`: Ctrl-C in a weak reference's callback was a traceback, and the sweep went on."""
+    things = [threading.Event()]
+
+    def wait() -> None:
+        kept = weakref.ref(things[0], lambda _: signal.raise_signal(signal.SIGINT))
+        things.clear()
+        time.sleep(5)
+        assert kept() is None
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interruptible() as heard:
+        wait()
+    assert heard.interrupted and time.monotonic() - began < 4 and "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", ENDING)

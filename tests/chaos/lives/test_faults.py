@@ -29,7 +29,7 @@ def test_a_deck_holds_every_kind_and_no_life_ends_twice_in_a_row(mode: str, of_f
         drawn = deck(random.Random(seed), kinds)
         assert Counter(drawn) == {name: kind.often for name, kind in kinds.items()}
         ends = [bool(kinds[name].ends) for name in drawn]
-        assert not any(one and other for one, other in pairwise(ends))
+        assert not any(one and other for one, other in pairwise(ends)) or 2 * sum(ends) > len(ends)
 
 
 def test_just_these_faults_and_then_none(tmp_path: Path) -> None:
