@@ -12,10 +12,14 @@ import pytest
 
 from tests.chaos import toy_sweep
 from tests.trainables import toy
-from tune_rsst.ledger.file import read
+from tune_rsst.driver import Confirmation
+from tune_rsst.ledger.file import Ledger, read
 from tune_rsst.ledger.lines import LedgerError
+from tune_rsst.ledger.repeats.wanted import Wanted
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning.repair import repair
+from tune_rsst.planning.resume import settings_again
+from tune_rsst.runners import serial
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 pytestmark = pytest.mark.medium
@@ -71,3 +75,18 @@ def test_a_run_whose_folder_is_gone_too_is_trained_again_to_the_same(folder: Swe
     shutil.rmtree(folder.store(run.fingerprint))
     done = toy_sweep.resumed(folder)
     assert done.state == "finished" and said(done.view) == right
+
+
+def test_a_lost_line_of_confirm_is_no_error_of_repairs(folder: SweepFolder) -> None:
+    view, ledger = Sweep.of(folder).view, Ledger(folder.ledger)
+    settings = settings_again(Sweep.of(folder), {})
+    confirmation = Confirmation(ledger, view, settings, Wanted.of(view, [view.trials["t0000"]], 2, split=False))
+    for _ in serial.reports(confirmation, folder):
+        pass
+    ledger.close()
+    lines = folder.ledger.read_bytes().splitlines(keepends=True)
+    (first, _) = [at for at, line in enumerate(lines) if b'"confirm_suggested"' in line]
+    folder.ledger.write_bytes(b"".join(line for at, line in enumerate(lines) if at != first))
+    lost = repair(folder, dry_run=False).lost
+    assert any(line.endswith("tune-rsst confirm runs it again") for line in lost)
+    assert Sweep.of(folder).view.confirm is not None
