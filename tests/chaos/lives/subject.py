@@ -54,7 +54,7 @@ class Subject:
     """A sweep in a home of its own. `temporary`: where its processes put temporary files.
 
     `services`: where it keeps its study, its records and its home. `clock`: a file that says by how many seconds the
-    clock of its processes is ahead. `disk`: where a small file system is mounted that holds the home.
+    clock of its processes is ahead. `disk`: the home, where it is a small file system of its own.
     """
 
     home: Path
@@ -86,12 +86,9 @@ class Subject:
                 clock.write_text("+0\n")
                 (place / "sitecustomize.py").write_text(SLEEP, encoding="utf-8")
             elif mode == "disk":
-                disk = place / "disk"
-                disk.mkdir()
+                disk = plain.home
                 subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)], check=True)
-            home = disk / "home" if disk else plain.home
-            home.mkdir(exist_ok=True)
-            yield cls(home, plain.temporary, trials, used, clock, disk)
+            yield cls(plain.home, plain.temporary, trials, used, clock, disk)
         finally:
             if used is not None:
                 used.close()
