@@ -30,7 +30,7 @@ from tune_rsst.ending import (
     conclude_confirmation,
     finish_again,
 )
-from tune_rsst.interrupt import Interruption
+from tune_rsst.interrupt import Interruption, why
 from tune_rsst.ledger.file import Ledger
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
@@ -216,7 +216,7 @@ def _train(plan: Plan, driver: Driver | Confirmation, console: Console, runner: 
         raise
     except Exception as error:
         logging.getLogger(__name__).debug("the sweep broke off", exc_info=True)
-        interruption.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        interruption.fail(why(error))
 
 
 @contextmanager

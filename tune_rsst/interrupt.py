@@ -27,14 +27,25 @@ What differs in the other cases:
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from trainables.leaving import ENDING, Handlers, hear, unhear
+from trainables.storage.secrets import hide_password
+from trainables.text import LONGEST_LINE, shown
 
 LEAVE_ANYWAY_S = 1.0
+STUCK = 3
+
+
+def why(error: BaseException) -> str:
+    """The error that all began with, in one line without passwords: Optuna says of a lost database that data is bad."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return hide_password(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 class Interruption:
@@ -48,7 +59,7 @@ class Interruption:
         self.problem: str | None = None
         self.broken = self.terminated = self.written = False
         self.write_down: Callable[[], None] = lambda: None  # the driver's: it calls `claim` before it writes
-        self._running = self._lost = False
+        self._running, self._lost = False, 0
         self._lock = threading.Lock()
 
     @property
@@ -70,11 +81,17 @@ class Interruption:
     def lost(self, what: str) -> None:
         """What the runner can't do without has gone: it is ended as by an error, wherever it waits.
 
+        Where that does not help, and this is called for more than STUCK times, the process ends as by SIGKILL.
         Nothing is wrong where the process is to end anyway: the signal that said so may have gone to that part too.
         """
         if not self.terminated:
             self.fail(what)
-        self._lost = True
+        self._lost += 1
+        if self._lost > STUCK:  # in a library that waits for what has gone, and hears no signal
+            line = f"error: {shown(what, LONGEST_LINE)}; nothing that was written is lost: go on with --resume\n"
+            with suppress(OSError):
+                os.write(2, line.encode())
+            os._exit(self.exit_code)
         if self._running:  # not SIGINT, which Tune takes for itself, and ends its workers in order
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

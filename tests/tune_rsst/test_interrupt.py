@@ -315,6 +315,27 @@ def test_what_is_started_with_ray_does_not_hear_a_closed_terminal(sigint: None) 
     assert interruption.terminated
 
 
+def test_a_runner_that_does_not_let_go_is_left(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """Found by `make chaos`: while it connects Ray hears nothing, and ends the process after a minute."""
+    left: list[int] = []
+    monkeypatch.setattr(interrupt.os, "_exit", left.append)
+    interruption = Interruption()
+    for _ in range(interrupt.STUCK):
+        interruption.lost("the raylet has died")
+    assert not left and not capfd.readouterr().err
+    interruption.lost("the raylet has died")
+    assert left == [1] and capfd.readouterr().err.count("the raylet has died; ") == 1
+
+
+def test_why_is_the_error_that_all_began_with() -> None:
+    """Found by `make chaos`: Optuna's error of a killed PostgreSQL spoke of invalid data in the commit."""
+    lost, outer = OSError("server closed\n the connection to postgresql://me:secret@db/x"), ValueError("invalid data")
+    outer.__cause__ = RuntimeError("in between")
+    outer.__cause__.__cause__ = lost
+    assert interrupt.why(outer) == "OSError: server closed the connection to postgresql://me:***@db/x"
+    assert interrupt.why(ValueError("one\n two")) == "ValueError: one two"
+
+
 def test_sigterm_while_ray_starts_is_heard_by_us(sigint: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by `make chaos`: Ray's own handler, which it installs first, ended the sweep with exit code 15."""
     import ray

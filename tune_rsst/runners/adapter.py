@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tune_rsst.interrupt import why
+
 if TYPE_CHECKING:
     from tune_rsst.intake import Intake
 
@@ -25,7 +27,7 @@ class Adapter:
             return action()
         except Exception as error:
             log.debug("the driver failed", exc_info=True)
-            self.driver.interruption.break_off(f"{type(error).__name__}: {error}")
+            self.driver.interruption.break_off(why(error))
             return otherwise
 
     def __getstate__(self) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def deck(draw: random.Random, kinds: dict[str, Kind]) -> list[str]:
     ending = [name for name, kind in kinds.items() if kind.ends for _ in range(kind.often)]
     others = [name for name, kind in kinds.items() if not kind.ends]
     again = [name for name in others for _ in range(kinds[name].often - 1)]
-    others = [*draw.sample(others, len(others)), *draw.sample(again, len(again))]
+    others = sorted(draw.sample(others, len(others)), key=lambda name: kinds[name].act is None)  # the mode's own first
+    others += draw.sample(again, len(again))
     count = len(others)
     for at, name in enumerate(draw.sample(ending, len(ending)), 1):
         others.insert(round(at * count / len(ending)) + at - 1, name)
