@@ -15,8 +15,10 @@ from rich.console import Console
 
 from tests.chaos.toy_sweep import rewrite
 from tests.tune_rsst.fake_sweep import FakeSweep, settings_of, tiny
+from tune_rsst.driver.race import Race
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lines import LedgerError
+from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.results import replicated
 from tune_rsst.results.as_json import as_json
@@ -154,3 +156,49 @@ def test_one_seed_a_trial_is_a_sweep_without_the_setting_to_the_byte(tmp_path: P
         found.ledger.close()
         ledgers.append((folder / "ledger.jsonl").read_bytes().replace(str(folder).encode(), b""))
     assert ledgers[0] == ledgers[1] and b"replicate" not in ledgers[0] and b'"seeds"' not in ledgers[0]
+
+
+def trial_of(number: int, values: list[float], state: str = "running", **metrics: Any) -> TrialView:
+    """A trial whose runs have come to these values of val_top1."""
+    found = None
+    for seed, value in enumerate(values):
+        name = f"t{number:04d}" + (f"-seed{seed}" if seed else "")
+        run = TrialView(name, number, {}, {}, {"seed": seed}, name, 2, "finished" if seed else state, seeds=3)
+        run.final = {"round": 1, "val_top1": value, "kept_share_asked": 0.3, **metrics}
+        if found is None:
+            found = run
+        else:
+            run.seeds, run.replicates = 1, found.trial
+            found.runs[name] = run
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "behind"),
+    [([0.8527], False), ([0.8525], True), ([0.886, 0.886], False), ([0.884, 0.884], True), ([0.99], False)],
+)
+def test_the_race_by_hand(values: list[float], behind: bool) -> None:
+    """m = 0.92, s = 0.02 with ν = 2, t = 2.920: one seed falls behind from 0.0674 on.
+
+    Two equal seeds: s² = 0.0008 / 3, ν = 3, t = 2.353, and from 2.353 · 0.01633 · √(1/2 + 1/3) = 0.0351 on.
+    """
+    race = Race(3, Objective.of({"target_density": 0.3}))
+    best, trial = trial_of(0, [0.90, 0.92, 0.94], "finished"), trial_of(1, values)
+    view = SweepView(settings={"target_density": 0.3}, trials={"t0000": best, "t0001": trial})
+    end = race.end_of(view, trial)
+    assert (end is not None and end.state == "stopped") is behind
+    assert end is None or (end.reason or "").startswith(f"after {len(values)} of 3 seeds: mean val_top1 ")
+
+
+def test_without_a_spread_or_a_rival_nobody_falls_behind_and_a_larger_model_is_no_rival() -> None:
+    race = Race(3, Objective.of({"target_density": 0.3}))
+    alone = trial_of(1, [0.1])
+    assert race.end_of(SweepView(trials={"t0001": alone}), alone) is None
+    pair = {"t0000": trial_of(0, [0.90, 0.92], "running"), "t0001": alone}
+    assert race.end_of(SweepView(trials=pair), alone) is None
+    front = Race(3, Objective.of({"objective": "pareto", "target_density": 0.3, "pareto_against": "density"}))
+    for size, behind in ((0.5, False), (0.3, True)):
+        best, small = trial_of(0, [0.90, 0.92, 0.94], "finished", density=size), trial_of(1, [0.1], density=0.4)
+        found = front.end_of(SweepView(trials={"t0000": best, "t0001": small}), small)
+        assert (found is not None) is behind

@@ -83,6 +83,7 @@ class TrialView:
     """How many runs it may get (setting `replicates`)."""
     runs: dict[str, TrialView] = field(default_factory=dict)
     """The trial's further runs, each with another seed, in their order; the first one is its own."""
+    _means: tuple[int, dict[str, Any]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def unfinished(self) -> bool:
@@ -124,7 +125,10 @@ class TrialView:
         """What the trial is judged by: `own_metrics`, each number the mean over its runs that have finished."""
         if self.seeds == 1 or self.final is None:
             return self.own_metrics
-        return averaged([self.own_metrics, *(run.own_metrics for run in self.runs.values() if run.state == "finished")])
+        done = [run for run in self.runs.values() if run.state == "finished"]
+        if self._means is None or self._means[0] != len(done):  # a run that has finished changes no more
+            self._means = len(done), averaged([self.own_metrics, *(run.own_metrics for run in done)])
+        return dict(self._means[1])
 
     @property
     def own_metrics(self) -> dict[str, Any]:

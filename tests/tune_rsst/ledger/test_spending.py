@@ -34,6 +34,12 @@ def placed(time: float, trial: str) -> dict[str, Any]:
     return line(time, "placed", trial=trial, host="h", node="n", epochs_there=0)
 
 
+def run_of(time: float, kind: str, **fields: Any) -> dict[str, Any]:
+    """A line of the second run of t0000."""
+    return line(time, f"replicate_{kind}", trial="t0000-seed1", **fields)
+
+
+RUN = {"of": "t0000", "seed": 1, "knobs": {"seed": 1}, "fingerprint": "f1", "rounds": 2}
 RESUMED = {"versions": {}, "settings": {"gpus_per_trial": 0.5}}
 LIVES: dict[str, tuple[list[dict[str, Any]], float, float]] = {
     "one life to its end": ([line(100, "measured", gpus_per_trial=1), line(160, "sweep_ended")], 60, 0),
@@ -54,6 +60,23 @@ LIVES: dict[str, tuple[list[dict[str, Any]], float, float]] = {
         ],
         11,
         0,
+    ),
+    "a trial of two runs, with a pause between them and after": (
+        [
+            suggested(110, "t0000"),
+            placed(110, "t0000"),
+            epoch(130, "t0000", 0, 1),
+            run_of(130, "suggested", **RUN),
+            run_of(150, "placed", host="h", node="n", epochs_there=0),
+            run_of(170, "worker_error", reason=""),
+            run_of(170, "paused", reason=""),
+            line(200, "interrupted"),
+            run_of(900, "ended", state="finished", reason=None, rung=None),
+            line(901, "resumed", **RESUMED),
+            line(911, "interrupted"),
+        ],
+        110,
+        20,
     ),
     "a clock that was set back": ([suggested(110, "t0000"), line(50, "worker_error", trial="t0000", reason="")], 10, 0),
     "and from there on forward": (
