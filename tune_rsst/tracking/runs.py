@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainables.storage.files import replaced
+from trainables.storage.files import remove_leftovers, replaced
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
@@ -70,6 +70,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     with held(database.with_name(f".{database.name}.lock")):
         home.artifacts_follow()
         if not database.exists():
+            remove_leftovers(database.parent, of=database.name)  # of whoever was killed here: the lock is ours
             with replaced(database) as new:  # MLflow refuses for ever what a kill leaves of its making the tables
                 MlflowClient(f"sqlite:///{new}")
         return MlflowClient(tracking_uri)
