@@ -242,8 +242,8 @@ class _Sources:
         """Reports of a trial in its newest checkpoint, else in its report.json."""
         store = self._folder.store(fingerprint)
         try:
-            if found := history_in(store):
-                return found
+            if found := history_in(store):  # without a report its model is still to be written
+                return [e for e in found if e["kind"] != "final" or (store / "report.json").exists()]
             report = read_report(store / "report.json")
         except (OSError, WrongForm):
             return []
