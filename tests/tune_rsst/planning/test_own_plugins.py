@@ -389,7 +389,7 @@ def own(trial):
     assert "mine.py:f" in notes.run_name(own.trial, own.searched)
     order = LedgerSearcher(sweep.driver, made.folder, {"CPU": 1})
     sweep.driver._left_over = [own]
-    own.state, own.ended_at = "running", None
+    own.state, own.ended_at, own.final = "running", None, None
     assert [code["entry"] for code in order._suggest("x")["plugins"]] == ["mine.py"]  # type: ignore[index]
     (user / "mine.py").write_text("def f(units, batches):\n    return []\n", encoding="utf-8")
     forget()
