@@ -45,7 +45,7 @@ def test_just_these_faults_and_then_none(tmp_path: Path) -> None:
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     monkeypatch.setattr(Handler, "objects", Objects(tmp_path / "objects"), raising=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
         "AWS_ACCESS_KEY_ID": "a",

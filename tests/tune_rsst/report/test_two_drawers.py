@@ -15,7 +15,7 @@ from trainables.storage.files import is_temporary
 from tune_rsst.report import pictures, sweep_figures
 from tune_rsst.storage.folder import SweepFolder
 
-TIMES, TRIAL = 40, "t0000"  # each of the two
+TIMES, TRIAL = 25, "t0000"  # each of the two
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"
 
 
@@ -52,7 +52,7 @@ def damage(folder: SweepFolder, script_bytes: int) -> list[str]:
 
 
 @pytest.mark.medium
-def test_two_processes_that_draw_the_same_pictures_80_times_never_fail_and_never_publish_half_a_file(
+def test_two_processes_that_draw_the_same_pictures_50_times_never_fail_and_never_publish_half_a_file(
     tmp_path: Path,
 ) -> None:
     folder = SweepFolder(tmp_path / "demo")

@@ -127,7 +127,7 @@ def test_trials_with_the_same_dense_round_train_it_once_and_nothing_else_changes
             "trials=5",
             "sampler=random",
             "target_density=0.5",
-            "pruning_times=5",
+            "pruning_times=3",
             f"share_dense={shared}",
             "rungs=[0.5]",
         )

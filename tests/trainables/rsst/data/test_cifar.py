@@ -54,7 +54,7 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
     folder = tmp_path / "mirror"
     folder.mkdir()
     with Mirror(folder) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
         running.shutdown()
 
