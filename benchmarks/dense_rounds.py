@@ -143,14 +143,16 @@ def outcome(home: Path) -> dict[str, tuple[dict[str, Any], str]]:
 def trained(home: Path) -> tuple[int, int]:
     """Epochs that were really trained, those that a kill made necessary again included; dense rounds of their own."""
     reached: dict[str, int] = {}
+    adopted: dict[str, str] = {}  # a trial that a kill parted from its own dense round takes that over
     again = 0
     for event in lines(SweepFolder(home / NAME)):
         if event["event"] == "reported":
+            adopted |= {event["trial"]: name} if (name := event["metrics"].get("adopted_from")) else {}
             reached[event["trial"]] = max(reached.get(event["trial"], 0), event["metrics"].get("epochs_trained", 0))
         elif event["event"] == "placed":
             again += max(0, reached.get(event["trial"], 0) - event["epochs_there"])
     trials = SweepView.of(lines(SweepFolder(home / NAME))).trials.values()
-    own = [trial for trial in trials if not trial.metrics.get("epochs_adopted")]
+    own = [trial for trial in trials if adopted.get(trial.trial) in (None, trial.fingerprint)]
     return sum(t.metrics["epochs_trained"] - t.metrics.get("epochs_adopted", 0) for t in trials) + again, len(own)
 
 
