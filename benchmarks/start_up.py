@@ -12,24 +12,18 @@ of runs. Wall seconds hold whatever else the machine does, CPU seconds nearly no
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks._common import ROOT, Progress, table, tree_of
+from benchmarks._processes import timed
 
 SWEEP = ("sweep", "name=trivial", "trials=1", "epochs=1", "pruning_times=2", "target_density=0.9")
-LIMIT_S = 600
-SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>: processes of Ray whose parent has ended become ours
 PARTS = {
     "until the ledger begins": ("", "sweep_started"),
     "until the first trial is given out": ("sweep_started", "suggested"),
@@ -45,34 +39,13 @@ def one_run(tree: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         own = {"TUNE_RSST_HOME": f"{folder}/home", "TUNE_RSST_CACHE": f"{folder}/cache", "PYTHONPATH": str(tree)}
         words = [*SWEEP, *(["confirm=0"] if (tree / "docs" / "confirm.md").exists() else [])]
-        with (Path(folder) / "output.txt").open("w+") as output:
-            before, began = _cpu_s(), time.time()
-            command = [sys.executable, "-m", "tune_rsst", *words]
-            where = {"cwd": folder, "stdout": output, "stderr": output}
-            done = subprocess.run(command, env=os.environ | own, **where, timeout=LIMIT_S)
-            ended = time.time()
-            _wait_for_orphans()
-            if done.returncode:
-                output.seek(0)
-                raise SystemExit(f"exit code {done.returncode}: {output.read()[-2000:]}")
+        spent = timed([sys.executable, "-m", "tune_rsst", *words], own, Path(folder))
         lines = (Path(folder) / "home" / "trivial" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
         times = {event["event"]: float(event["time"]) for event in map(json.loads, reversed(lines))}
-        parts = {name: times.get(to, ended) - times.get(start, began) for name, (start, to) in PARTS.items()}
-        return parts | {"all": ended - began, "CPU": _cpu_s() - before}
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _wait_for_orphans(limit_s: float = 30.0) -> None:
-    """For Ray's processes, which end after the command: their CPU seconds are counted when they are waited for."""
-    until = time.monotonic() + limit_s
-    with suppress(ChildProcessError):
-        while time.monotonic() < until:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.05)
+        parts = {
+            name: times.get(to, spent.ended) - times.get(start, spent.began) for name, (start, to) in PARTS.items()
+        }
+        return parts | {"all": spent.wall_s, "CPU": spent.cpu_s}
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -96,7 +69,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="of each way")
     parser.add_argument("--against", metavar="COMMIT", help="that commit in turn, and ratios to it")
     given = parser.parse_args()
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     with ExitStack() as stack:
         ways = {"now": ROOT}
         if given.against:
