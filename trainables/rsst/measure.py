@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from trainables.plugins import Code, code_for, plugins_in, remember
@@ -26,11 +27,16 @@ MEASURE_S = 1.0  # per model size, warm-up not counted
 LONG_S = 5.0  # a batch that takes so long is not trained again
 VALIDATION_IMAGES = 512
 CHILD_LIMIT_S = 300.0
+LATENCY_S, LEAST_PASSES = 0.15, 7  # of each of the two measurements after a round: `latency` in model/cost.py
+TIMES = ("train_s", "train_small_s", "eval_s", "start_s")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A trial's step. Times in s per image; `peak_mib` of the process (RSS), `gpu_mib` of what torch had reserved."""
+    """A trial's step. Times in s per image; `peak_mib` of the process (RSS), `gpu_mib` of what torch had reserved.
+
+    `start_s`: what it took to start a process that trains, where it was measured in one.
+    """
 
     device: str
     train_s: float
@@ -39,6 +45,7 @@ class Measured:
     peak_mib: float
     gpu_mib: float = 0.0
     gpu_total_mib: float = 0.0
+    start_s: float = 0.0
 
     @property
     def times(self) -> str:
@@ -73,12 +80,15 @@ def course_of(config: RSSTConfig, found: Measured, relative: float, parameters: 
     shares = tuple(config.kept_share_after(r) for r in range(config.rounds))
     last = shares[-1]
     train, val = train_images(config)
+    each_s = relative * found.eval_s
+    latency_s = sum(max(LATENCY_S, LEAST_PASSES * images * each_s) for images in (1, config.batch_size))
     seconds = []
     for position in range(config.rounds):
         alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
         part = 1.0 if last >= 1 else (alive - last) / (1 - last)
         image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
-        seconds.append(config.epochs * relative * (train * image_s + val * found.eval_s))
+        epoch_s = relative * (train * image_s + val * found.eval_s)
+        seconds.append(config.epochs * epoch_s + latency_s)
     return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
 
 
@@ -173,14 +183,15 @@ def measure_in_child(config: RSSTConfig, at_once: int = 1) -> Measured:
     """
     with ThreadPoolExecutor(at_once) as pool:
         found = list(pool.map(_child, [config] * at_once))
-    times = {name: statistics.fmean(getattr(m, name) for m in found) for name in ("train_s", "train_small_s", "eval_s")}
+    times = {name: statistics.fmean(getattr(m, name) for m in found) for name in TIMES}
     peaks = {name: max(getattr(m, name) for m in found) for name in ("peak_mib", "gpu_mib")}
     return Measured(**asdict(found[0]) | times | peaks)
 
 
 def _child(config: RSSTConfig) -> Measured:
     command, knobs = [sys.executable, "-m", "trainables.rsst.measure"], config.knobs()
-    order = json.dumps({"knobs": knobs, "plugins": [code_for(*used).to_json() for used in plugins_in(knobs)]})
+    plugins = [code_for(*used).to_json() for used in plugins_in(knobs)]
+    order = json.dumps({"knobs": knobs, "plugins": plugins, "began": time.time()})
     try:
         done = subprocess.run(
             command, input=order, capture_output=True, encoding="utf-8", timeout=CHILD_LIMIT_S, check=False
@@ -196,4 +207,6 @@ def _child(config: RSSTConfig) -> Measured:
 if __name__ == "__main__":
     given = json.load(sys.stdin)
     remember(map(Code.from_json, given["plugins"]))
-    print(json.dumps(asdict(measure(RSSTConfig.from_knobs(given["knobs"])))))
+    import_module("trainables.rsst.trial")  # what a worker imports, torch and timm among it
+    start_s = time.time() - given["began"]
+    print(json.dumps(asdict(measure(RSSTConfig.from_knobs(given["knobs"]))) | {"start_s": start_s}))

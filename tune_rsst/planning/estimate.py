@@ -6,6 +6,7 @@ steps of the largest draw on this machine. Nothing is written.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections import Counter
@@ -24,6 +25,8 @@ from tune_rsst.search.halving import EqualShareHalving
 from tune_rsst.settings.settings import SweepSettings
 
 IMAGINED_SWEEPS = 20
+STARTS = 4.0
+"""Start and end of a sweep, in starts of one process that imports torch: driver, Ray and workers, uploads."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ class Estimate:
     gpus: float
     cluster: dict[str, float]
     measured: Measured
+    confirming: int = 0
+
+    @property
+    def confirm_s(self) -> float:
+        """The runs that confirm the best trials, as many at once as there is room for; the last may run alone."""
+        return math.ceil(self.confirming / self.at_once) * self.seconds_most / max(self.runs, 1)
+
+    @property
+    def wall_s(self) -> float:
+        """From the command to the prompt, on a machine that stays as busy as it was when a step was measured.
+
+        When no trial is left to begin, those at once end one after the other, over the time of one trial.
+        """
+        each = self.seconds_expected / max(self.runs, 1)
+        alone = each * (self.at_once - 1) / self.at_once / 2
+        return STARTS * self.measured.start_s + self.seconds_expected / self.at_once + alone + self.confirm_s
 
 
 def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = measure_in_child) -> Estimate:
@@ -80,6 +99,7 @@ def estimate(plan: Plan, measure: Callable[[RSSTConfig, int], Measured] = measur
         gpus=gpus,
         cluster=capacity.total(nodes),
         measured=found,
+        confirming=min(settings.confirm or 0, settings.trials) * settings.confirm_seeds,
     )
 
 
@@ -170,6 +190,8 @@ def lines(plan: Plan, found: Estimate) -> list[str]:
         "at once",
         f"  measured        {found.measured.times}",
         *_confirmed(plan.settings, found),
+        f"  in all          about {duration(found.wall_s)} from the command to the prompt, with start and end, if the "
+        "machine stays as busy",
         f"  memory a trial  {found.measured.memory}",
         f"  disk a trial    {mib(found.disk_mib)} at most; the sweep {mib(found.disk_mib * found.runs)}",
         f"  resources       {found.cpus:g} CPU{gpu} a trial; there are {there}",
@@ -209,9 +231,7 @@ def _budgets(plan: Plan) -> list[str]:
 
 def _confirmed(settings: SweepSettings, found: Estimate) -> list[str]:
     """What training the best trials again takes, where the sweep does so at its end."""
-    runs = min(settings.confirm or 0, settings.trials) * settings.confirm_seeds
-    if not runs:
+    if not found.confirming:
         return []
-    seconds = runs * found.seconds_most / max(found.runs, 1) / found.at_once
     each = f"the best {settings.confirm} with {settings.confirm_seeds} fresh seeds each"
-    return [f"  confirm         {runs} runs more at the end ({each}): {duration(seconds)}"]
+    return [f"  confirm         {found.confirming} runs more at the end ({each}): {duration(found.confirm_s)}"]
