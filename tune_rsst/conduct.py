@@ -171,6 +171,7 @@ def _assemble(
         interruption=interruption,
         followers=[uploader, storage] if storage else [uploader],
     )
+    driver.searcher.mlflow_runs = uploader.run_ids
     if begun:
         driver.reopen(plan.again)
         if plan.more_trials:

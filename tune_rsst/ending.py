@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from trainables.storage.secrets import hide_password
 from tune_rsst.interrupt import Interruption
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
@@ -85,6 +86,8 @@ def conclude(
     over = _over(driver)
     at_rest = over or driver.halted is not None
     unstored, missing = _closed(uploader, storage, at_rest)
+    if not interruption.broken:
+        _name_runs(driver, console)
     if over and not interruption.broken:
         code = show_table(Sweep(plan.folder, driver.view, "finished"), console)
         if short := _shortfall(plan, driver):
@@ -141,6 +144,15 @@ def _closed(uploader: Uploader, storage: SweepStorage | None, at_rest: bool) -> 
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if at_rest else UPLOAD_AT_INTERRUPT_S)
     return unstored, missing
+
+
+def _name_runs(driver: Driver, console: Console) -> None:
+    """Tell Optuna's study the runs in MLflow that came too late for its trials. Nothing depends on it."""
+    try:
+        driver.searcher.name_runs()
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        reason = hide_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        say(console, f"Optuna's study does not name every run in MLflow ({reason})")
 
 
 def _say_what_is_missing(

@@ -89,6 +89,58 @@ def test_a_repeat_and_a_running_trial_say_which_they_are(tmp_path: Path) -> None
     assert repeats and all(told(run)[number]["trial"] == trial for number, trial in repeats.items())
 
 
+def runs_of(found: FakeSweep) -> dict[str, str]:
+    """Trial → its run in MLflow, as the study says it: the trial itself, or the study."""
+    own = {attributes["trial"]: attributes.get("mlflow_run_id") for attributes in told(found).values()}
+    late = found.searcher.study.user_attrs.get("mlflow_run_ids", {})
+    assert not {trial for trial, run in own.items() if run} & late.keys(), "said once"
+    return {trial: run for trial, run in (own | late).items() if run}
+
+
+@pytest.mark.parametrize("storage", [False, True], ids=["memory", "sqlite"])
+def test_the_study_says_which_run_of_mlflow_each_trial_has_also_when_it_was_made_late(
+    storage: bool, tmp_path: Path
+) -> None:
+    """The uploader makes runs seconds after a trial began; nobody may add to a trial of Optuna's that has ended."""
+    url = f"sqlite:///{tmp_path / 'optuna.db'}" if storage else "memory"
+    run, there = sweep(tmp_path, storage=url), dict[str, str]()
+    run.searcher.mlflow_runs = lambda: there
+    run.run(reports=20)
+    ended = {t.trial for t in run.view.trials.values() if not t.unfinished}
+    assert ended and not any("mlflow_run_id" in attributes for attributes in told(run).values())
+    there |= {"": "parent"} | {f"t{n:04d}": f"run{n}" for n in range(10)}
+    run.run(reports=1)
+    assert runs_of(run), "a trial that runs says its run with the next report"
+    run.run()
+    late = ended | {t.trial for t in run.view.trials.values() if t.trial not in runs_of(run)}
+    run.searcher.name_runs()
+    expected = {f"t{n:04d}": f"run{n}" for n in range(10)}
+    assert runs_of(run) == expected and run.searcher.study.user_attrs["mlflow_run_id"] == "parent"
+    assert run.searcher.study.user_attrs["mlflow_run_ids"].keys() == late < expected.keys()
+    again = sweep(tmp_path, storage=url)
+    assert not storage or (runs_of(again) == expected and not again.searcher.rebuilt)
+
+
+def test_a_study_that_is_made_anew_keeps_the_runs_that_the_old_one_named(tmp_path: Path) -> None:
+    """And they decide nothing: a sweep whose runs nobody tells of suggests the same, and has the same ledger."""
+    ledgers, expected = [], {f"t{n:04d}": f"run{n}" for n in range(10)}
+    for name, runs in (("told", expected), ("untold", {})):
+        folder = tmp_path / name
+        folder.mkdir()
+        url = f"sqlite:///{folder / 'optuna.db'}" if runs else "memory"
+        run = sweep(folder, storage=url)
+        for reports in (30, None):
+            run.searcher.mlflow_runs = runs.copy
+            run.run(reports=reports)
+            run.searcher.name_runs()
+            run.searcher.ask({})  # a suggestion that the ledger never hears of
+            run.ledger.close()
+            run = sweep(folder, storage=url)
+        ledgers.append((folder / "ledger.jsonl").read_bytes().replace(str(folder).encode(), b""))
+        assert not runs or (run.searcher.rebuilt and runs_of(run) == expected)
+    assert ledgers[0] == ledgers[1]
+
+
 def test_stopping_none_finishes_every_trial(tmp_path: Path) -> None:
     done = sweep(tmp_path, TINY, "stopping=none")
     done.run()

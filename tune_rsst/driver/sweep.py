@@ -215,6 +215,8 @@ class Driver(Intake):
         One that has only its test left is let go on. A worker that has just opened a trial has trained nothing here.
         """
         over, trial = super().take(result), self.view.run(result["trial_key"])
+        if not over:
+            self.searcher.note_run(trial.number, self.view.trials[trial.replicates or trial.trial])
         if over or (why := self.spent) is None or len(trial.round_events) >= trial.rounds:
             return over
         last = (result.get("events") or [{"kind": None}])[-1]["kind"]

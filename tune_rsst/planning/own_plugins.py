@@ -18,7 +18,7 @@ from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.pruning import own_parts
 from trainables.user_code.source import Source
 from tune_rsst.ledger.objective import Aim
-from tune_rsst.search import plugin_checks
+from tune_rsst.planning import plugin_checks
 from tune_rsst.settings.settings import SweepSettings
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder

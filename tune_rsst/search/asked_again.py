@@ -18,7 +18,8 @@ from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import trial_key
 from tune_rsst.search.limits import KnownSizes
 from tune_rsst.search.pretrained import SweepWeights
-from tune_rsst.search.study import GENERATION, UID
+from tune_rsst.search.samplers import GENERATION
+from tune_rsst.search.study import UID
 from tune_rsst.search.suggestions import Space
 from tune_rsst.settings.settings import SweepSettings
 

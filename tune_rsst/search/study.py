@@ -6,14 +6,14 @@ In: a space, fixed knobs, the ledger's view. Out: suggestions.
 - A configuration that is known to break a limit is not trained: PRUNED without a value, with its constraints
   (`infeasible`).
 - A known configuration is not trained again: its Optuna trial mirrors the first one's outcome (`repeated`).
-- Each sampler is seeded with (seed, number), so that a resumed sweep does not repeat its random draws. What nsga2,
-  nsga3 and qmc keep in the study is in the ledger too (`Suggestion.sampler`), so that a rebuilt study has it.
+- What nsga2, nsga3 and qmc keep in the study is in the ledger too (`Suggestion.sampler`): a rebuilt study has it.
 - A study holds its sweep's uid. Another sweep's study in the same database is refused, never changed.
+- Which run of MLflow a trial has comes from outside, seconds later, and decides nothing. Optuna lets nobody add to a
+  trial that has ended: runs that came too late are named by the study itself (`name_runs`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainables.rsst.config import ConfigError, RSSTConfig
 from tune_rsst.ledger.objective import Objective
 from tune_rsst.ledger.view import SweepView, TrialView
+from tune_rsst.search.samplers import make_sampler, state_after
 from tune_rsst.search.study_database import opened, refuse_study_of_another, renewed
 from tune_rsst.search.suggestions import Space, about, by, records
 from tune_rsst.settings.settings import SweepSettings
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MAX_ASKS = 100
 MAX_ASKS_UNDER_LIMITS = 400  # suggestions that are known to break a limit cost nothing but the asking
 UID = "sweep_uid"
-GENERATION, POSITION = ":generation", "last sample id"  # how Optuna's samplers call their attributes
+RUN, RUNS = "mlflow_run_id", "mlflow_run_ids"
 STATES = {
     "running": TrialState.RUNNING,
     "interrupted": TrialState.RUNNING,
@@ -76,29 +76,11 @@ class Suggestion:
         return fields | ({"sampler": self.sampler} if self.sampler else {})
 
 
-def make_sampler(settings: SweepSettings, number: int, conditional: bool) -> BaseSampler:
-    """The sampler of suggestion `number`."""
-    seed = int.from_bytes(hashlib.sha256(f"{settings.seed}:{number}".encode()).digest()[:4], "big")
-    match settings.sampler:
-        case "gp":
-            return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
-        case "qmc":  # one sequence for the whole sweep; the study counts the points taken
-            return QMCSampler(seed=settings.seed, scramble=True, warn_asynchronous_seeding=False)
-        case "nsga2" | "nsga3" as name:
-            return {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler}[name](seed=seed)
-        case "random" | "grid":  # a grid's points are complete: nothing is left to draw
-            return RandomSampler(seed=seed)
-    return TPESampler(
-        seed=seed,
-        n_startup_trials=settings.startup_trials,
-        multivariate=True if conditional else None,  # None: yes for one objective, no for several (Optuna's default)
-        group=conditional,
-        constant_liar=True,
-    )
-
-
 class StudySearcher:
     """Ask and tell over one study. Every answer of `ask` must be written to the ledger before the next call."""
+
+    mlflow_runs: Callable[[], Mapping[str, str]]
+    """Trial → its run in MLflow, those that are known by now; the sweep's own under an empty name."""
 
     def __init__(
         self,
@@ -121,6 +103,8 @@ class StudySearcher:
         self._storage = opened(storage, own_file) if storage else optuna.storages.InMemoryStorage()
         self.study = self._create()
         self.rebuilt = False
+        self.mlflow_runs = dict
+        self._runs_before: dict[str, str] = {}
         self._points: Sequence[Mapping[str, Any]] = ()
         self._former = 0
 
@@ -168,13 +152,14 @@ class StudySearcher:
         self._or_anew(lambda: self._sync(view, rungs))
 
     def _sync(self, view: SweepView, rungs: Mapping[str, dict[int, float]]) -> None:
-        asked = records(view)
+        asked, there = records(view), self.study.get_trials(deepcopy=False)
+        said = {t.user_attrs.get("trial"): t.user_attrs[RUN] for t in there if RUN in t.user_attrs}
+        self._runs_before = {**self.study.user_attrs.get(RUNS, {}), **said}
         wanted = [self._frozen(record, view, rungs) for record in asked]
         directions = tuple(direction.name.lower() for direction in self.study.directions)
-        known = [_essence(t) for t in self.study.get_trials(deepcopy=False)]
-        if known == [_essence(t) for t in wanted] and directions == self.objective.directions:
+        if [_essence(t) for t in there] == [_essence(t) for t in wanted] and directions == self.objective.directions:
             return
-        self.rebuilt = len(self.study.trials) > 0
+        self.rebuilt = len(there) > 0
         optuna.delete_study(study_name=self.study.study_name, storage=self._storage)
         self.study = self._create()
         self._mark()
@@ -197,7 +182,7 @@ class StudySearcher:
             values=seen.values,
             params=record["params"],
             distributions={name: json_to_distribution(text) for name, text in record["distributions"].items()},
-            user_attrs=by(view.suggested_by(record["number"])) | (about(original) if original else {}),
+            user_attrs=by(view.suggested_by(record["number"])) | (self._about(original) if original else {}),
             system_attrs=dict(record.get("sampler", {}).get("trial", {})),
             intermediate_values=seen.rungs,
             constraints=seen.constraints,
@@ -228,17 +213,8 @@ class StudySearcher:
         params = dict(trial.params)
         distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
         repeat_of = known.get(config.fingerprint) if config else None
-        return Suggestion(trial.number, params, distributions, config, repeat_of, invalid, self._state_after(trial))
-
-    def _state_after(self, trial: optuna.Trial) -> dict[str, Any]:
-        """What the sampler left in the study for its next draws: the trial's generation, the sequence's position."""
-        if self._settings.sampler in ("nsga2", "nsga3"):
-            frozen = self.study.get_trials(deepcopy=False)[trial.number]
-            return {"trial": {k: v for k, v in frozen.system_attrs.items() if k.endswith(GENERATION)}}
-        if self._settings.sampler == "qmc":
-            study = self._storage.get_study_system_attrs(self.study._study_id)
-            return {"study": {k: v for k, v in study.items() if k.endswith(POSITION)}}
-        return {}
+        state = state_after(self.study, trial.number, str(self._settings.sampler))
+        return Suggestion(trial.number, params, distributions, config, repeat_of, invalid, state)
 
     def report_rung(self, number: int, rung: int, value: float) -> None:
         """Record the value at a rung: the step is the rung, because rounds of different trials are not comparable.
@@ -251,11 +227,37 @@ class StudySearcher:
         if not frozen.state.is_finished() and rung not in frozen.intermediate_values:
             optuna.trial.Trial(self.study, frozen._trial_id).report(value, rung)
 
+    def _about(self, trial: TrialView) -> dict[str, Any]:
+        run = self.mlflow_runs().get(trial.trial) or self._runs_before.get(trial.trial)
+        return about(trial) | ({RUN: run} if run else {})
+
     def note(self, number: int, trial: TrialView) -> None:
-        """Write on the study's trial which one of the sweep it is, and its size; one that has ended stays as it is."""
+        """Write on the study's trial which one of the sweep it is, its size and its run in MLflow, where that is known.
+
+        One that has ended stays as it is.
+        """
         frozen = self.study.get_trials(deepcopy=False)[number]
-        for name, value in about(trial).items() - frozen.user_attrs.items() if not frozen.state.is_finished() else ():
+        new = {} if frozen.state.is_finished() else self._about(trial)
+        for name, value in new.items() - frozen.user_attrs.items():
             optuna.trial.Trial(self.study, frozen._trial_id).set_user_attr(name, value)
+
+    def note_run(self, number: int, trial: TrialView) -> None:
+        """As `note`, once its run in MLflow is known; until then, and from then on, it costs nothing."""
+        run = self.mlflow_runs().get(trial.trial)
+        if run and self._runs_before.get(trial.trial) != run:
+            self.note(number, trial)
+            self._runs_before[trial.trial] = run
+
+    def name_runs(self) -> None:
+        """Write on the study its run in MLflow, and those of its trials that had ended before theirs was known."""
+        known, late = self.mlflow_runs(), {}
+        for trial in self.study.get_trials(deepcopy=False):
+            run = known.get(name := trial.user_attrs.get("trial", ""))
+            if name and run and trial.user_attrs.get(RUN) != run:
+                late[name] = run
+        for attribute, value in ((RUN, known.get("")), (RUNS, late)):
+            if value and self.study.user_attrs.get(attribute) != value:
+                self.study.set_user_attr(attribute, value)
 
     def tell(self, number: int, seen: Outcome) -> None:
         """Tell the study how its trial `number` ended; a second time changes nothing."""

@@ -57,6 +57,11 @@ class Uploader:
         """The sweep's run, as soon as it is known."""
         return self._cursor.parent_run_id
 
+    def run_ids(self) -> Mapping[str, str]:
+        """Trial → its run, those that are known by now; the sweep's own is PARENT's. From any thread, at no cost."""
+        store = self._store
+        return {} if store is None else store.runs
+
     @property
     def problems(self) -> list[str]:
         """What went wrong lately, oldest first; one line each, without passwords."""
