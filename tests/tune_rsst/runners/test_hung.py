@@ -51,10 +51,8 @@ class Stage:
         self.hung = HungTrials(self.driver, self.folder, MAX_WORKER_FAILURES, lambda: self.now)
         self.scheduler = LedgerScheduler(self.driver, self.hung)
         self.searcher = LedgerSearcher(self.driver, self.folder, {"CPU": 1})
-        found = self.searcher.suggest("tune-t0000")
-        assert isinstance(found, dict)
-        self.tuned: Any = Tuned("t0000")
-        self.reports = list(events(RSSTConfig.from_knobs(self.driver.knobs_of(self.trial))))
+        self.tuned: Any
+        self.begins("t0000")
         self.done: list[tuple[Any, ...]] = []
         self.answers: list[Any] = []
         self.killed: list[Any] = []
@@ -69,9 +67,16 @@ class Stage:
         monkeypatch.setattr(hung_module.ray, "kill", self.killed.append)
         monkeypatch.setattr(hung_module, "_value", lambda answer: None if answer is ERROR else answer)
 
+    def begins(self, name: str) -> None:
+        """The searcher gives out the run `name`."""
+        found = self.searcher.suggest(f"tune-{name}")
+        assert isinstance(found, dict) and found["trial_key"] == name
+        self.name, self.tuned = name, Tuned(name)
+        self.reports = list(events(RSSTConfig.from_knobs(self.driver.knobs_of(self.trial))))
+
     @property
     def trial(self) -> Any:
-        return self.driver.view.trials["t0000"]
+        return self.driver.view.run(self.name)
 
     def passes(self, seconds: float) -> None:
         for _ in range(round(seconds)):
@@ -79,7 +84,7 @@ class Stage:
             self.hung.on_step_end(0, [self.tuned])
 
     def report(self, number: int) -> None:
-        result = {"trial_key": "t0000", "events": self.reports[:number]}
+        result = {"trial_key": self.name, "events": self.reports[:number]}
         self.scheduler.on_trial_result(None, self.tuned, result)
         self.hung.on_trial_result(0, [self.tuned], self.tuned, result)
 
@@ -91,12 +96,12 @@ class Stage:
         if again:
             self.tuned.starts(f"actor{len(self.done)}")
         else:
-            self.searcher.on_trial_complete("tune-t0000", error=True)
+            self.searcher.on_trial_complete(self.tuned.trial_id, error=True)
         return again
 
     @property
     def written(self) -> list[tuple[str, str]]:
-        kept = ("hung", "worker_error", "ended")
+        kept = [start + kind for start in ("", "replicate_") for kind in ("hung", "worker_error", "ended")]
         return [(e["event"], e["reason"]) for e in read(self.folder.ledger) if e["event"] in kept]
 
 
@@ -141,6 +146,26 @@ def test_in_a_later_round_it_is_continued_again(stage: Stage) -> None:
         assert stage.loses_its_worker() is True
         stage.passes(1)
     assert [one["round"] for one in stage.trial.silences] == [1, 2, 3]
+
+
+def test_a_further_seed_that_hangs_is_continued_once_and_then_fails_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch, "hung_after_s=60", "replicates=2")
+    stage.report(len(stage.reports))
+    assert stage.trial.final is not None and stage.trial.unfinished, "it waits for its other seed"
+    stage.begins("t0000-seed1")
+    for again in (True, False):
+        stage.passes(1)
+        stage.answers = [Examined(True, None)]
+        stage.report(3)
+        stage.passes(62)
+        assert stage.loses_its_worker() is again
+    first, second, ended, trials = stage.written
+    assert first[0] == second[0] == "replicate_hung" and ended == ("replicate_ended", second[1])
+    assert trials[0] == "ended" and trials[1].startswith("t0000-seed1: it hung again: ")
+    assert stage.driver.view.trials["t0000"].state == "failed" and stage.driver.complete
+    assert FakeSweep(tmp_path, TINY, stage.sweep.settings).view == stage.driver.view
 
 
 def test_before_the_first_round_the_first_limit_counts_and_a_sign_is_one_of_life(stage: Stage) -> None:
