@@ -44,7 +44,7 @@ TARGET, ROUNDS = 0.3, (3, 6)
 AT_ONCE = 2
 VERSIONS = ("torch", "timm", "ray", "optuna", "mlflow")
 KEYS = ("arch", "trials", "dense", "epochs", "train", "asha", "way", "pair")
-SIZES = {"vit_digits": (12, 4, 10, 0), "vit_tiny": (6, 2, 2, 512)}
+SIZES = {"vit_digits": (12, 4, 8, 0), "vit_tiny": (6, 2, 2, 512)}
 """trials, different dense rounds, epochs of a round, training images (0: those of the digits)"""
 
 IMAGES = """import numpy as np
