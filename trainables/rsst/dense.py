@@ -7,6 +7,8 @@ FOLDER/KEY/       a checkpoint store of one checkpoint; FOLDER lies in the node'
 FOLDER/KEY/lock   held by who trains this round; the others wait, and the kernel releases it when its holder dies
 
 A state that is damaged is trained again. What is taken over is bit for bit what the trial would have computed itself.
+Nodes that share nothing but a bucket find each other's rounds `Elsewhere`; two that train the same one at the same time
+both do so.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from trainables.progress import lasting
 from trainables.rsst.event import REPORT
@@ -46,11 +49,24 @@ class Turn:
     keep: Callable[[TrialState], None]
 
 
-class DenseRounds:
-    """The dense rounds in `folder`; `say` gets a line for each damaged one, and where the folder can't be used."""
+class Elsewhere(Protocol):
+    """Dense rounds of other nodes. Where they can't be had nothing is raised: the trial trains its own."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def fetch(self, folder: Path) -> None:
+        """Bring the state of the round in `folder`, where there is one, into it; its name is the round's key."""
+
+    def keep(self, folder: Path) -> None:
+        """Let other nodes have the state in `folder`. Returns at once."""
+
+
+class DenseRounds:
+    """The dense rounds in `folder`; `say` gets a line for each damaged one, and where the folder can't be used.
+
+    A round that is not there is looked for `elsewhere`, and goes there.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], elsewhere: Elsewhere | None = None) -> None:
+        self._folder, self._say, self._elsewhere = folder, say, elsewhere
 
     @contextmanager
     def turn(self, key: str, *, begun: bool) -> Iterator[Turn]:
@@ -69,6 +85,9 @@ class DenseRounds:
                 with lasting(WAITING):
                     lock.enter_context(store.locked(wait_s=None))
             state = store.newest()
+            if state is None and self._elsewhere is not None:
+                self._elsewhere.fetch(store.folder)
+                state = store.newest()
         except OSError as error:
             self._say(f"dense rounds are not shared: {error}")
             return Turn(None, lambda state: None)
@@ -82,6 +101,8 @@ class DenseRounds:
     def _keep(self, store: CheckpointStore, state: TrialState) -> None:
         try:
             store.save(state)
+            if self._elsewhere is not None:
+                self._elsewhere.keep(store.folder)
             known = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
             for old in known[KEPT:]:
                 if not is_held(old / "lock"):

@@ -19,7 +19,7 @@ from trainables.progress import lasting
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.load import ImageData, load
 from trainables.rsst.data.node_cache import cache_folder
-from trainables.rsst.dense import DenseRounds
+from trainables.rsst.dense import DenseRounds, Elsewhere
 from trainables.rsst.event import Event
 from trainables.rsst.experiment import run
 from trainables.rsst.model.saved import save_pruned
@@ -168,11 +168,13 @@ def open_trial(
     data: ImageData | None = None,
     wait_s: float = 0.0,
     dense: Path | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Trial:
     """Open the trial's store `root`/`config.fingerprint` and lock it; other images or weights than it has are refused.
 
     `say` gets lines a user should read; `data` saves loading it again; `wait_s` is how long to wait for the lock.
     `dense`: the folder of dense rounds that this trial shares with others (`dense_folder`); None: it trains its own.
+    `elsewhere`: where other nodes have theirs.
 
     Raises:
         StoreBusy: another process has the trial open.
@@ -181,7 +183,8 @@ def open_trial(
     store = CheckpointStore(root, config.fingerprint, say, TRIAL_STATE, partial(refuse_misfit, config))
     with ExitStack() as lock:
         lock.enter_context(store.locked(wait_s))
-        trial = Trial(config, store, say, checkpoint_every_s, data, DenseRounds(dense, say) if dense else None)
+        shared = DenseRounds(dense, say, elsewhere) if dense else None
+        trial = Trial(config, store, say, checkpoint_every_s, data, shared)
         trial._lock = lock.pop_all()
     return trial
 

@@ -38,6 +38,7 @@ from trainables.rsst.training.device import free_memory, is_out_of_memory
 from trainables.rsst.trial import StoreBusy, Trial, TrialDiverged, dense_folder, open_trial
 from trainables.storage.bucket import Bucket, StorageError
 from trainables.storage.modes import follow
+from trainables.worker.dense_mirror import DenseMirror
 from trainables.worker.images import KeptImages
 from trainables.worker.system_metrics import SystemMetrics
 from trainables.worker.trial_mirror import TrialMirror, fetch_weights
@@ -46,6 +47,7 @@ MIN_STEP_S = 2.0
 LOCK_PATIENCE_S = 20.0
 BUSY_LIMIT_S = 600.0
 FLUSH_S, CLOSE_S = 60.0, 15.0
+DENSE_S = 5.0  # a dense round that does not get to the bucket is trained again elsewhere
 NODE_DIGITS = 12
 OURS = b"tune-rsst"
 
@@ -79,6 +81,7 @@ class SweepTrainable(tune.Trainable):
         self._placed: dict[str, Any] | None = None
         self._images = KeptImages()
         self._mirror: TrialMirror | None = None
+        self._dense: DenseMirror | None = None
         self._withheld: list[dict[str, Any]] = []
         self._system: SystemMetrics | None = None
         if ray.is_initialized():
@@ -180,6 +183,7 @@ class SweepTrainable(tune.Trainable):
             self._fetch(config, root)
             data = self._images.of(config)
             more: dict[str, Any] = {"data": data, "wait_s": LOCK_PATIENCE_S, "dense": dense_folder(config)}
+            more["elsewhere"] = self._dense
             self._trial = open_trial(config, root, say=self._say, **more)
             for line in data.about.lines() if not self._trial.history else ():
                 self._say(line)
@@ -212,6 +216,7 @@ class SweepTrainable(tune.Trainable):
             fetch_weights(bucket, config.weights, root.parent)
             mirror.fetch()
         self._mirror = mirror
+        self._dense = DenseMirror(bucket.below("dense"), self._say)
 
     @property
     def _folder(self) -> Path:
@@ -239,9 +244,11 @@ class SweepTrainable(tune.Trainable):
             self._trial.close()
         if self._mirror is not None:
             self._mirror.close(CLOSE_S)
+        if self._dense is not None:
+            self._dense.close(DENSE_S)
         if self._system is not None:
             self._system.close()
-        self._trial = self._events = self._mirror = self._system = None
+        self._trial = self._events = self._mirror = self._dense = self._system = None
         self._withheld = []
         if opened:  # a trial's tensors are in cycles
             gc.collect()
