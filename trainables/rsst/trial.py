@@ -61,7 +61,7 @@ class Trial:
         self._store, self._say, self._every_s, self._data, self._dense = store, say, checkpoint_every_s, data, dense
         self._lock = ExitStack()
         self._live: Generator[Event] | None = None
-        self._unsaved: TrialState | None = None
+        self._unsaved: tuple[str, TrialState] | None = None
         self._state = store.newest()
         if self._state is not None:
             self._data = self._looked_at(self._state)
@@ -90,33 +90,32 @@ class Trial:
         self._live = run(self.config, self._data or load(self.config), state, self._dense)
         for event in self._live:
             if event.kind in ("round", "final") or time.monotonic() - saved_at >= self._every_s:
-                self._state = self._unsaved = event.snapshot()
+                self._unsaved = event.kind, event.snapshot()
                 with lasting(SAVING):
-                    self._save_after(event.kind, self._state)
+                    self.save()
                 saved_at = time.monotonic()
             elif event.kind == "epoch":
-                self._unsaved = event.snapshot()
+                self._unsaved = event.kind, event.snapshot()
             yield event
 
-    def _save_after(self, kind: str, state: TrialState) -> None:
-        """Write what an event leaves on the disk."""
-        if kind == "round":
-            keep_round(state, self.config.keep_rounds, self.folder)
-        self._store.save(state)
-        self._unsaved = None
-        if kind == "final":
-            self._write_results(state)
-
     def save(self) -> None:
-        """Save the state right after the event that was handed out last, where it is not saved yet.
+        """Write what the last event leaves on the disk, where that is not done: a round's model before its checkpoint.
+
+        An interruption leaves it to be done again: whoever is interrupted here closes the trial, and that saves.
 
         Raises:
             OSError: the disk is full or cannot be written; what was saved before is as it was.
         """
-        unsaved, self._unsaved = self._unsaved, None
-        if unsaved is not None:
-            self._store.save(unsaved)
-            self._state = unsaved
+        if self._unsaved is None:
+            return
+        kind, state = self._unsaved
+        if kind == "round":
+            keep_round(state, self.config.keep_rounds, self.folder)
+        self._store.save(state)
+        self._state = state
+        if kind == "final":
+            self._write_results(state)
+        self._unsaved = None
 
     def close(self) -> None:
         """Save the epochs since the last checkpoint; release the store, and the dense round, for other processes."""

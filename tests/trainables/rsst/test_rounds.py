@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import islice
+from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from tests.trainables import toy
 from trainables.rsst import rounds, size
+from trainables.rsst import trial as trial_module
 from trainables.rsst.data.batches import on_device
 from trainables.rsst.data.load import ImageData
 from trainables.rsst.model.saved import MODEL, SavedModel
+from trainables.rsst.store.checkpoint import CheckpointStore
 from trainables.rsst.trial import open_trial
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -83,6 +87,38 @@ def test_a_kill_at_any_report_changes_no_model(whole: Path, tiny: ImageData, tmp
     store = trained(tmp_path, tiny, stop_after=events)
     assert contents(store).items() <= contents(whole).items()
     assert contents(trained(tmp_path, tiny)) == contents(whole)
+
+
+# What is interrupted, the how manieth time
+WRITES = [
+    (trial_module, "keep_round", 1),
+    (trial_module, "keep_round", 3),
+    (CheckpointStore, "save", 1),
+    (CheckpointStore, "save", 4),
+    (trial_module.Trial, "_write_results", 1),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name", "turn"), WRITES)
+def test_an_interruption_while_a_round_is_written_loses_no_file(
+    whole: Path, tiny: ImageData, tmp_path: Path, owner: Any, name: str, turn: int, after: bool
+) -> None:
+    write, turns = getattr(owner, name), count(1)
+
+    def interrupted(*given: Any) -> Any:
+        if (at := next(turns)) == turn and not after:
+            raise KeyboardInterrupt
+        written = write(*given)
+        if at == turn:
+            raise KeyboardInterrupt
+        return written
+
+    with patch.object(owner, name, interrupted), suppress(KeyboardInterrupt):
+        store = trained(tmp_path, tiny)
+    store = trained(tmp_path, tiny)
+    assert next(turns) > turn + 1 and contents(store) == contents(whole)
+    assert (store / MODEL).read_bytes() == (whole / MODEL).read_bytes()
 
 
 def test_a_model_that_a_round_left_before_it_was_counted_is_replaced(
