@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "could not create $(VENV); on Debian install the package python3-venv" >&2; rm -rf $(VENV); exit 2; }
 	@echo "Installing into $(VENV) (torch alone is several GB the first time) …"
 	$(BIN)/python tools/constraints.py > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python tools/install.py $(VENV)/constraints.txt '.[$(EXTRAS)]'
 	@touch $@
 
 sweep: setup

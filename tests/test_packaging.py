@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from benchmarks.install_size import NOT_FOR_USERS, canonical, needed, project
 from tools.constraints import adapted
+from tools.install import environment_for_uv
 from trainables import __main__ as single
 from trainables.errors import EXTRAS, ConfigError, NotInstalled, explained, require
 from tune_rsst.cli.app import app
@@ -185,3 +186,23 @@ ALLOWED = [Requirement("torch>=2.10,<2.16"), Requirement("torchvision>=0.25,<0.3
 )
 def test_a_torch_that_is_there_stays_where_the_project_allows_it(there: dict[str, str], pins: list[str]) -> None:
     assert adapted(PINS, ALLOWED, there) == pins
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ("", {}),
+        ("global.index-url='file:///a'", {"UV_DEFAULT_INDEX": "file:///a"}),
+        ("global.find-links='/a'\n:env:.find-links='/b\\n/c'", {"UV_FIND_LINKS": "/b,/c"}),
+        ("global.extra-index-url='file:///a file:///b'", {"UV_INDEX": "file:///a file:///b"}),
+        (":env:.cert='/c.pem'\n:env:.default-timeout='180'", {"SSL_CERT_FILE": "/c.pem", "UV_HTTP_TIMEOUT": "180"}),
+        ("install.no-compile='true'\nglobal.progress-bar='off'\n:env:.no-input='1'", {}),
+        ("global.no-binary=':all:'", None),
+        ("install.user='true'", None),
+        ("global.no-index='true'", None),
+        ("download.index-url='file:///a'", None),
+    ],
+)
+def test_uv_is_told_what_pips_configuration_says_or_pip_does_it(listed: str, told: dict[str, str] | None) -> None:
+    found = environment_for_uv(listed)
+    assert found == (told if told is None else told | {"UV_INDEX_STRATEGY": "unsafe-best-match"})
