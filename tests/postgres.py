@@ -51,12 +51,13 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers; after `kill` with all that it has taken."""
         where = ["-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        self._process = subprocess.Popen(
-            [*self._as, str(self._binaries / "postgres"), "-D", str(self.folder / "data"), *where],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._as, str(self._binaries / "postgres"), "-D", str(self.folder / "data"), *where],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
         self._wait()
 
     def processes(self) -> list[psutil.Process]:
@@ -67,11 +68,14 @@ class Postgres:
         return []
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
-        for process in self.processes():
+        """SIGKILL to all of its processes. Nobody waits for them here at once: it would take its own dead for alive."""
+        for process in (there := self.processes()):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(20)
+        psutil.wait_procs(there, timeout=10)
+        for lock in (self.folder / "data" / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
+            lock.unlink(missing_ok=True)
 
     def url(self, database: str) -> str:
         """Address of `database`, password included."""
@@ -116,7 +120,8 @@ class Postgres:
                 self.ask("postgres", "SELECT 1")
                 return
             except psycopg.OperationalError:
-                assert self._process.poll() is None and time.monotonic() < deadline, "PostgreSQL did not start"
+                running = self._process.poll() is None and time.monotonic() < deadline
+                assert running, f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-1000:]}"
                 time.sleep(0.2)
 
 

@@ -16,13 +16,11 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
 
 from trainables import provenance
 from trainables.provenance import origin
 from trainables.rsst.config import ConfigError
-from trainables.storage.files import replaced
 from tune_rsst.ending import (
     STORE_AT_INTERRUPT_S,
     UPLOAD_AT_INTERRUPT_S,
@@ -42,7 +40,6 @@ from tune_rsst.results.table import say
 from tune_rsst.runners import Runner, Tick, capacity, local_ray, ray_cluster
 from tune_rsst.settings.addresses import without_secrets
 from tune_rsst.settings.settings import RUN_ONLY
-from tune_rsst.settings.written import HEAD, sealed
 from tune_rsst.storage import home
 from tune_rsst.storage.bucket import SweepStorage, held
 
@@ -77,11 +74,11 @@ def run(
     interruption = Interruption()
     with driving(folder.path), held(plan.settings.storage, folder, partial(say, console), interruption) as storage:
         ledger = Ledger(folder.ledger, plan.sweep.lines if plan.sweep else None)
-        _write_settings(plan)
+        plan.write_settings()
         plan.copy_files()
         if storage is not None:
             storage.start()
-        driver, uploader = _assemble(plan, ledger, storage, interruption, models)
+        driver, uploader = _assemble(plan, ledger, storage, interruption, models, partial(say, console))
         try:
             _train(plan, driver, console, runner)
         except ConfigError as error:
@@ -141,18 +138,13 @@ def confirm(
             shutil.rmtree(folder.tune, ignore_errors=True)
 
 
-def _write_settings(plan: Plan) -> None:
-    """Without defaults that point into this sweep's own folder, so that a copy of the file does not reuse them."""
-    own = {"optuna_storage": plan.folder.study, "mlflow_tracking_uri": home.default_tracking_uri()}
-    kept = {name: value for name, value in plan.settings.flat().items() if name not in own or value != own[name]}
-    text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
-    head = f"{HEAD}{plan.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
-    with replaced(plan.folder.settings) as new:
-        new.write_text(sealed(head, text), encoding="utf-8")
-
-
 def _assemble(
-    plan: Plan, ledger: Ledger, storage: SweepStorage | None, interruption: Interruption, models: bool = True
+    plan: Plan,
+    ledger: Ledger,
+    storage: SweepStorage | None,
+    interruption: Interruption,
+    models: bool = True,
+    say_here: Callable[[str], None] = print,
 ) -> tuple[Driver, Uploader]:
     from tune_rsst.driver import assemble
     from tune_rsst.tracking.uploader import Uploader
@@ -170,6 +162,7 @@ def _assemble(
         about=about,
         interruption=interruption,
         followers=[uploader, storage] if storage else [uploader],
+        say=say_here,
     )
     driver.searcher.mlflow_runs = uploader.run_ids
     if begun:

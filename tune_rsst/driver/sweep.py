@@ -9,11 +9,13 @@ parameters. Rungs are refilled in the order in which they were filled. A decisio
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainables.rsst.config import METHOD_VERSION
 from tune_rsst.driver.confirm import Confirmation
+from tune_rsst.driver.patient import PatientSearcher
 from tune_rsst.driver.race import Race
 from tune_rsst.intake import Follower, Intake
 from tune_rsst.interrupt import Interruption
@@ -276,14 +278,16 @@ def assemble(
     about: Mapping[str, Any] | None = None,
     interruption: Interruption | None = None,
     followers: Sequence[Follower] = (),
+    say: Callable[[str], None] = print,
 ) -> Driver:
     """A sweep that any runner can play: the driver over `ledger`, with its study where `optuna_storage` says.
 
-    An empty ledger begins with `sweep_started`, which says what `about` has too.
+    `say` gets lines to read. An empty ledger begins with `sweep_started`, which says what `about` has too.
     """
     study = None if settings.optuna_storage == "memory" else settings.optuna_storage
     own = study == SweepFolder(ledger.path.parent).study
-    searcher = StudySearcher(settings, space, weights, storage=study, own_file=own, conditional=conditional)
+    kind = partial(PatientSearcher, say=say) if study and not study.startswith("sqlite") else StudySearcher
+    searcher = kind(settings, space, weights, storage=study, own_file=own, conditional=conditional)
     driver = Driver(ledger, settings, searcher, interruption, followers)
     if not driver.view.name:
         said: dict[str, Any] = {

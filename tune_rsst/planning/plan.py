@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import yaml
+
 from trainables.errors import install, require
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import describe
 from trainables.rsst.size import architecture_of
+from trainables.storage.files import replaced
 from trainables.storage.filesystem import network_filesystem
 from trainables.user_code.source import Source
 from trainables.worker.system_metrics import missing_library
@@ -25,8 +28,9 @@ from tune_rsst.search import limits, points, space_rules, spaces
 from tune_rsst.search.limits import Reach
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.search.spaces import Space
-from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_tracking_uri
+from tune_rsst.settings.addresses import PASSWORD_IN, PASSWORD_MARK, check_tracking_uri, without_secrets
 from tune_rsst.settings.settings import SweepSettings
+from tune_rsst.settings.written import HEAD, sealed
 from tune_rsst.storage import home
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
@@ -66,6 +70,15 @@ class Plan:
         found = {"space_digest": self.space_digest, "weights": self.weights.record(), "starts": list(self.starts)}
         points = {"points": list(self.points)} if self.points else {}
         return {**found, **sources, **self.warm.record(), **points}
+
+    def write_settings(self) -> None:
+        """Without defaults that point into this sweep's own folder, so that a copy of the file does not reuse them."""
+        own = {"optuna_storage": self.folder.study, "mlflow_tracking_uri": home.default_tracking_uri()}
+        kept = {name: value for name, value in self.settings.flat().items() if name not in own or value != own[name]}
+        text = yaml.safe_dump(without_secrets(kept), sort_keys=False, allow_unicode=True)
+        head = f"{HEAD}{self.folder.name}; start one like it: tune-rsst sweep THIS_FILE name=ANOTHER\n"
+        with replaced(self.folder.settings) as new:
+            new.write_text(sealed(head, text), encoding="utf-8")
 
     def copy_files(self) -> None:
         """Keep in the sweep's folder what it needs that lies elsewhere: the space's code, pretrained weights."""

@@ -101,7 +101,7 @@ def _fill_disk(draw: random.Random, subject: Subject) -> str:
 
 
 SERVICES = {
-    f"{word} {name}{after}": Kind(act=partial(act, name), may_end=(1,))
+    f"{word} {name}{after}": Kind(act=partial(act, name), may_end=(2,))  # where the sweep was only to begin
     for name in (POSTGRES, MLFLOW, OBJECTS)
     for word, act, after in (("kill -9 of", _kill, ""), ("SIGSTOP of", _stop, " for a while"))
 }
