@@ -59,6 +59,10 @@ class NoUploader:
     def start(self, after_s: float = 0.0) -> None:
         """Nothing to start."""
 
+    def run_ids(self) -> dict[str, str]:
+        """Nobody has a run."""
+        return {}
+
     def notify(self, hurry: bool = False) -> None:
         """Nobody to tell."""
 

@@ -121,6 +121,8 @@ def extended(folder: SweepFolder, more: int, monkeypatch: pytest.MonkeyPatch) ->
 
         def start(self, after_s: float = 0.0) -> None: ...
         def notify(self, hurry: bool = False) -> None: ...
+        def run_ids(self) -> dict[str, str]:
+            return {}
 
     monkeypatch.setattr("tune_rsst.tracking.uploader.Uploader", NoUploader)
     made = resume.extension(folder.name, more)
