@@ -96,6 +96,15 @@ def shown_picture(page: Any, picture: Path) -> int:
     return int(page.evaluate(found))
 
 
+def data_set(page: Any, name: str, picture: Path) -> str:
+    """Open the run's data set on its page; what stands there."""
+    page.get_by_role("button", name=f"{name} (").first.click()
+    page.wait_for_function("() => document.body.innerText.includes('Data details for')", timeout=PATIENCE_MS)
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=str(picture))
+    return str(page.inner_text("body")).partition("Data details for")[2]
+
+
 def expand(page: Any, children: list[Any], picture: Path) -> str:
     """Open the sweep's row in the list of runs: its trials stand below it. The page's text."""
     page.locator("[data-testid='expander-cell'] button, [role=gridcell] button").first.click()
@@ -140,6 +149,7 @@ def look(address: str, sweep: str, folder: Path, printed: str) -> tuple[dict[str
             + expand(page, children, folder / "runs.png"),
             "parent": visit(page, f"{base}/{parent.info.run_id}", "Sweep", folder / "parent.png"),
             "child": visit(page, f"{base}/{child.info.run_id}", best, folder / "child.png"),
+            "data set": data_set(page, child.inputs.dataset_inputs[0].dataset.name, folder / "data_set.png"),
             "curves": visit(page, f"{base}/{child.info.run_id}/model-metrics", "epochs_trained", folder / "curves.png")
             + f" train_loss has {one_curve(page, 'train_loss', folder / 'curves.png')} points",
             "compare": visit(

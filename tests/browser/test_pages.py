@@ -66,6 +66,8 @@ def test_mlflow_shows_the_sweep_its_trials_the_comparison_curves_and_pictures(
     sections = re.findall(r"^([\w ]+)\n+\(\d+\)\n", texts["curves"], re.MULTILINE)
     assert sections == ["Model metrics"], "curves come first: no value that is there once has a section before them"
     assert texts["curves"].endswith(f"train_loss has {best.metrics['epochs_trained']} points")
+    assert "parts: train: images 1259, classes 10, fewest 122, most 129" in texts["data set"]
+    assert best.data_digest in texts["data set"] and "note 1: val: 15% of each class" in texts["data set"]
     assert "Comparing 4 Runs" in texts["compare"]
     assert texts["parallel"].split() == [*mlflow_pages.DIMENSIONS, mlflow_pages.METRIC]
     assert "layers.png" in texts["pictures"] and int(texts["widths"]) >= 600
@@ -78,6 +80,7 @@ def test_mlflow_shows_the_sweep_its_trials_the_comparison_curves_and_pictures(
         "compare",
         "pictures",
         "printed",
+        "data_set",
     }
 
 

@@ -20,7 +20,7 @@ from trainables.storage.files import remove_leftovers, replaced
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
-from tune_rsst.tracking.write import PARENT, Images, Point, Write
+from tune_rsst.tracking.write import PARENT, Images, Point, Write, profile_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -220,7 +220,9 @@ class SweepRuns:
 
         tags = [InputTag("mlflow.data.context", "training")]
         found = [
-            Dataset(about["name"], about["digest"], "local", json.dumps({"uri": place}), None, json.dumps(about))
+            Dataset(
+                about["name"], about["digest"], "local", json.dumps({"uri": place}), None, json.dumps(profile_of(about))
+            )
             for about, place in images
         ]
         self._client.log_inputs(run_id, [DatasetInput(dataset, tags) for dataset in found])

@@ -91,3 +91,24 @@ def images_of(event: Event, knobs: Mapping[str, Any]) -> list[Images]:
     """The data set that a trial's event names: its start, but for those of older versions."""
     found = event.metrics.get("images")
     return [(found, str(knobs.get("data") or found["name"]))] if found else []
+
+
+def profile_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What MLflow's page of a data set shows of `AboutImages.to_json`: it cuts a value after a line or so.
+
+    A line for each part of the images and for each note, none for what is empty.
+    """
+    shown: dict[str, Any] = {}
+    for name, value in about.items():
+        if isinstance(value, Mapping):
+            shown |= {f"{name}: {key}": _counted(one) for key, one in value.items()}
+        elif name == "notes" and isinstance(value, list):
+            shown |= {f"note {number}": note for number, note in enumerate(value, start=1)}
+        else:
+            shown[name] = value
+    return shown
+
+
+def _counted(value: Any) -> Any:
+    """ "images 1259, classes 10, fewest 122, most 129" of a part's counts; anything else as it is."""
+    return ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, Mapping) else value

@@ -28,9 +28,10 @@ from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.runs import SweepRuns, _client, artifacts_at, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
+from tune_rsst.tracking.write import profile_of
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
-READ = (IMAGES["name"], IMAGES["digest"], IMAGES)
+READ = (IMAGES["name"], IMAGES["digest"], profile_of(IMAGES))
 EXPERIMENT = "tests"
 STATUS = {PARENT: "FINISHED", "t0000": "FINISHED", "t0001": "FINISHED", "t0002": "KILLED", "t0003": "FAILED"}
 

@@ -14,6 +14,7 @@ from tune_rsst.results.commands import rerun_command, resume
 from tune_rsst.results.ranking import pareto_front, ranking
 from tune_rsst.storage.folder import Sweep, SweepFolder
 from tune_rsst.tracking.notes import NOTE_LENGTH, run_name, short_number, sweep_note
+from tune_rsst.tracking.write import profile_of
 from tune_rsst.tracking.writes import PARENT, RunWrites, Write, text
 
 FOLDER = SweepFolder(Path("/a home/demo"))
@@ -191,6 +192,26 @@ def test_what_is_known_at_the_start_is_a_parameter_and_no_chart() -> None:
     start["metrics"] = {"round": 0, "epoch": 0, "class_ratio": 3.5}
     write = planned([*EVENTS[:2], {**start, "time": 1002.0}], 5)["t0000"]
     assert write.points == [] and write.params["class_ratio"] == "3.5"
+
+
+def test_a_data_set_is_told_in_lines_that_mlflows_page_does_not_cut() -> None:
+    """It shows a value's first hundred characters or so; of JSON in JSON, the counts of val and test were not there."""
+    counts = {"images": 1259, "classes": 10, "fewest": 122, "most": 129}
+    told = {
+        "name": "digits",
+        "white": {},
+        "notes": ["val: 15%", "test: 15%"],
+        "parts": {"train": counts},
+        "mean": [0.3],
+    }
+    assert profile_of(told) == {
+        "name": "digits",
+        "note 1": "val: 15%",
+        "note 2": "test: 15%",
+        "parts: train": "images 1259, classes 10, fewest 122, most 129",
+        "mean": [0.3],
+    }
+    assert profile_of({"parts": 3, "notes": None}) == {"parts": 3, "notes": None}, "lines of a stranger"
 
 
 def test_the_sweep_says_what_its_trials_really_began_from() -> None:
