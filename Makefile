@@ -41,7 +41,8 @@ sweep: setup
 
 # Tests that need one core run three at a time, for some of them wait; then those that start servers and Ray, two at a time and in
 # their order: the default, files of many tests first, leaves the longest single one for the end. 5 is "nothing was selected".
-test: ready lint types imports
+test: ready
+	@$(MAKE) --no-print-directory -j 2 lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || test $$? -eq 5
 
