@@ -35,7 +35,7 @@ REQUEST_DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-FILES_TAG = "files"
+FILES_TAG, REPLACED_TAG = "files", "replaced"
 GONE, REASON_LENGTH = "not writable: ", 500
 REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_LIMIT_EXCEEDED")
 
@@ -117,13 +117,33 @@ class SweepRuns:
         """
         self._there = {}
 
+    def tells_more(self, told: Iterable[Point]) -> bool:
+        """Whether the sweep's own run has a point that is not among `told`, all that the ledger tells of it."""
+        if PARENT not in self.runs:
+            return False
+        run_id, right = self.runs[PARENT], {(key, step, value) for key, value, _, step in told}
+        keys = self._client.get_run(run_id).data.metrics
+        return any((key, *point) not in right for key in keys for point in self._history(run_id, key))
+
+    def replace_parent(self) -> None:
+        """Delete the sweep's own run, for which another one is made: MLflow takes no point back.
+
+        The tag comes first, so that after a kill in between nobody takes it for a run that a user deleted.
+        """
+        run_id = self.runs.pop(PARENT)
+        self._client.set_tag(run_id, REPLACED_TAG, "it tells of lines that the ledger has lost")
+        self._client.delete_run(run_id)
+        self._status.pop(PARENT, None)
+        self._files.pop(PARENT, None)
+
+    def _history(self, run_id: str, key: str) -> set[tuple[int, float]]:
+        return {(one.step, one.value) for one in self._client.get_metric_history(run_id, key)}
+
     def _new_points(self, write: Write, run_id: str) -> list[Point]:
         if self._there is None:
             return write.points
-        keys = {point[0] for point in write.points if (run_id, point[0]) not in self._there}
-        for key in keys:
-            found = self._client.get_metric_history(run_id, key)
-            self._there[run_id, key] = {(one.step, one.value) for one in found}
+        for key in {point[0] for point in write.points if (run_id, point[0]) not in self._there}:
+            self._there[run_id, key] = self._history(run_id, key)
         return [point for point in write.points if (point[3], point[1]) not in self._there[run_id, point[0]]]
 
     def _experiment_of(self, name: str, location: str | None) -> str:
@@ -147,8 +167,11 @@ class SweepRuns:
         while token != "":
             page = self._client.search_runs([self.experiment_id], where, ViewType.ALL, 1000, page_token=token)
             for run in page:
-                name = run.data.tags.get("trial", PARENT)
-                if run.info.lifecycle_stage == "active":
+                name, active = run.data.tags.get("trial", PARENT), run.info.lifecycle_stage == "active"
+                if REPLACED_TAG in run.data.tags:
+                    if active:
+                        self._client.delete_run(run.info.run_id)
+                elif active:
                     found[name].append(run)
                 else:
                     gone.add(name)
@@ -199,6 +222,8 @@ class SweepRuns:
         if write.run in self.deleted:
             return "it was deleted in MLflow, and nothing more is written to it"
         run_id = self._run_id(write.run, plan)
+        if self._there is not None and write.run != PARENT:  # the sweep's own run may be another one by now
+            write.tags["mlflow.parentRunId"] = self._run_id(PARENT, plan)
         batch: dict[str, list[Any]] = {
             "metrics": [Metric(*point) for point in self._new_points(write, run_id)],
             "params": [Param(*item) for item in write.params.items()],

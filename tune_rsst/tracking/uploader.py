@@ -24,7 +24,7 @@ from tune_rsst.storage.cursor import Cursor, load_cursor, store_cursor
 from tune_rsst.storage.folder import SweepFolder, is_driven
 from tune_rsst.tracking.artifacts import RunFiles
 from tune_rsst.tracking.runs import SweepRuns
-from tune_rsst.tracking.writes import PARENT, RunWrites, Write
+from tune_rsst.tracking.writes import PARENT, Point, RunWrites, Write
 
 # Most of a batch's cost does not depend on its size, and while one is written the driver shares its core.
 GATHER_S = 5.0
@@ -183,11 +183,24 @@ class Uploader:
         if cursor.sent_again or (cursor.offset == 0 and store.runs):
             cursor.sent_again = 1
             store.look_first()
+            if store.tells_more(self._all_of_the_parent(uid)):
+                self._thread.note("the sweep's run told of lines that its ledger has lost; a new run takes its place")
+                store.replace_parent()
+                cursor.offset, plan = 0, RunWrites(uid, self._folder)
+                self._tail.rewind()
         cursor.parent_run_id, cursor.experiment_id = store.runs.get(PARENT), store.experiment_id
         store_cursor(self._folder.cursor, cursor)  # before the notes, which name the sweep's page
         self._unsent.clear()
         self._cursor, self._plan, self._store = cursor, plan, store
         return True
+
+    def _all_of_the_parent(self, uid: str) -> list[Point]:
+        """Every point that the ledger tells by now of the sweep's own curves."""
+        plan, tail = RunWrites(uid, self._folder), LedgerTail(self._folder.ledger)
+        while events := tail.read():
+            for event in events:
+                plan.apply(event)
+        return [point for write in plan.take() if write.run == PARENT for point in write.points]
 
     def _settle(self) -> None:
         """A sweep that ended without saying so, and that nobody drives, was killed."""

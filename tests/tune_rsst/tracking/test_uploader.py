@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.chaos.toy_sweep import rewrite
 from tests.tune_rsst import rest_server
@@ -195,6 +196,35 @@ def test_lines_that_came_again_or_were_rebuilt_with_another_time_are_no_second_p
     found, told = home.found()["points"], home.expected()
     assert {run: [point[:3] for point in points] for run, points in found.items()} == {
         run: [point[:3] for point in points] for run, points in told.items()
+    }
+
+
+@pytest.mark.parametrize("killed_at", ["", "delete_run", "create_run", "log_batch"])
+@pytest.mark.parametrize("lost", [1, 9, 25])
+def test_the_sweeps_run_tells_nothing_that_its_ledger_has_lost(
+    home: Home, lost: int, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by `make chaos --seed 61`: MLflow takes no point back, so another run takes the place of the sweep's."""
+    home.write(*[*sweep_events()][:-1], {"event": "interrupted"})
+    assert home.uploader().sync_once(60) == 0
+    first = home.found()["runs"]
+    written = [{k: v for k, v in one.items() if k not in ("line", "before", "crc")} for one in read(home.ledger)]
+    rewrite(home.ledger, written[:-lost])
+    if killed_at:
+        dying = home.uploader()
+        with monkeypatch.context() as patch, pytest.raises(GeneratorExit):
+            patch.setattr(MlflowClient, killed_at, lambda *_, **__: (_ for _ in ()).throw(GeneratorExit()))
+            dying.sync_once(60)
+        dying._release()  # the kernel does
+    assert home.uploader().sync_once(60) == 0
+    found, told = home.found(), home.expected()
+    assert [point[:3] for point in found["points"][PARENT]] == [point[:3] for point in told[PARENT]]
+    parent = found["runs"].pop(PARENT).info.run_id
+    assert parent != first[PARENT].info.run_id
+    assert load_cursor(home.cursor).parent_run_id == parent
+    assert {run.data.tags["mlflow.parentRunId"] for run in found["runs"].values()} == {parent}
+    assert {name: run.info.run_id for name, run in found["runs"].items()} == {
+        name: run.info.run_id for name, run in first.items() if name != PARENT
     }
 
 
