@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
@@ -19,7 +20,7 @@ from benchmarks.install_size import NOT_FOR_USERS, canonical, needed, project
 from tools.constraints import adapted
 from tools.install import environment_for_uv
 from trainables import __main__ as single
-from trainables.errors import EXTRAS, ConfigError, NotInstalled, explained, require
+from trainables.errors import EXTRAS, ConfigError, NotInstalled, _from_where, explained, require
 from tune_rsst.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +71,32 @@ def test_a_missing_library_says_which_extra_brings_it(module: str) -> None:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
     error = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(error, ImportError) and error.name == module
-    assert str(error).startswith(f"environment = {sys.prefix}: valid is one with {module}; pip install 'tune-rsst[")
+    assert str(error).startswith(f"environment = {sys.prefix}: valid is one with {module}; pip install -e '{ROOT}[")
     assert str(error).endswith(f"[{EXTRAS[module]}]'") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "command"),
+    [
+        ({}, "'tune-rsst[onnx]'"),
+        ({"url": "file:///a%20b/tune", "dir_info": {}}, "'/a b/tune[onnx]'"),
+        (
+            {"url": "file:///x/tune_rsst-1-py3-none-any.whl"},
+            "'tune-rsst[onnx] @ file:///x/tune_rsst-1-py3-none-any.whl'",
+        ),
+        (
+            {"url": "https://git.example/t", "vcs_info": {"vcs": "git", "commit_id": "9f86"}},
+            "'tune-rsst[onnx] @ git+https://git.example/t@9f86'",
+        ),
+        (
+            {"url": "https://files.example/t.tar.gz", "archive_info": {}},
+            "'tune-rsst[onnx] @ https://files.example/t.tar.gz'",
+        ),
+    ],
+)
+def test_an_extra_comes_from_where_the_program_came(recorded: dict[str, Any], command: str) -> None:
+    assert _from_where("onnx", None, recorded) == f"pip install {command}"
+    assert _from_where("onnx", Path("/a b/c"), recorded) == "pip install -e '/a b/c[onnx]'"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +160,8 @@ main()
 @pytest.mark.parametrize(
     ("there", "words", "code", "says"),
     [
-        ("", "--version", 2, "one with typer; pip install 'tune-rsst[sweep]'"),
-        ("", "sweep trials=1", 2, "one with typer; pip install 'tune-rsst[sweep]'"),
+        ("", "--version", 2, f"one with typer; pip install -e '{ROOT}[sweep]'"),
+        ("", "sweep trials=1", 2, f"one with typer; pip install -e '{ROOT}[sweep]'"),
         ("typer rich", "settings", 2, "one with optuna; pip install"),
     ],
 )
@@ -154,7 +179,7 @@ def test_from_python_it_is_an_import_error() -> None:
     done = subprocess.run([sys.executable, "-c", program, ""], capture_output=True, text=True, timeout=60, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert (
-        last.startswith("trainables.errors.NotInstalled: environment = ") and "pip install 'tune-rsst[sweep]'" in last
+        last.startswith("trainables.errors.NotInstalled: environment = ") and f"pip install -e '{ROOT}[sweep]'" in last
     )
 
 

@@ -5,14 +5,20 @@ A library that no part of the base needs belongs to an extra (`EXTRAS`); where i
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from trainables.text import LONGEST_LINE, shown
+from trainables.text import LONGEST_LINE, shown, with_hint
 
 FAILS_AGAIN = "it would fail again: "
 """How the reason of a failed trial begins that no second try would help."""
@@ -47,7 +53,7 @@ class ConfigError(ValueError):
 
     def __init__(self, key: str, value: object, valid: str, hint: str = "") -> None:
         self.key, self.value, self.valid, self.hint = key, value, valid, hint
-        said = f"valid is {valid}" + (f"; {hint}" if hint else "")
+        said = with_hint(f"valid is {valid}", hint)
         super().__init__(f"{shown(key)} = {shown(value)}: {shown(said, LONGEST_LINE)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,9 +72,33 @@ class NotInstalled(ConfigError, ImportError):
 
 
 def install(module: str) -> str:
-    """What to type where `module` is missing."""
+    """What to type where `module` is missing; an extra from where this program came, which need not be an index."""
     extra = EXTRAS.get(module)
-    return f"pip install 'tune-rsst[{extra}]'" if extra else f"pip install {module}"
+    return f"pip install {module}" if extra is None else _from_where(extra, *_installed())
+
+
+def _installed() -> tuple[Path | None, dict[str, Any]]:
+    """The checkout that this module lies in, or None; and pip's record of where the distribution came from."""
+    root = Path(__file__).resolve().parents[1]
+    if (root / "pyproject.toml").is_file():
+        return root, {}
+    try:
+        recorded = json.loads(distribution("tune-rsst").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        recorded = {}
+    return None, recorded if isinstance(recorded, dict) else {}
+
+
+def _from_where(extra: str, checkout: Path | None, recorded: dict[str, Any]) -> str:
+    """pip's command. `recorded` is a direct_url.json, as packaging.python.org has it."""
+    address = str(recorded.get("url", ""))
+    if checkout:
+        return f"pip install -e {shlex.quote(f'{checkout}[{extra}]')}"
+    if "dir_info" in recorded and address.startswith("file://"):
+        return f"pip install {shlex.quote(f'{url2pathname(urlsplit(address).path)}[{extra}]')}"
+    if version := recorded.get("vcs_info"):
+        address = f"{version['vcs']}+{address}@{version['commit_id']}"
+    return f"pip install {shlex.quote(f'tune-rsst[{extra}]' + (f' @ {address}' if address else ''))}"
 
 
 def require(extra: str) -> None:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from trainables.errors import ConfigError
-from trainables.text import LONGEST_LINE, shown
+from trainables.text import LONGEST_LINE, shown, with_hint
 
 
 def ready(words: Sequence[str]) -> None:
@@ -54,6 +54,6 @@ class OneLineParser(argparse.ArgumentParser):
         """End the program."""
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0].partition("=")[0]
         close = get_close_matches(unknown[:99], self._option_string_actions, n=1) if unknown else []
-        hint = f"; did you mean {close[0]}?" if close else f"; see {self.prog} --help"
-        print(f"error: {shown(message, LONGEST_LINE)}{hint}", file=sys.stderr)
+        hint = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+        print(f"error: {shown(with_hint(message, hint), LONGEST_LINE)}", file=sys.stderr)
         raise SystemExit(2)

@@ -54,6 +54,12 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def with_hint(said: str, hint: str) -> str:
+    """`said; hint`. A full stop at the end of what a library says goes; its question is a hint already."""
+    said = said.rstrip()
+    return said if not hint or said.endswith("?") else f"{said.rstrip('.')}; {hint}"
+
+
 def in_html(text: object) -> str:
     """`text` for a page, in an element or in the quotes of an attribute."""
     return escape(one_line(str(text)))

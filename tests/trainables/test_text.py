@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainables.errors import ConfigError
-from trainables.text import MOST, in_csv, quoted, shown
+from trainables.text import MOST, in_csv, quoted, shown, with_hint
 
 
 class Mute(Exception):
@@ -75,3 +75,17 @@ def test_a_word_of_a_command_is_printable_and_the_shell_reads_it_as_it_was(word:
 def test_a_text_in_a_csv_is_no_formula_and_a_number_stays_one(cell: object) -> None:
     found = in_csv(cell)
     assert found == cell if not isinstance(cell, str) else str(found).lstrip()[:1] not in ("=", "+", "-", "@")
+
+
+@pytest.mark.parametrize(
+    ("said", "hint", "line"),
+    [
+        ("Missing argument 'N'.", "see x --help", "Missing argument 'N'; see x --help"),
+        ("No such command 'sho'. Did you mean 'show'?", "see x --help", "No such command 'sho'. Did you mean 'show'?"),
+        ("valid is 1 or 2", "say which", "valid is 1 or 2; say which"),
+        ("not read: …\n", "see x", "not read: …; see x"),
+        ("It ends here.", "", "It ends here."),
+    ],
+)
+def test_a_hint_follows_with_one_mark(said: str, hint: str, line: str) -> None:
+    assert with_hint(said, hint) == line

@@ -17,7 +17,7 @@ from trainables.progress import every, watched
 from trainables.rsst.config import ConfigError
 from trainables.storage.bucket import StorageError
 from trainables.terminal import ready
-from trainables.text import in_json
+from trainables.text import in_json, with_hint
 from tune_rsst.cli import results, sweeps
 from tune_rsst.cli.results import fail, sweep_names
 from tune_rsst.ledger.lines import LedgerError
@@ -293,5 +293,5 @@ def _refuse_usage(error: Exception) -> None:
         raise SystemExit(2)
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        fail(" ".join(error.format_message().split()) + hint, 2)
+        hint = f"see {context.command_path} --help" if context else ""
+        fail(with_hint(" ".join(error.format_message().split()), hint), 2)

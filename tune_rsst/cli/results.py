@@ -155,9 +155,9 @@ def export(
     registry.check_names("model" if register is None else register, alias)
     if private and push is None:
         raise ConfigError("private", True, "given together with --push")
+    chosen = choose(what, trial, number)
     if push is not None:
         hugging_face.check_push(push)
-    chosen = choose(what, trial, number)
     folder = to or chosen.folder.export_of(files.name_of(number, chosen.trial.trial))
     print(f"{chosen.folder.name}/{chosen.trial.trial}, {chosen.trial.state}")
     try:

@@ -11,6 +11,7 @@ import pytest
 
 import trainables
 from tests.trainables import toy
+from trainables.errors import install
 from trainables.rsst.config import ConfigError
 from trainables.rsst.metrics import CIRCUMSTANCES
 from trainables.rsst.store.checkpoint import StoreBusy
@@ -164,7 +165,7 @@ except ImportError as error:
 @pytest.mark.medium
 def test_without_ray_the_package_and_train_can_be_imported() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_RAY], capture_output=True, text=True, timeout=120)
-    says = f"needs environment = {sys.prefix}: valid is one with ray; pip install 'tune-rsst[sweep]'"
+    says = f"needs environment = {sys.prefix}: valid is one with ray; {install('ray')}"
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, says, "")
     with pytest.raises(AttributeError, match="no attribute 'Trainable'"):
         trainables.Trainable  # noqa: B018

@@ -170,7 +170,7 @@ def test_without_psutil_a_trial_says_so_and_trains(actor: Any, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "psutil", None)
     actor._assignment["system_metrics"] = True
     assert steps(actor)[-1]["done"]
-    assert "tune-rsst[system-metrics]" in next(Path(actor._assignment["store"]).rglob("messages.log")).read_text()
+    assert "[system-metrics]'" in next(Path(actor._assignment["store"]).rglob("messages.log")).read_text()
 
 
 def test_while_it_trains_long_it_leaves_how_far_it_is(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:

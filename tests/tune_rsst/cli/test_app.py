@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,16 @@ from tune_rsst.cli import app
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["extend", "x"], "Missing argument 'N'"),
+        (["extend", "x"], "error: Missing argument 'N'; see "),
+        (["delete"], "error: Missing argument 'sweep'; see "),
+        (["list", "one"], "unexpected extra argument(s) (one); see "),
+        (["show", "--where"], "'--where' requires an argument"),
+        (["export", "nope", "--push", "x/y"], "sweep = nope: "),
+        (["export", "nope/t0000", "--push", "x/y"], "sweep = nope: "),
+        (["export", "nope", "--register", "x"], "sweep = nope: "),
+        (["track", "nope"], "nope"),
+        (["sync", "nope"], "nope"),
+        (["confirm", "nope"], "nope"),
         (["extend", "x", "0"], "greater than or equal to 1"),
         (["sweeep"], "No such command 'sweeep'"),
         (["sweep", "--nam", "x"], "No such option"),
@@ -39,6 +49,7 @@ def test_bad_input_is_one_line(
     said = capsys.readouterr()
     assert caught.value.code == 2 and says in said.err
     assert said.err.startswith("error: ") and said.err.count("\n") == 1 and not said.out
+    assert not re.search(r"[.?!:,;][;.] ", said.err), "one mark is enough"
     assert not (tmp_path / "home").exists()
 
 
