@@ -257,7 +257,7 @@ def _fit(
         preflight.check_a_worker(plan, cpus, gpus, say_here)
     runs_trials = trainable() if trainable else SweepTrainable
     with nullcontext() if on_cluster else local_ray.plain_workers():
-        fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials)
+        fit(driver, plan.folder, {"CPU": cpus, "GPU": gpus}, at_once, tick, runs_trials, plan.dense_meet)
 
 
 def _resources(

@@ -2,7 +2,8 @@
 
 Comes in: config = {"knobs", "store" (folder of trial stores), "trial_key", "reported" (events that the driver has),
 "resources" (for Ray: {"CPU": …, "GPU": …})}, and where the sweep's home is a bucket "storage" (the sweep's address
-there): the stores below "store" are then this node's own, and what is in them goes to the bucket and comes from it.
+there): the stores below "store" are then this node's own, and what is in them goes to the bucket and comes from it;
+dense rounds too, but with "dense_meet" false, which says that no other trial can have this one's.
 "plugins": the user's code behind knobs. "system_metrics": whether to sample how busy the machine is.
 Goes out per step: {"trial_key", "events": [{"kind", …}, …], "done"}, and where there is something to say: "failed" (one
 line: it can't go on), "waiting" (one line: another process has the trial's store open; the next step tries again),
@@ -216,7 +217,8 @@ class SweepTrainable(tune.Trainable):
             fetch_weights(bucket, config.weights, root.parent)
             mirror.fetch()
         self._mirror = mirror
-        self._dense = DenseMirror(bucket.below("dense"), self._say)
+        if self._assignment.get("dense_meet", True):
+            self._dense = DenseMirror(bucket.below("dense"), self._say)
 
     @property
     def _folder(self) -> Path:

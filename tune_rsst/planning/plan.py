@@ -6,7 +6,7 @@ In: settings. Out: a `Plan`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ class Plan:
     begin from, pretrained, scratch or both. `sweep`: what a resume continues. `again`: failed trials to run again.
     `reach`: which draws keep the limits that are known before training; the others would not be trained.
     `points`: what is suggested first, as the ledger's first line has it; draws are of these where all trials are.
+    `dense_meet`: whether two different trials of the draws and points have the same dense round.
     `note`: for the user, before it runs. `source`: the files of a space of the user's; `sources`: plug-ins' too.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     again: tuple[str, ...] = ()
     reach: Reach = field(default_factory=Reach)
     points: tuple[Mapping[str, Any], ...] = ()
+    dense_meet: bool = True
     source: Source | None = None
     sources: tuple[Source, ...] = ()
 
@@ -155,7 +157,12 @@ def checked(
     kept = limits.reach(Objective.of(settings.flat()), draws, refuse=sweep is None)
     sources = (*([source] if source else []), *codes)
     found = Plan(settings, space, digest, conditional, folder, weights, sweep, note, source=source, sources=sources)
-    return replace(found, draws=draws, starts=starts, reach=kept, points=first.points)
+    return replace(found, draws=draws, starts=starts, reach=kept, points=first.points, dense_meet=_dense_meet(tried))
+
+
+def _dense_meet(tried: Sequence[RSSTConfig]) -> bool:
+    rounds = {config.fingerprint: config.of_round_0.fingerprint for config in tried}
+    return len(set(rounds.values())) < len(rounds)
 
 
 def with_addresses(settings: SweepSettings, folder: SweepFolder) -> SweepSettings:

@@ -39,11 +39,17 @@ log = logging.getLogger(__name__)
 
 
 class LedgerSearcher(Adapter, Searcher):
-    """Gives out what the driver wants run, and tells it when Tune has given a trial up."""
+    """Gives out what the driver wants run, and tells it when Tune has given a trial up.
 
-    def __init__(self, driver: Intake, folder: SweepFolder, resources: dict[str, float]) -> None:
+    `dense_meet`: whether trials put their dense rounds into the sweep's bucket, for others to take over.
+    """
+
+    def __init__(
+        self, driver: Intake, folder: SweepFolder, resources: dict[str, float], dense_meet: bool = True
+    ) -> None:
         super().__init__()
         self.driver, self._folder, self._resources = driver, folder, resources
+        self._dense_meet = dense_meet
         where = driver.settings.storage
         self._storage = f"{where.rstrip('/')}/{folder.name}" if where else None
         self._keys: dict[str, str] = {}
@@ -65,6 +71,7 @@ class LedgerSearcher(Adapter, Searcher):
             "plugins": [code_for(*used).to_json() for used in plugins_in(knobs)],
             "store": str(self._folder.trials),
             "storage": self._storage,
+            "dense_meet": self._dense_meet,
             "reported": len(trial.seen),
             "retried": trial.micro_batch_size is not None,
             "resources": self._resources,
@@ -179,10 +186,11 @@ def fit(
     at_once: int,
     tick: Tick,
     trainable: type[tune.Trainable] = SweepTrainable,
+    dense_meet: bool = True,
 ) -> None:
     """Let Tune run what the driver gives out, `at_once` trials at a time, each with `resources` (CPU, GPU).
 
-    `trainable` takes and gives what SweepTrainable does.
+    `trainable` takes and gives what SweepTrainable does. `dense_meet`: as in `LedgerSearcher`.
     """
     forget(folder.tune)
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update({n for n in os.environ if is_secret(n, "")})
@@ -190,7 +198,7 @@ def fit(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(driver, folder, resources),
+            search_alg=LedgerSearcher(driver, folder, resources, dense_meet),
             scheduler=LedgerScheduler(driver, hung),
             num_samples=driver.runs_left,
             max_concurrent_trials=at_once,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -218,3 +219,16 @@ def test_the_code_behind_a_knob_comes_with_the_trial(most: int, failed: str | No
     loading._LOADED.clear()
     actor.reset_config({**order, "plugins": [other], "store": str(tmp_path / "other")})
     assert "No such file" in steps(actor)[-1].get("failed", ""), "other code than the digest says is not run"
+
+
+@pytest.mark.parametrize("meet", [True, False, None])
+def test_a_dense_round_goes_to_the_bucket_only_where_another_trial_can_have_it(
+    actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meet: bool | None
+) -> None:
+    for name in ("take_environment", "Bucket", "TrialMirror", "fetch_weights"):
+        monkeypatch.setattr(ray_trainable, name, mock.MagicMock())
+    told = {"storage": "s3://bucket/sweep"} if meet is None else {"storage": "s3://bucket/sweep", "dense_meet": meet}
+    monkeypatch.setattr(actor, "_assignment", {**actor._assignment, **told})
+    actor._fetch(toy.config(), tmp_path)
+    assert (actor._dense is not None) == (meet is not False)
+    actor._mirror = actor._dense = None

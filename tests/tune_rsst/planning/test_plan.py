@@ -115,3 +115,17 @@ def test_a_ledger_that_was_put_in_place_of_the_one_that_was_read_is_read_from_it
 def test_the_digests_of_spaces_are_those_that_ledgers_hold(space: str, known: str) -> None:
     for drawn in (list(samples(find(space), {}, 40)), list(samples(find(space), {}, 80))[40:]):
         assert digest([draw for draw, _ in drawn], {}) == f"ranges1:{known}"
+
+
+@pytest.mark.parametrize(
+    ("words", "meet"),
+    [
+        (("space=digits",), False),
+        (("space=digits", "lr=0.001"), True),
+        (("space=penalty", "dataset=digits", "rate=0.4"), True),
+    ],
+    ids=str,
+)
+def test_a_plan_knows_whether_its_trials_share_dense_rounds(words: tuple[str, ...], meet: bool) -> None:
+    plan = planned(*words, "target_density=0.3", "name=fake")
+    assert isinstance(plan, Plan) and plan.dense_meet is meet

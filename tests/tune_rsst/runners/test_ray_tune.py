@@ -112,6 +112,13 @@ def test_tune_waits_for_what_comes_after_a_run_and_no_longer(tmp_path: Path, rep
     assert searcher.suggest("tune") == Searcher.FINISHED
 
 
+@pytest.mark.parametrize("meet", [True, False])
+def test_a_trial_is_told_whether_its_dense_round_is_of_use_to_others(tmp_path: Path, meet: bool) -> None:
+    sweep = FakeSweep(tmp_path, Space("tiny", tiny), settings_of(Space("tiny", tiny), "trials=1", "stopping=none"))
+    given = LedgerSearcher(sweep.driver, SweepFolder(tmp_path), {}, meet).suggest("tune")
+    assert isinstance(given, dict) and given["dense_meet"] is meet
+
+
 class Canary:
     """Says that somebody has unpickled it."""
 
