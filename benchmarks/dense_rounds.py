@@ -2,8 +2,10 @@
 
     python -m benchmarks.dense_rounds                                    12 trials, 4 dense rounds, 3 kills
     python -m benchmarks.dense_rounds --trials 64 --dense 1 --epochs 2   one dense round for all, as in `penalty`
+    python -m benchmarks.dense_rounds --rungs                            with early stopping, one trial at a time
 
-In: nothing; digits, two workers of a local Ray, the same points in both sweeps.
+In: nothing; digits, two workers of a local Ray, the same points in both sweeps. Which trial a rung stops hangs on the
+order in which they come to it, so `--rungs` has no Ray: the same order in both, and what the rungs said is compared.
 Out: a line each for the sweep that shares (killed -9 at random moments from a seed, and resumed) and for one that does
 not (left alone): epochs by the arithmetic, epochs really trained (what a kill cost included), wall time.
 Exit code 1 where a report, a state or a model (sha256) differs, or more was trained than the arithmetic / 0.9.
@@ -27,14 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks._common import Progress
+from benchmarks._common import ROOT, Progress
 from trainables.rsst.metrics import CIRCUMSTANCES
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.lines import LedgerError
 from tune_rsst.ledger.view import SweepView, TrialView
 from tune_rsst.storage.folder import SweepFolder
 
-ROUNDS, RATE, LIMIT_S, GOAL = 4, 0.4, 3000.0, 0.9
+ROUNDS, RATE, TARGET, LIMIT_S, GOAL = 4, 0.4, 0.2, 3000.0, 0.9
 NAME = "shared"
 OF_THE_SHARING = frozenset({"epochs_adopted", "adopted_from"})
 
@@ -48,6 +50,7 @@ class Asked:
     epochs: int
     kills: int
     seed: int
+    rungs: bool = False
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -56,23 +59,30 @@ class Asked:
         rates = [1e-3 * (1 + number % self.dense) for number in range(self.trials)]
         return [{"lr": lr, "reg_granularity_prune": g} for lr, g in zip(rates, grain, strict=True)]
 
+    @property
+    def program(self) -> list[str]:
+        """What runs a sweep: the product, or the same without Ray."""
+        return ["benchmarks._serial"] if self.rungs else ["tune_rsst", "sweep"]
+
     def epochs_due(self, shared: bool) -> int:
         """By arithmetic: each different dense round once, or once a trial; the other rounds once a trial."""
         return self.epochs * ((self.dense if shared else self.trials) + self.trials * (ROUNDS - 1))
 
     def words(self, home: Path, shared: bool) -> list[str]:
         """The sweep's settings."""
+        size = "" if self.rungs else f"'rate': {RATE}, "
         space = home.with_name(f"{home.name}.py")  # a file below the home would have to be trusted on a resume
         space.write_text(
             "def meeting(trial):\n"
             "    lr = trial.suggest_float('lr', 5e-4, 2e-2, log=True)\n"
             "    g = trial.suggest_float('reg_granularity_prune', 0.05, 2.0, log=True)\n"
             f"    return {{'dataset': 'digits', 'epochs': {self.epochs}, 'warmup': 0, 'batch_size': 128,\n"
-            f"            'pruning_times': {ROUNDS}, 'rate': {RATE}, 'lr': lr, 'reg_granularity_prune': g}}\n",
+            f"            'pruning_times': {ROUNDS}, {size}'lr': lr, 'reg_granularity_prune': g}}\n",
             encoding="utf-8",
         )
         (home / "points.yaml").write_text(json.dumps(self.points), encoding="utf-8")
-        fixed = ["sampler=random", "stopping=none", "confirm=0", "max_concurrent_trials=2", "optuna_storage=memory"]
+        fixed = ["sampler=random", "confirm=0", "max_concurrent_trials=2", "optuna_storage=memory"]
+        fixed += ["stopping=halving", f"target_density={TARGET}"] if self.rungs else ["stopping=none"]
         more = [f"share_dense={str(shared).lower()}", f"points={home / 'points.yaml'}", f"trials={self.trials}"]
         return [f"space={space}:meeting", f"name={NAME}", "resume=auto", *fixed, *more]
 
@@ -89,8 +99,13 @@ def life(asked: Asked, home: Path, shared: bool, reports: int | None) -> int | N
     folder = SweepFolder(home / NAME)
     with (home / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tune_rsst", "sweep", *asked.words(home, shared)],
-            env={**os.environ, "TUNE_RSST_HOME": str(home), "TUNE_RSST_CACHE": str(home / "cache")},
+            [sys.executable, "-m", *asked.program, *asked.words(home, shared)],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TUNE_RSST_HOME": str(home),
+                "TUNE_RSST_CACHE": str(home / "cache"),
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -108,26 +123,31 @@ def life(asked: Asked, home: Path, shared: bool, reports: int | None) -> int | N
             process.wait()
 
 
-def run(asked: Asked, home: Path, shared: bool, progress: Progress) -> float:
-    """The whole sweep, with its kills where it shares; seconds from the first command to the last prompt."""
+def run(asked: Asked, home: Path, shared: bool, progress: Progress) -> tuple[float, int]:
+    """The whole sweep, with its kills where it shares; seconds from the first command to the last prompt, and kills."""
     home.mkdir()
     draw, began = random.Random(asked.seed), time.monotonic()
     in_all = asked.epochs_due(shared) + asked.trials * ROUNDS
-    kills = sorted(draw.uniform(0.05, 0.8) * in_all for _ in range(asked.kills)) if shared else []
+    kills = (
+        sorted(draw.uniform(0.05, 0.4 if asked.rungs else 0.8) * in_all for _ in range(asked.kills)) if shared else []
+    )
+    done = 0
     for reports in [*map(int, kills), None]:
         code = life(asked, home, shared, reports)
         last = (home / "log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
         progress.step("killed" if code is None else f"ended with exit code {code}: {last}")
         if code is not None:
             break
-    return time.monotonic() - began
+        done += 1
+    return time.monotonic() - began, done
 
 
 def told(trial: TrialView) -> dict[str, Any]:
-    """What a trial reported and how it ended, but for what a clock says and whose its dense round was."""
+    """What a trial reported, how it ended and why, but for what a clock says and whose its dense round was."""
     leave = CIRCUMSTANCES | OF_THE_SHARING
     rounds = [{k: v for k, v in report.items() if k not in leave} for report in trial.round_events]
-    return {"state": trial.state, "rounds": rounds, "final": {k: v for k, v in trial.metrics.items() if k not in leave}}
+    ended = {"state": trial.state, "rung": trial.rung, "reason": trial.reason}
+    return ended | {"rounds": rounds, "final": {k: v for k, v in trial.metrics.items() if k not in leave}}
 
 
 def outcome(home: Path) -> dict[str, tuple[dict[str, Any], str]]:
@@ -169,22 +189,32 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=6, help="of a round")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rungs", action="store_true", help="early stopping, one trial at a time without Ray")
     asked = Asked(**vars(parser.parse_args()))
     progress = Progress("dense rounds", asked.kills + 2)
     with tempfile.TemporaryDirectory(prefix="dense") as place:
         homes = {shared: Path(place) / ("shares" if shared else "alone") for shared in (True, False)}
-        seconds = {shared: run(asked, home, shared, progress) for shared, home in homes.items()}
+        seconds, kills = {}, {}
+        for shared, home in homes.items():
+            seconds[shared], kills[shared] = run(asked, home, shared, progress)
         spent, own = trained(homes[True])
         alone, _ = trained(homes[False])
-        differ = same(outcome(homes[True]), outcome(homes[False]))
-        due = asked.epochs_due(True)
+        found = {shared: outcome(home) for shared, home in homes.items()}
+        differ = same(*found.values())
+        saved = asked.epochs * (asked.trials - asked.dense)
+        due = alone - saved if asked.rungs else asked.epochs_due(True)
         print(
             f"shared: {asked.trials} trials, {own} dense rounds trained of {asked.dense} different ones; epochs {due} "
-            f"by arithmetic, {spent} trained ({due / spent:.2f}); {seconds[True]:.0f} s with {asked.kills} kills"
+            f"by arithmetic, {spent} trained ({due / spent:.2f}); {seconds[True]:.0f} s with {kills[True]} kills"
         )
-        print(f"not shared: epochs {asked.epochs_due(False)} by arithmetic, {alone} trained; {seconds[False]:.0f} s")
-        print(f"trials whose reports, state or model differ: {', '.join(differ) or 'none'}")
-        complete = len(outcome(homes[False])) == asked.trials
+        by = "" if asked.rungs else f" {asked.epochs_due(False)} by arithmetic,"
+        print(f"not shared: epochs{by} {alone} trained; {seconds[False]:.0f} s")
+        if asked.rungs:
+            told = [trial for trial, _ in found[False].values()]
+            stopped = sum(trial["state"] == "stopped" for trial in told)
+            print(f"stopped by a rung: {stopped} of {len(told)} trials; what kills cost is not counted without Ray")
+        print(f"trials whose reports, rung, state or model differ: {', '.join(differ) or 'none'}")
+        complete = len(found[False]) == asked.trials
     return int(bool(differ) or not complete or own != asked.dense or spent * GOAL > due)
 
 

@@ -65,23 +65,6 @@ def words(trials: int) -> list[str]:
     return [f"{name}={value}" for name, value in {**given, **PLAIN}.items()]
 
 
-def in_this_process(trials: int) -> int:
-    """The sweep without Ray; returns its exit code."""
-    from functools import partial
-
-    from rich.console import Console
-
-    from tune_rsst import conduct
-    from tune_rsst.planning import begin
-    from tune_rsst.planning.plan import Plan
-    from tune_rsst.runners import serial
-    from tune_rsst.settings import written
-
-    plan = begin.make_plan(written.written_in(words(trials)), None, False)
-    assert isinstance(plan, Plan)
-    return conduct.run(plan, Console(), partial(serial.run, folder=plan.folder))
-
-
 def _of(processes: Sequence[psutil.Process]) -> tuple[float, float, float]:
     """MiB, descriptors and threads of all of them together."""
     found = [(p.memory_info().rss / 2**20, p.num_fds(), p.num_threads()) for p in processes]
@@ -132,15 +115,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--serial", action="store_true", help="without Ray, in one process")
-    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.in_process:
-        return in_this_process(given.trials)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         home = Path(folder) / "home"
         own = {"TUNE_RSST_HOME": str(home), "TUNE_RSST_CACHE": f"{folder}/cache", "OMP_NUM_THREADS": "1"}
-        serially = ["benchmarks.soak", "--in-process", "--trials", str(given.trials)]
-        command = [sys.executable, "-m", *(serially if given.serial else ["tune_rsst", "sweep", *words(given.trials)])]
+        program = ["benchmarks._serial"] if given.serial else ["tune_rsst", "sweep"]
+        command = [sys.executable, "-m", *program, *words(given.trials)]
         with (Path(folder) / "output.txt").open("wb+") as output:
             with subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdout=output, stderr=output) as child:
                 try:
