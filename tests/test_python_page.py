@@ -15,8 +15,9 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from ray import tune
 
-from trainables import train
+from trainables import RSSTTrainable, train
 from tune_rsst.storage.folder import Sweep, SweepFolder
 
 ALONE = "Your own images"  # the section that needs no Ray, and none of the others
@@ -136,7 +137,13 @@ def test_a_killed_tuner_is_restored_and_ends_with_the_numbers_of_the_trial_alone
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_trial_of_a_sweep_gives_the_same_numbers_alone(digits_sweep: SweepFolder) -> None:
+def test_a_trial_of_a_sweep_gives_the_same_numbers_alone_and_in_a_tuner(
+    digits_sweep: SweepFolder, tmp_path: Path
+) -> None:
     trial = Sweep.of(digits_sweep).view.trials["t0002"]
     last = train(trial.knobs)
     assert {name: last[name] for name in SAME} == {name: trial.metrics[name] for name in SAME}
+    [result] = tune.Tuner(
+        RSSTTrainable, param_space=trial.knobs, run_config=tune.RunConfig(storage_path=str(tmp_path))
+    ).fit()
+    assert {name: result.metrics[name] for name in SAME} == {name: trial.metrics[name] for name in SAME}
