@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,9 +64,14 @@ def state_of(content: bytes, form: Form) -> Any:
 
 
 def replace_state(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` with its checksum in place of the file `path`; a crash leaves the old file or the new one."""
+    """Write `value` with its checksum in place of the file `path`; a crash leaves the old file or the new one.
+
+    A folder that has the file's place holds no state, and is put aside: NAME.damaged-NUMBER.
+    """
     with replaced(path) as new:
         write_state(new, value)
+        if path.is_dir() and not path.is_symlink():
+            path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
 
 def write_state(path: Path, value: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,7 +176,8 @@ def _write(folder: SweepFolder, content: bytes, aside: Path) -> None:
         keep_as(folder.ledger, aside)
     with replaced(folder.ledger) as new:
         new.write_bytes(content)
-    folder.cursor.unlink(missing_ok=True)  # it counts bytes of the old file; MLflow takes each line once
+    with suppress(FileNotFoundError, IsADirectoryError):
+        folder.cursor.unlink()  # it counts bytes of the old file; MLflow takes each line once
 
 
 def _with_first_line(folder: SweepFolder, items: list[Whole | Gap]) -> tuple[list[Whole | Gap], str]:

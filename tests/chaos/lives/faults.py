@@ -5,12 +5,15 @@ In: the sweep, a stream of random numbers. Out: what was done, in words; None wh
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -22,9 +25,10 @@ from tests.chaos.lives.subject import Subject
 from tune_rsst.ledger.file import read
 from tune_rsst.ledger.view import SweepView
 
-STOPPED_S, AWAY_S, FULL_S = (0.2, 3.0), (1.0, 8.0), (1.0, 6.0)
+STOPPED_S, AWAY_S, FULL_S, SLOW_S = (0.2, 3.0), (1.0, 8.0), (1.0, 6.0), (0.05, 1.0)
+MOUNT_S = 3.0  # a disk on which a file is being written does not become read-only
 CLOCK_S = 86_400.0  # as far as a clock is moved, in either direction
-Act = Callable[[random.Random, Subject], str]
+Act = Callable[[random.Random, Subject], str | None]
 
 
 class Kind(NamedTuple):
@@ -83,6 +87,19 @@ def _stop(name: str, draw: random.Random, subject: Subject) -> str:
     return f"for {stopped_s:.1f} s"
 
 
+def _cut(name: str, draw: random.Random, subject: Subject) -> str:
+    assert subject.services is not None
+    subject.services.wires[name].cut(away_s := draw.uniform(*AWAY_S))
+    return f"for {away_s:.1f} s"
+
+
+def _slow(name: str, draw: random.Random, subject: Subject) -> str:
+    assert subject.services is not None
+    each_s, for_s = draw.uniform(*SLOW_S), draw.uniform(*AWAY_S)
+    subject.services.wires[name].slow(each_s, for_s)
+    return f"each block by {each_s:.2f} s, for {for_s:.1f} s"
+
+
 def _move_clock(draw: random.Random, subject: Subject) -> str:
     assert subject.clock is not None
     subject.clock.write_text(f"{(ahead := round(draw.uniform(-CLOCK_S, CLOCK_S))):+d}\n")
@@ -100,10 +117,41 @@ def _fill_disk(draw: random.Random, subject: Subject) -> str:
     return f"for {full_s:.1f} s"
 
 
+def _take_inodes(draw: random.Random, subject: Subject) -> str | None:
+    assert subject.disk is not None
+    had = os.statvfs(subject.disk)
+    if not _mounted_again(subject.disk, f"nr_inodes={had.f_files - had.f_ffree}"):
+        return None
+    time.sleep(full_s := draw.uniform(*FULL_S))
+    assert _mounted_again(subject.disk, f"nr_inodes={had.f_files}")
+    return f"for {full_s:.1f} s"
+
+
+def _make_read_only(draw: random.Random, subject: Subject) -> str | None:
+    assert subject.disk is not None
+    deadline = time.monotonic() + MOUNT_S
+    while not _mounted_again(subject.disk, "ro"):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.02)
+    time.sleep(for_s := draw.uniform(*FULL_S))
+    assert _mounted_again(subject.disk, "rw")
+    return f"for {for_s:.1f} s"
+
+
+def _mounted_again(disk: Path, how: str) -> bool:
+    return not subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], capture_output=True, check=False).returncode
+
+
 SERVICES = {
     f"{word} {name}{after}": Kind(act=partial(act, name), may_end=(2,))  # where the sweep was only to begin
     for name in (POSTGRES, MLFLOW, OBJECTS)
-    for word, act, after in (("kill -9 of", _kill, ""), ("SIGSTOP of", _stop, " for a while"))
+    for word, act, after in (
+        ("kill -9 of", _kill, ""),
+        ("SIGSTOP of", _stop, " for a while"),
+        ("connections cut to", _cut, ""),
+        ("slow connections to", _slow, ""),
+    )
 }
 KINDS_OF: dict[str, dict[str, Kind]] = {
     "plain": KINDS,
@@ -114,7 +162,12 @@ KINDS_OF: dict[str, dict[str, Kind]] = {
     },
     "services": {name: kind for name, kind in KINDS.items() if name != "a damaged study"} | SERVICES,
     "clock": KINDS | {"the clock of the programs moved": Kind(act=_move_clock, often=4)},
-    "disk": KINDS | {"a full disk for a while": Kind(act=_fill_disk, often=4, may_end=(1,))},
+    "disk": KINDS
+    | {
+        "a full disk for a while": Kind(act=_fill_disk, often=3, may_end=(1, 2)),
+        "a disk without inodes for a while": Kind(act=_take_inodes, often=2, may_end=(1, 2)),
+        "a read-only disk for a while": Kind(act=_make_read_only, often=2, may_end=(1, 2)),
+    },
 }
 """What may be done to a sweep of each of MODES."""
 

@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from sqlalchemy import make_url
 
+from tests.chaos.lives.wire import Wire
 from tests.postgres import Postgres, programs
 from tests.ray_nodes import free_port
 
@@ -27,7 +29,10 @@ STORAGE = "s3://research/chaos"
 
 
 class Services:
-    """All three of them, running. `environment`: of a sweep that has its study, its records and its home there."""
+    """All three of them, running. `environment`: of a sweep that has its study, its records and its home there.
+
+    `wires`: what lies between that sweep and each of them.
+    """
 
     def __init__(self, place: Path) -> None:
         binaries = programs()
@@ -43,14 +48,18 @@ class Services:
         for name in (OBJECTS, MLFLOW):
             self.start(name)
         self._wait(f"{self._url(MLFLOW)}/health")
+        study = make_url(self.study)
+        assert study.port is not None
+        self.wires = {name: Wire(port) for name, port in {POSTGRES: study.port, **self._ports}.items()}
+        address = {name: f"http://127.0.0.1:{wire.port}" for name, wire in self.wires.items()}
         self.environment = {
-            "AWS_ENDPOINT_URL": self._url(OBJECTS),
+            "AWS_ENDPOINT_URL": address[OBJECTS],
             "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
             "AWS_SECRET_ACCESS_KEY": "not-a-secret-key",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "OPTUNA_STORAGE": self.study,
-            "MLFLOW_TRACKING_URI": self._url(MLFLOW),
+            "OPTUNA_STORAGE": study.set(port=self.wires[POSTGRES].port).render_as_string(hide_password=False),
+            "MLFLOW_TRACKING_URI": address[MLFLOW],
         }
 
     def _url(self, name: str) -> str:
@@ -112,6 +121,8 @@ class Services:
 
     def close(self) -> None:
         """End all of them, and remove what they wrote."""
+        for wire in self.wires.values():
+            wire.close()
         for name in (MLFLOW, OBJECTS, POSTGRES):
             self.kill(name)
         shutil.rmtree(self.place, ignore_errors=True)

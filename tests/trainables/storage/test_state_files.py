@@ -52,3 +52,25 @@ def test_what_is_no_regular_file_of_that_size_is_never_waited_for(tmp_path: Path
         path.symlink_to({"loop": path, "endless": Path("/dev/zero"), "dangling": tmp_path / "none"}[what])
     with pytest.raises((OSError, WrongForm)):
         read_state(path, FORM, most=1000)
+
+
+@pytest.mark.parametrize("what", ["a folder", "a folder with files", "a pipe", "a link", "a link that leads round"])
+def test_state_takes_its_place_whatever_lies_there(tmp_path: Path, what: str) -> None:
+    """Found by `make chaos --seed 61`: where a folder lay in the cursor's place, MLflow got nothing more."""
+    path, other = tmp_path / "f", tmp_path / "other"
+    other.mkdir()
+    (other / "kept").write_bytes(b"1")
+    if what.startswith("a folder"):
+        path.mkdir()
+        if what == "a folder with files":
+            (path / "kept").write_bytes(b"2")
+    elif what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(other if what == "a link" else path)
+    replace_state(path, {"a": 1})
+    assert read_state(path, FORM) == {"a": 1} and path.is_file() and not path.is_symlink()
+    assert [one.name for one in other.iterdir()] == ["kept"]
+    aside = [one for one in tmp_path.iterdir() if one not in (path, other)]
+    assert len(aside) == what.startswith("a folder") and all(one.name.startswith("f.damaged-") for one in aside)
+    assert [one.name for folder in aside for one in folder.iterdir()] == ["kept"] * (what == "a folder with files")

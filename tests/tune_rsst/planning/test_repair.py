@@ -130,8 +130,16 @@ def test_a_repaired_sweep_is_extended_retried_and_exported_as_any_other(
     assert done.exit_code == 0 and list((tmp_path / "out").rglob("*.safetensors")), done.output
 
 
-def test_order_doubles_and_bits_come_back_to_the_byte_and_the_old_file_is_kept(folder: SweepFolder) -> None:
+@pytest.mark.parametrize("cursor", ["", "a folder", "a link that leads round"])
+def test_order_doubles_and_bits_come_back_to_the_byte_and_the_old_file_is_kept(
+    folder: SweepFolder, cursor: str
+) -> None:
     lines, draw = lines_of(folder), random.Random(5)
+    folder.cursor.unlink(missing_ok=True)
+    if cursor == "a folder":
+        folder.cursor.mkdir()
+    elif cursor:
+        folder.cursor.symlink_to(folder.cursor)
     mixed = [*lines, *lines[3:9]]
     draw.shuffle(mixed)
     spoilt = bytearray(b"".join(mixed))
