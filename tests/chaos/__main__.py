@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ import torch
 
 from tests.chaos.lives.audit import Home, audit, audit_bucket
 from tests.chaos.lives.faults import KINDS_OF
+from tests.chaos.lives.forked import Forked
 from tests.chaos.lives.injector import Injected, Injector
 from tests.chaos.lives.services import STORAGE
 from tests.chaos.lives.subject import MODES, NAME, Subject, why_not
@@ -107,9 +107,23 @@ class Chaos:
         drawn = not isinstance(subject, Toys)
         found = audit(here, Home(alone.home, NAME), damaged=injector.damaged, drawn=drawn)
         if used is not None:
-            os.environ.update({key: value for key, value in used.environment.items() if key.startswith("AWS_")})
-            found += audit_bucket(STORAGE, here, subject.place / "brought")
+            found += self._audit_bucket(subject, here)
         return found + [f"left over: {path}" for path in subject.temporary.iterdir() if path.name not in usual]
+
+    @staticmethod
+    def _audit_bucket(subject: Subject, here: Home) -> list[str]:
+        """In a fork of its own: of a process that has used a bucket there are no more forks that can."""
+        said = subject.place / "bucket.json"
+
+        def look() -> int:
+            said.write_text(json.dumps(audit_bucket(STORAGE, here, subject.place / "brought")), encoding="utf-8")
+            return 0
+
+        log = subject.place / "bucket.log"
+        if Forked(look, subject.environment, log).wait(LAST_LIFE_S) != 0:
+            return [f"the bucket could not be looked at: see {log}"]
+        found: list[str] = json.loads(said.read_text(encoding="utf-8"))
+        return found
 
     def table(self) -> str:
         """Faults by kind and outcome."""

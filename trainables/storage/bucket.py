@@ -9,6 +9,7 @@ write is decided by conditional writes.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -28,6 +29,11 @@ FILES = "files"  # of a sweep, below its address: what is neither its ledger nor
 AT_ONCE = 1000  # keys in one removal, at most
 PIECE = 8 << 20  # bytes of a file that are in memory while it is fetched
 T = TypeVar("T")
+
+
+FORKED = "this process is a fork of one that has used a bucket; start a new one (multiprocessing: spawn)"
+_asking: dict[str, int] = {}
+"""The process in which obstore's threads are: they don't come along to a fork, where each question waits for ever"""
 
 
 class StorageError(RuntimeError):
@@ -78,6 +84,8 @@ class Bucket:
         Raises:
             Taken: a condition was not met. Missing: there is no such object. StorageError: anything else.
         """
+        if _asking.setdefault("process", os.getpid()) != os.getpid():
+            raise StorageError(f"storage = {self.address}: {FORKED}")
         store = self._store
         import obstore
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError

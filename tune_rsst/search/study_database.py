@@ -26,7 +26,10 @@ def opened(url: str, own_file: bool) -> optuna.storages.RDBStorage:
     """The database at `url`; the sweep's own file, if damaged, is renamed: the ledger has the study."""
     try:
         if own_file:
-            make_database(Path(url.removeprefix("sqlite:///").partition("?")[0]))
+            file = Path(url.removeprefix("sqlite:///").partition("?")[0])
+            if file.is_symlink() and not file.exists():  # sqlite would make the study where the link leads
+                _put_aside(file)
+            make_database(file)
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
         return renewed(url, error, own_file)
@@ -42,10 +45,14 @@ def renewed(url: str, error: Exception, own_file: bool) -> optuna.storages.RDBSt
     intact = os.path.isfile(file) and any(word in said for word in NOT_DAMAGED)
     if not own_file or not os.path.lexists(file) or intact:
         raise _unreachable("optuna_storage", url, error) from None
-    file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
+    _put_aside(file)
     for more in ("-journal", "-wal", "-shm"):
         file.with_name(file.name + more).unlink(missing_ok=True)
     return optuna.storages.RDBStorage(url)
+
+
+def _put_aside(file: Path) -> None:
+    file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
 
 
 def check(url: str, name: str) -> str:

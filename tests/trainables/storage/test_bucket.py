@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from tests.s3_server import BUCKET, S3Server
 from trainables.rsst.config import ConfigError
 from trainables.storage import bucket as buckets
 from trainables.storage import clouds
-from trainables.storage.bucket import Bucket, Found, Missing, StorageError, Taken
+from trainables.storage.bucket import FORKED, Bucket, Found, Missing, StorageError, Taken
 
 
 @pytest.fixture
@@ -198,3 +199,26 @@ def test_ctrl_c_does_not_wait_for_a_storage_that_does_not_answer(monkeypatch: py
         clouds.interruptibly(lambda: silent.wait(20))
     silent.set()
     assert time.monotonic() - began < 15
+
+
+def test_a_fork_of_a_process_that_has_used_a_bucket_says_so_and_does_not_hang(s3: S3Server) -> None:
+    """Found by `make chaos --seed 72`: obstore's threads stay behind, and its questions wait for ever."""
+    s3.empty()
+    bucket = Bucket(f"s3://{BUCKET}/x")
+    assert bucket.keys() == []
+    context = multiprocessing.get_context("fork")
+    said = context.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            said.put(str(bucket.keys()))
+        except StorageError as error:
+            said.put(str(error))
+
+    child = context.Process(target=ask)
+    child.start()
+    child.join(20)
+    hangs = child.is_alive()
+    child.kill()
+    assert not hangs and said.get() == f"storage = s3://{BUCKET}/x: {FORKED}"
+    assert bucket.keys() == []
