@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import ray
 from nbclient import NotebookClient
 from ray import tune
 
@@ -143,7 +144,9 @@ def test_a_trial_of_a_sweep_gives_the_same_numbers_alone_and_in_a_tuner(
     trial = Sweep.of(digits_sweep).view.trials["t0002"]
     last = train(trial.knobs)
     assert {name: last[name] for name in SAME} == {name: trial.metrics[name] for name in SAME}
-    [result] = tune.Tuner(
-        RSSTTrainable, param_space=trial.knobs, run_config=tune.RunConfig(storage_path=str(tmp_path))
-    ).fit()
+    keep = tune.RunConfig(storage_path=str(tmp_path))
+    try:
+        [result] = tune.Tuner(RSSTTrainable, param_space=trial.knobs, run_config=keep).fit()
+    finally:
+        ray.shutdown()
     assert {name: result.metrics[name] for name in SAME} == {name: trial.metrics[name] for name in SAME}
