@@ -48,6 +48,7 @@ ledger_objects.GATHER_S = 0.1
 def workers(plan, rounds):
     def train(driver, tick):
         place = {"store": str(plan.folder.trials), "storage": f"{plan.settings.storage}/{plan.folder.name}"}
+        place["dense_meet"] = plan.dense_meet
         seen = 0
         while not driver.interruption.broken and (trial := driver.next_trial()) is not None:
             worker = SweepTrainable.__new__(SweepTrainable)
