@@ -28,6 +28,7 @@ What differs in the other cases:
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -41,11 +42,24 @@ LEAVE_ANYWAY_S = 1.0
 STUCK = 3
 
 
+STACK, HEAD = "Traceback (most recent call last):", re.compile(r"(\w+\.)*[A-Z]\w*(\(\w+\))?(: |$)")
+
+
 def why(error: BaseException) -> str:
-    """The error that all began with, in one line without passwords: Optuna says of a lost database that data is bad."""
+    """The error that all began with, in one line without passwords: Optuna says of a lost database that data is bad.
+
+    Tune's error for what happened in a worker holds a traceback as its text: its last error is what happened.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
-    return hide_password(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    said = str(error)
+    if STACK in said:
+        lines = said.rpartition(STACK)[2].splitlines()
+        last = max((at for at, line in enumerate(lines) if HEAD.match(line)), default=None)
+        said = said if last is None else "\n".join(lines[last:])
+    else:
+        said = f"{type(error).__name__}: {said}"
+    return hide_password(" ".join(said.split())[:300])
 
 
 class Interruption:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from trainables.leaving import ENDING
 from trainables.rsst.config import RSSTConfig
 from tune_rsst import conduct, ending, interrupt
 from tune_rsst.driver import Driver
-from tune_rsst.interrupt import Interruption
+from tune_rsst.interrupt import STACK, Interruption
 from tune_rsst.ledger.file import Ledger, read
 from tune_rsst.runners import ray_cluster
 from tune_rsst.runners.ray_tune import LedgerScheduler, Ticker
@@ -334,6 +335,31 @@ def test_why_is_the_error_that_all_began_with() -> None:
     outer.__cause__.__cause__ = lost
     assert interrupt.why(outer) == "OSError: server closed the connection to postgresql://me:***@db/x"
     assert interrupt.why(ValueError("one\n two")) == "ValueError: one two"
+
+
+def _of_a_worker() -> str:
+    try:
+        try:
+            raise OSError(28, "No space left on device", "home/x")
+        except OSError as error:
+            raise RuntimeError("it can't\n  be written") from error
+    except RuntimeError:
+        return traceback.format_exc()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (_of_a_worker(), "RuntimeError: it can't be written"),
+        (f"{STACK}\n  File x\nray.X(OSError): ray::T.train() (pid=1)\n  File y\nOSError: full\n", "OSError: full"),
+        (f"{STACK}\n  File x\nKeyError", "KeyError"),
+        (f"{STACK}\n  File x", f"{STACK} File x"),
+        (STACK, STACK),
+    ],
+)
+def test_of_an_error_that_holds_a_traceback_its_last_line_is_told(said: str, told: str) -> None:
+    """Found by `make chaos --modes disk`: Tune's error for a full disk in a worker was 300 characters of a stack."""
+    assert interrupt.why(RuntimeError(said)) == told
 
 
 def test_sigterm_while_ray_starts_is_heard_by_us(sigint: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,16 +168,18 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path, of: str = "", older_s: float = 0.0) -> None:
+def remove_leftovers(folder: Path, of: str = "", older_s: float = 0.0, by: int | None = None) -> None:
     """Remove what killed processes left in `folder` under temporary names, those of earlier versions included.
 
     Args:
-        folder: no other process may be writing in it, unless `older_s` tells the two apart.
+        folder: no other process may be writing in it, unless `older_s` or `by` tells the two apart.
         of: only what was to become the file or folder of this name.
         older_s: only what was not written to for so long.
+        by: only what the process of this machine with this id, which has ended, was writing.
     """
     for entry in folder.iterdir():
-        if is_temporary(entry) and (not of or entry.name.startswith(f".{of}.")):
+        own = (not of or entry.name.startswith(f".{of}.")) and (by is None or f".{by}-" in entry.name)
+        if own and is_temporary(entry):
             with suppress(OSError):
                 if time.time() - entry.stat().st_ctime >= older_s:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -17,11 +17,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from trainables.storage.files import remove_leftovers
 from trainables.storage.secrets import is_secret
 from tune_rsst.storage.folder import SweepFolder
 
 TIMEOUT_S, LOOK_S = 600.0, 0.25  # on a machine whose cores are all training, nice programs get little
 NICENESS = 10
+SWEEP = "--sweep"
 
 
 def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
@@ -51,6 +53,10 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
                     raise RuntimeError(f"pictures: not drawn within {timeout_s:.0f} s")
         finally:
             child.kill()
+            child.wait()
+            for place in (folder.path, folder.pictures, *map(folder.pictures_of, set(names) - {SWEEP})):
+                if place.is_dir():
+                    remove_leftovers(place, by=child.pid)
     if child.returncode:
         last = (errors.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(f"pictures: {last}")
@@ -66,9 +72,9 @@ def main(words: Sequence[str]) -> None:
     if sweep.view.unfinished:
         os.nice(NICENESS)  # trials that train go first
     for trial in words[1:]:
-        if trial != "--sweep":
+        if trial != SWEEP:
             save_trial(sweep.view.trials[trial], folder.pictures_of(trial))
-    if "--sweep" in words:
+    if SWEEP in words:
         from tune_rsst.report.page import write_report
         from tune_rsst.report.sweep_figures import save_figures
 

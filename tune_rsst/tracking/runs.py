@@ -60,6 +60,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     for name, value in REQUEST_DEFAULTS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what it raises as well
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what MLflow tries and takes back
     from mlflow import MlflowClient
 

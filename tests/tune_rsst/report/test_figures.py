@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from optuna.distributions import FloatDistribution, distribution_to_json
 
 from tests.tune_rsst.recorded import Recorder, sweep_events
 from trainables.figures import CAPTIONS, trial_figures
 from trainables.rsst.pruning.ramps import ramp
+from trainables.storage.files import is_temporary
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.report import charts, optuna_figures, renderers, sweep_figures
 from tune_rsst.report.page import write_report
@@ -225,3 +227,21 @@ def test_against_compute_the_front_is_drawn_over_compute(view: SweepView) -> Non
         view.settings["objective"] = "val_top1"
         del view.settings["pareto_against"]
     assert set(sizes) == {0.5} and "GMACs" in drawn.layout.xaxis.title.text
+
+
+def test_what_a_killed_drawing_was_writing_goes(folder: SweepFolder) -> None:
+    """Found by `make chaos --seed 73`: a temporary name of a picture stayed after a kill -9 of the picture process."""
+    before = set(psutil.Process().children())
+    drawing = draw(folder, "t0000", "--sweep")
+    next(drawing)
+    (child,) = set(psutil.Process().children()) - before
+    places = [folder.path, folder.pictures, folder.pictures_of("t0000")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        for pid in (child.pid, 1):
+            (place / f".x.png.{pid}-0123456789ab.tmp").write_bytes(b"half")
+    child.kill()
+    with pytest.raises(RuntimeError, match="pictures: "):
+        list(drawing)
+    left = [path for path in folder.path.rglob("*.tmp") if is_temporary(path)]
+    assert sorted(left) == sorted(place / ".x.png.1-0123456789ab.tmp" for place in places)
