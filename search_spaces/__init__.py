@@ -21,6 +21,9 @@ from search_spaces.inits import init_compare, pretrained, scratch
 from search_spaces.methods import method, penalty
 from search_spaces.parts import Knobs, Suggest
 
+SHARED = ("digits", "scratch", "pretrained")
+"""Spaces that draw lr and warmup from a grid where the sweep has `shared=true`."""
+
 Space = Callable[[Suggest], Knobs]
 
 SPACES: Mapping[str, Space] = MappingProxyType(

@@ -12,6 +12,8 @@ def digits(trial: Suggest) -> Knobs:
     (docs/experiments.md).
     Each pruning removes 0.215 to 0.54 of the units: 5 to 2 prunings to a kept share of 0.3, after a dense round.
 
+    With shared=true lr and warmup are of a grid, so that trials share dense rounds (docs/models.md).
+
     Command: tune-rsst sweep space=digits target_density=0.3
     """
     return {

@@ -18,6 +18,8 @@ GUIDED: Mapping[str, bool] = {"scratch": False, "pretrained": True}
 def scratch(trial: Suggest) -> Knobs:
     """lr, warmup, prunings and reg_granularity_prune from random weights, around the guide's values.
 
+    With shared=true lr and warmup are of a grid, so that trials share dense rounds (docs/models.md).
+
     Command: tune-rsst sweep space=scratch target_density=0.3
     To try it: tune-rsst sweep space=scratch dataset=digits
     Cost: 4 to 13 rounds of 150 epochs a trial on cifar100 (14 on digits).
@@ -33,6 +35,8 @@ def scratch(trial: Suggest) -> Knobs:
 
 def pretrained(trial: Suggest) -> Knobs:
     """lr, warmup, prunings and reg_granularity_prune from ImageNet weights, around the guide's values.
+
+    With shared=true lr and warmup are of a grid, so that trials share dense rounds (docs/models.md).
 
     Command: tune-rsst sweep space=pretrained target_density=0.3
     To try it: tune-rsst sweep space=pretrained dataset=digits weights=FILE (a digits model of your own)

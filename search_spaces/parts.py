@@ -22,6 +22,8 @@ Value = bool | int | float | str | None
 Knobs = dict[str, Value]
 
 HEIGHTS: Mapping[str, tuple[float, float]] = {"normalized": (0.2, 2.0), "l2": (0.3, 30.0)}
+SHARED_LRS = 5
+"""Learning rates of a grid (`shared`)."""
 DECIDE_PRESETS = frozenset(name for name, knob in KNOBS.items() if knob.decides_presets)
 
 
@@ -66,6 +68,11 @@ def fixed(trial: Suggest) -> Mapping[str, Value]:
     return found
 
 
+def shared(trial: Suggest) -> bool:
+    """Whether trials are to meet in their dense rounds: lr and warmup from a grid. Not for a bare Optuna trial."""
+    return bool(getattr(trial, "shared", False))
+
+
 def preset(trial: Suggest, pretrained: bool) -> Knobs:
     """The guide's values (trainables/rsst/config/presets.py) for the sweep's dataset and arch: epochs, lr, warmup, …"""
     own: Knobs = {"pretrained": pretrained} | {k: v for k, v in fixed(trial).items() if k in DECIDE_PRESETS}
@@ -81,16 +88,28 @@ def epochs_of(knobs: Mapping[str, Value], usual: int = 1) -> int:
 
 
 def learning_rate(trial: Suggest, low: float, high: float, prefix: str = "") -> Knobs:
-    """`lr`, on a log scale; `prefix` gives the parameter a name of its own where its range depends on a choice."""
+    """`lr`, on a log scale; `prefix` gives the parameter a name of its own where its range depends on a choice.
+
+    Where trials are to meet: one of `SHARED_LRS` from `low` to `high`, equal factors apart, to 4 digits.
+    """
     if "lr" in fixed(trial):
         return {"lr": fixed(trial)["lr"]}
+    if shared(trial):
+        steps = [low * (high / low) ** (step / (SHARED_LRS - 1)) for step in range(SHARED_LRS)]
+        return {"lr": trial.suggest_categorical(f"{prefix}lr", tuple(float(f"{lr:.4g}") for lr in steps))}
     return {"lr": trial.suggest_float(f"{prefix}lr", low, high, log=True)}
 
 
-def warmup(trial: Suggest, longest_epochs: int, prefix: str = "") -> Knobs:
-    """`warmup`: 0 to `longest_epochs` epochs of linear warm-up in every round."""
+def warmup(trial: Suggest, longest_epochs: int, prefix: str = "", usual_epochs: int = 2) -> Knobs:
+    """`warmup`: 0 to `longest_epochs` epochs of linear warm-up in every round.
+
+    Where trials are to meet: none, or `usual_epochs`, which a short round may shorten to the longest.
+    """
     if "warmup" in fixed(trial):
         return {"warmup": fixed(trial)["warmup"]}
+    if shared(trial):
+        choices = tuple(dict.fromkeys((0, min(usual_epochs, longest_epochs))))
+        return {"warmup": trial.suggest_categorical(f"{prefix}warmup", choices)}
     return {"warmup": trial.suggest_int(f"{prefix}warmup", 0, longest_epochs)}
 
 
@@ -110,7 +129,7 @@ def training(trial: Suggest, pretrained: bool, prefix: str = "") -> Knobs:
     lr = float(str(base["lr"]))
     return {
         **learning_rate(trial, lr / 4, lr * 4, prefix),
-        **warmup(trial, _longest_warmup(base), prefix),
+        **warmup(trial, _longest_warmup(base), prefix, int(str(base["warmup"]))),
     }
 
 

@@ -19,7 +19,7 @@ from tune_rsst.planning.plan import Finished, Plan, checked, with_addresses
 from tune_rsst.search.pretrained import SweepWeights
 from tune_rsst.settings import addresses
 from tune_rsst.settings.resolved import resolve
-from tune_rsst.settings.settings import HERE, RUN_ONLY, SweepSettings, settings_names
+from tune_rsst.settings.settings import HERE, RUN_ONLY, SINCE, SweepSettings, settings_names
 from tune_rsst.storage import bucket, home
 from tune_rsst.storage.folder import Sweep
 
@@ -153,7 +153,7 @@ def _planned_again(sweep: Sweep, settings: SweepSettings, written: Mapping[str, 
     bucket.check(settings.storage)
     weights = SweepWeights.recalled(view.start.get("weights", ()), sweep.folder.weights)
     plan = checked(settings, sweep.folder, weights=weights, sweep=sweep, note="\n".join(lines) or None)
-    old, new = ({"replicates": 1, **flat} for flat in ({**view.settings, "name": name}, plan.settings.flat()))
+    old, new = ({**SINCE, **flat} for flat in ({**view.settings, "name": name}, plan.settings.flat()))
     changed = [f"{k} ({old.get(k)} → {new.get(k)})" for k in written if k not in RUN_ONLY and old.get(k) != new.get(k)]
     if plan.space_digest != view.start["space_digest"]:
         changed.append(f"space ({settings.space} gives other trials than it did when the sweep began)")

@@ -84,8 +84,9 @@ def check_same_again(space: Space, fixed: Mapping[str, Any], drawn: Iterable[Dra
 
 
 def sized(space: Space, settings: Any) -> Space:
-    """`space` as the objective needs it: constrained and pareto search the final size too."""
-    return replace(space, sizes=(settings.target_density, settings.largest)) if settings.searches_size else space
+    """`space` as the settings need it: constrained and pareto search the final size too, `shared` has a grid."""
+    sizes = (settings.target_density, settings.largest) if settings.searches_size else None
+    return replace(space, sizes=sizes, shared=settings.shared)
 
 
 def settle(

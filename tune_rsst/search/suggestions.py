@@ -42,6 +42,7 @@ class Suggestions(Asked):
 
     trial: Any
     fixed: Mapping[str, Any]
+    shared: bool = False
     params: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, BaseDistribution] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
@@ -104,15 +105,17 @@ class Space:
     """A search space that was found: its address, and the function.
 
     `sizes`: the least and the largest final size that is one more parameter; the space's own `target_density` wins.
+    `shared`: lr and warmup come from a grid, so that trials have the same dense round (one of `SHARED`).
     """
 
     address: str
     function: Callable[[Any], Any]
     sizes: tuple[float, float] | None = None
+    shared: bool = False
 
     def draw(self, trial: Any, fixed: Mapping[str, Any]) -> Draw:
         """Ask `trial` for what is not fixed; fixed knobs win over the space's own."""
-        suggestions = Suggestions(trial, fixed)
+        suggestions = Suggestions(trial, fixed, self.shared)
         try:
             size = final_size(suggestions, *self.sizes) if self.sizes else {}
             given = self.function(suggestions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search_spaces import GUIDED
+from search_spaces import GUIDED, SHARED
 from search_spaces.parts import UNITS
 from trainables.rsst.config import ConfigError
 from tune_rsst.ledger.objective import LIMITS, SEVERAL
@@ -16,6 +16,7 @@ from tune_rsst.ledger.objective import LIMITS, SEVERAL
 ACTS_WITH: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "startup_trials": ("sampler = tpe or gp", lambda s: s.sampler in ("tpe", "gp")),
     "reduction_factor": ("stopping = halving", lambda s: s.stopping == "halving"),
+    "shared": ("lr or warmup searched", lambda s: not {"lr", "warmup"} <= s.fixed.keys()),
     "rungs": ("stopping = halving", lambda s: s.stopping == "halving"),
 }
 """Settings that act with some values of others only."""
@@ -47,6 +48,9 @@ def check(settings: Any) -> None:
         raise ConfigError("first", "guide", f"none here: the guide speaks of the spaces {' and '.join(GUIDED)}")
     if settings.first == "guide" and settings.sampler == "grid":
         raise ConfigError("first", "guide", "none with sampler = grid: the grid is all that is tried")
+    if settings.shared and settings.space not in SHARED:
+        hint = "a space of yours can name its values by suggest_categorical"
+        raise ConfigError("shared", "true", f"false here: the spaces {', '.join(SHARED)} have such a grid", hint)
     _check_objective(settings)
 
 

@@ -6,6 +6,7 @@ Out: frozen `SweepSettings`; the knobs in it are fixed for every trial and leave
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -23,6 +24,8 @@ PLACES = frozenset({"mlflow_tracking_uri", "optuna_storage", "storage", "ray_add
 RESOURCES = frozenset({"max_concurrent_trials", "cpus_per_trial", "gpus_per_trial", "system_metrics"})
 SILENCE = frozenset({"hung_after_s", "hung_first_round_s"})
 REPEATS = frozenset({"confirm", "confirm_seeds"})
+# Settings that came later, with what sweeps of before had: left out of the record where that is their value.
+SINCE: Mapping[str, Any] = {"replicates": 1, "shared": False}
 RUN_ONLY = HERE | PLACES | RESOURCES | SILENCE | REPEATS | BUDGETS.keys() | {"name", "resume", "trust", "shared_group"}
 
 
@@ -72,6 +75,11 @@ class SweepSettings(BaseModel):
         (),
         description="FILE.yaml, a list of points that are tried first: parameters with values, the sampler completes "
         "them (docs/points.md)",
+    )
+    shared: bool = Field(
+        False,
+        description="draw lr and warmup from a grid, so that trials have the same dense round and train it once: in "
+        "the spaces digits, scratch and pretrained (docs/models.md)",
     )
     startup_trials: int = Field(8, ge=1, description="trials drawn at random before tpe or gp model anything")
     stopping: str = Field(
@@ -202,8 +210,9 @@ class SweepSettings(BaseModel):
     def flat(self) -> dict[str, Any]:
         """Settings and fixed knobs in one mapping, as a YAML file would hold them."""
         own = self.model_dump(mode="json")
-        if self.replicates == 1:  # as sweeps of before that was a setting
-            del own["replicates"]
+        for name, default in SINCE.items():  # as sweeps of before that was a setting
+            if own[name] == default:
+                del own[name]
         return {**own, **{k: v for k, v in self.fixed.items() if k != "seed"}}
 
     @property
