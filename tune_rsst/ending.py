@@ -5,6 +5,7 @@ In: the plan and the driver. Out: the exit code.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ def finish_again(finished: Finished, console: Console) -> int:
 
     sweep, folder, settings = finished.sweep, finished.sweep.folder, finished.settings
     with driving(folder.path), held(settings.storage, folder, partial(say, console), Interruption()) as storage:
+        shutil.rmtree(folder.tune, ignore_errors=True)
         if not best.best_is_written(sweep):
             best.write_best(sweep)
         uploader = Uploader(folder, settings.flat())
