@@ -205,7 +205,7 @@ def _train(plan: Plan, driver: Driver | Confirmation, console: Console, runner: 
                     runner(part, table.tick)
                     table.tick(force=True)
     except KeyboardInterrupt:
-        return
+        interruption.cut = True
     except ConfigError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from trainables.storage.secrets import hide_password
-from tune_rsst.interrupt import Interruption
+from tune_rsst.interrupt import Interruption, why
 from tune_rsst.ledger.lock import driving
 from tune_rsst.ledger.view import SweepView
 from tune_rsst.planning.plan import Finished, Plan
@@ -83,6 +83,8 @@ def conclude(
                 best.write_best(Sweep(plan.folder, driver.view, "running"))
         except OSError as error:
             interruption.break_off(f"the best trial's files could not be written ({error})")
+        if interruption.cut and driver.complete and not interruption.broken:
+            _tell_the_last(driver, console)
         if not interruption.broken:
             _record_the_end(driver, interruption.problem or _shortfall(plan, driver) or driver.halted)
     over = _over(driver)
@@ -146,6 +148,16 @@ def _closed(uploader: Uploader, storage: SweepStorage | None, at_rest: bool) -> 
     with suppress(KeyboardInterrupt):
         missing = uploader.close(UPLOAD_AT_END_S if at_rest else UPLOAD_AT_INTERRUPT_S)
     return unstored, missing
+
+
+def _tell_the_last(driver: Driver, console: Console) -> None:
+    """A sweep that has ended is never resumed, which would tell the study of the trial that ended last."""
+    from tune_rsst.search.study import StudySearcher
+
+    try:
+        StudySearcher.sync(driver.searcher, driver.view, driver.rungs)  # waits for no database
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        say(console, f"Optuna's study may lack the trial that ended last ({why(error)})")
 
 
 def _name_runs(driver: Driver, console: Console) -> None:

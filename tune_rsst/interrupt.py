@@ -67,11 +67,12 @@ class Interruption:
 
     `problem` says why in one line where nobody asked for the end; the first reason stays. `broken`: nothing more may be
     written. `terminated`: the process may be killed within seconds. `written`: a termination is in the ledger.
+    `cut`: the work was left in the middle; it may have written a line to the ledger and not told the study.
     """
 
     def __init__(self) -> None:
         self.problem: str | None = None
-        self.broken = self.terminated = self.written = False
+        self.broken = self.terminated = self.written = self.cut = False
         self.write_down: Callable[[], None] = lambda: None  # the driver's: it calls `claim` before it writes
         self._running, self._lost = False, 0
         self._lock = threading.Lock()

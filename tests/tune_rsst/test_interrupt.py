@@ -191,6 +191,39 @@ def test_an_interrupted_sweep_waits_less_for_bucket_and_mlflow(
     assert (sweep.uploader.closes, sweep.storage.closes) == ([upload_s], [store_s])
 
 
+@pytest.mark.parametrize("where", ["note", "tell"])
+@pytest.mark.parametrize("study_is_there", [True, False])
+def test_an_interruption_between_the_last_line_and_the_study(
+    sweep: Sweep, where: str, study_is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by `make chaos --seed 77`: the sweep was finished, is never resumed, and Optuna had a trial that runs."""
+    searcher = sweep.driver.searcher
+    own = getattr(searcher, where)
+
+    def interrupted(*words: Any) -> None:
+        if sweep.driver.complete:
+            raise KeyboardInterrupt
+        own(*words)
+
+    monkeypatch.setattr(searcher, where, interrupted)
+
+    def runs(part: Driver, tick: Callable[[], None]) -> None:
+        all_end(sweep)
+
+    if not study_is_there:
+        monkeypatch.setattr(StudySearcher, "sync", lambda *_: (_ for _ in ()).throw(OSError("no answer")))
+    conduct._train(sweep.plan, sweep.driver, Console(file=io.StringIO()), runs)  # type: ignore[arg-type]
+    assert sweep.interruption.cut and sweep.driver.complete
+    code, text = sweep.conclude()
+    assert code == 0 and sweep.written() == [("sweep_ended", None)]
+    states = [one.state.name for one in searcher.study.get_trials()]
+    assert (
+        states == ["COMPLETE"] * 3
+        if study_is_there
+        else "may lack the trial that ended last (OSError: no answer)" in text
+    )
+
+
 def test_ctrl_c_while_the_bucket_is_waited_for_cuts_that_short_and_nothing_else(sweep: Sweep) -> None:
     def interrupted(timeout_s: float) -> None:
         raise KeyboardInterrupt
