@@ -83,7 +83,8 @@ def _installed() -> tuple[Path | None, dict[str, Any]]:
     if (root / "pyproject.toml").is_file():
         return root, {}
     try:
-        recorded = json.loads(distribution("tune-rsst").read_text("direct_url.json") or "{}")
+        read = distribution("tune-rsst").read_text  # a file of its metadata, always UTF-8
+        recorded = json.loads(read("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         recorded = {}
     return None, recorded if isinstance(recorded, dict) else {}

@@ -86,7 +86,8 @@ def check_same_again(space: Space, fixed: Mapping[str, Any], drawn: Iterable[Dra
 def sized(space: Space, settings: Any) -> Space:
     """`space` as the settings need it: constrained and pareto search the final size too, `shared` has a grid."""
     sizes = (settings.target_density, settings.largest) if settings.searches_size else None
-    return replace(space, sizes=sizes, shared=settings.shared)
+    as_it_is = (space.sizes, space.shared) == (sizes, settings.shared)
+    return space if as_it_is else replace(space, sizes=sizes, shared=settings.shared)
 
 
 def settle(
