@@ -55,7 +55,7 @@ def draw(folder: SweepFolder, *names: str, timeout_s: float = TIMEOUT_S) -> Iter
             child.kill()
             child.wait()
             for place in (folder.path, folder.pictures, *map(folder.pictures_of, set(names) - {SWEEP})):
-                if place.is_dir():
+                with suppress(OSError):
                     remove_leftovers(place, by=child.pid)
     if child.returncode:
         last = (errors.strip().splitlines() or ["no reason given"])[-1]

@@ -20,7 +20,7 @@ from trainables.storage.files import remove_leftovers, replaced
 from trainables.storage.locks import held
 from tune_rsst.settings.addresses import _sqlite_file
 from tune_rsst.storage import home
-from tune_rsst.tracking.write import PARENT, Images, Point, Write, profile_of
+from tune_rsst.tracking.write import OF_THE_SWEEP, PARENT, Images, Point, Write, profile_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -119,11 +119,11 @@ class SweepRuns:
         self._there = {}
 
     def tells_more(self, told: Iterable[Point]) -> bool:
-        """Whether the sweep's own run has a point that is not among `told`, all that the ledger tells of it."""
+        """Whether one of our curves in the sweep's own run has a point that is not in `told`, all of the ledger's."""
         if PARENT not in self.runs:
             return False
         run_id, right = self.runs[PARENT], {(key, step, value) for key, value, _, step in told}
-        keys = self._client.get_run(run_id).data.metrics
+        keys = [key for key in self._client.get_run(run_id).data.metrics if key.startswith(OF_THE_SWEEP)]
         return any((key, *point) not in right for key in keys for point in self._history(run_id, key))
 
     def replace_parent(self) -> None:

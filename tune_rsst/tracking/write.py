@@ -29,6 +29,8 @@ SWEEP_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KI
 START_PARAMS = tuple(name for name in kept_per("start") if not METRICS[name].words)
 MEANS = ("seeds", "val_top1_std", *kept_per("final"))
 """Metrics of a trial with several seeds that its own run has as mean/NAME, step: how many of its runs have ended."""
+OF_THE_SWEEP = ("best/", "trials/")
+"""How the names of the sweep's own curves begin; others in its run are somebody else's."""
 PARETO_COLOR = "#c2410c"
 MAX_TAG, MAX_PARAM = NOTE_LENGTH, 6000
 

@@ -29,7 +29,7 @@ from tune_rsst.storage.cursor import load_cursor
 from tune_rsst.storage.folder import SweepFolder
 from tune_rsst.tracking.runs import SweepRuns, _client, artifacts_at, find_parent_run
 from tune_rsst.tracking.uploader import Uploader
-from tune_rsst.tracking.write import profile_of
+from tune_rsst.tracking.write import OF_THE_SWEEP, profile_of
 from tune_rsst.tracking.writes import PARENT, RunWrites
 
 READ = (IMAGES["name"], IMAGES["digest"], profile_of(IMAGES))
@@ -227,6 +227,22 @@ def test_the_sweeps_run_tells_nothing_that_its_ledger_has_lost(
     assert {name: run.info.run_id for name, run in found["runs"].items()} == {
         name: run.info.run_id for name, run in first.items() if name != PARENT
     }
+
+
+def test_what_somebody_else_wrote_into_the_sweeps_run_is_no_reason_to_replace_it(home: Home) -> None:
+    home.write(*sweep_events())
+    assert home.uploader().sync_once(60) == 0
+    run = home.found()["runs"][PARENT].info.run_id
+    _client(home.uri).log_metric(run, "cost_eur", 12.5, step=3)
+    home.cursor.unlink()
+    assert home.uploader().sync_once(60) == 0
+    found = home.found()
+    assert found["runs"][PARENT].info.run_id == run and found["runs"][PARENT].data.metrics["cost_eur"] == 12.5
+
+
+def test_every_point_of_the_sweeps_own_run_is_known_as_such(home: Home) -> None:
+    home.write(*sweep_events())
+    assert {key for key, *_ in home.expected()[PARENT] if not key.startswith(OF_THE_SWEEP)} == set()
 
 
 def test_a_torn_line_is_waited_for(home: Home) -> None:
