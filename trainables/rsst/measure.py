@@ -20,6 +20,7 @@ from typing import Any
 from trainables.plugins import Code, code_for, plugins_in, remember
 from trainables.rsst.config import ConfigError, RSSTConfig
 from trainables.rsst.data.sources import train_images
+from trainables.rsst.model.cost import LEAST_REPETITIONS, WARMUPS, latency_budget_s
 from trainables.rsst.size import architecture_of, disk_mib, final_architecture
 from trainables.text import mib
 
@@ -27,7 +28,6 @@ MEASURE_S = 1.0  # per model size, warm-up not counted
 LONG_S = 5.0  # a batch that takes so long is not trained again
 VALIDATION_IMAGES = 512
 CHILD_LIMIT_S = 300.0
-LATENCY_S, LEAST_PASSES = 0.15, 7  # of each of the two measurements after a round: `latency` in model/cost.py
 TIMES = ("train_s", "train_small_s", "eval_s", "start_s")
 
 
@@ -81,13 +81,15 @@ def course_of(config: RSSTConfig, found: Measured, relative: float, parameters: 
     last = shares[-1]
     train, val = train_images(config)
     each_s = relative * found.eval_s
-    latency_s = sum(max(LATENCY_S, LEAST_PASSES * images * each_s) for images in (1, config.batch_size))
+    passes = WARMUPS + LEAST_REPETITIONS
     seconds = []
     for position in range(config.rounds):
         alive = shares[max(position - 1, 0)]  # what is trained is what the round before left
         part = 1.0 if last >= 1 else (alive - last) / (1 - last)
         image_s = found.train_small_s + (found.train_s - found.train_small_s) * part
         epoch_s = relative * (train * image_s + val * found.eval_s)
+        budget_s = latency_budget_s(config.epochs * epoch_s)
+        latency_s = sum(max(budget_s, passes * images * each_s) for images in (1, config.batch_size))
         seconds.append(config.epochs * epoch_s + latency_s)
     return Course(shares, config.epochs, tuple(seconds), disk_mib(config, parameters))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.rsst.config import KNOBS, METHOD_VERSION
 from trainables.rsst.config.models import few_tokens, grid_words
 from trainables.rsst.event import Event, Kind, Metrics
-from trainables.rsst.model.cost import gmacs, latency, parameters
+from trainables.rsst.model.cost import gmacs, latency, latency_budget_s, parameters
 from trainables.rsst.pruning.pruners import density
 from trainables.rsst.training.device import environment
 from trainables.rsst.training.evaluation import balanced, class_ratio, evaluate
@@ -57,9 +57,10 @@ def round_metrics(trial: Running) -> dict[str, Any]:
     gap = removal.before - removal.after if removal.before is not None and removal.after is not None else 0.0
     past = of_kind(trial.history, "round")
     dense = past[0]["val_top1"] if past else top1
-    one = latency(trial.model, arch.input_shape(), 1)
-    at_a_time = trial.config.micro_batch_size
-    many = latency(trial.model, arch.input_shape(), trial.config.batch_size, at_a_time=at_a_time)
+    seconds = sum(m["seconds"] for m in of_kind(trial.history, "epoch") if m["round"] == trial.round)
+    budget_s, at_a_time = latency_budget_s(seconds), trial.config.micro_batch_size
+    one = latency(trial.model, arch.input_shape(), 1, budget_s=budget_s)
+    many = latency(trial.model, arch.input_shape(), trial.config.batch_size, at_a_time=at_a_time, budget_s=budget_s)
     return {
         "round": trial.round,
         "epoch": trial.epoch,
@@ -90,7 +91,7 @@ def round_metrics(trial: Running) -> dict[str, Any]:
         "latency_iqr_ms": one.iqr_ms,
         "latency_batch_ms": many.median_ms,
         "latency_batch_iqr_ms": many.iqr_ms,
-        "seconds": sum(m["seconds"] for m in of_kind(trial.history, "epoch") if m["round"] == trial.round),
+        "seconds": seconds,
     }
 
 

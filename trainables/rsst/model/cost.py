@@ -46,6 +46,14 @@ class Latency:
     iqr_ms: float
 
 
+LEAST_REPETITIONS, WARMUPS, MOST_S = 5, 2, 0.15
+
+
+def latency_budget_s(round_s: float) -> float:
+    """Seconds for one of the two measurements after a round whose epochs took `round_s`: together 1 % of it at most."""
+    return min(MOST_S, 0.005 * round_s)
+
+
 @torch.no_grad()
 def latency(
     model: nn.Module,
@@ -53,8 +61,8 @@ def latency(
     batch: int,
     *,
     at_a_time: int | None = None,
-    budget_s: float = 0.15,
-    warmups: int = 2,
+    budget_s: float = MOST_S,
+    warmups: int = WARMUPS,
 ) -> Latency:
     """Measured latency of a forward pass over `batch` images of `shape` (C, H, W), `at_a_time` of them at once.
 
@@ -79,7 +87,7 @@ def latency(
         if repetition >= warmups:
             times.append(took * 1e3)
         spent += took
-        if len(times) >= 5 and spent > budget_s:
+        if len(times) >= LEAST_REPETITIONS and spent > budget_s:
             break
     model.train(was_training)
     quartiles = statistics.quantiles(times, n=4)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from tests.trainables import toy
+from trainables.rsst import experiment, reports
 from trainables.rsst.data.batches import TrialImages
+from trainables.rsst.data.load import ImageData
 from trainables.rsst.data.split import Split
-from trainables.rsst.model.cost import latency
+from trainables.rsst.experiment import run
+from trainables.rsst.model.cost import Latency, latency, latency_budget_s
 from trainables.rsst.training import evaluation
 from trainables.rsst.training.evaluation import Accuracy, balanced, class_ratio, evaluate
 
@@ -84,3 +90,31 @@ def test_latency_is_a_time_and_leaves_the_model_in_its_mode() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).train()
     found = latency(model, (1, 4, 4), 3, budget_s=0.0)
     assert 0 < found.median_ms < 1000 and found.iqr_ms >= 0 and model.training
+
+
+@pytest.mark.parametrize(
+    ("round_s", "each_s"), [(0.0, 0.0), (0.2, 0.001), (10.0, 0.05), (30.0, 0.15), (86400.0, 0.15)]
+)  # fmt: skip
+def test_both_measurements_together_take_a_hundredth_of_the_round_at_most(round_s: float, each_s: float) -> None:
+    assert latency_budget_s(round_s) == pytest.approx(each_s) and 2 * latency_budget_s(round_s) <= 0.01 * round_s
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("epoch_s", [0.1, 4.0, 5000.0])
+def test_a_rounds_latency_gets_what_its_own_epochs_allow(
+    epoch_s: float, tiny: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two rounds of two epochs each; those of the round before count for nothing."""
+    given: list[tuple[int, float]] = []
+
+    def noted(model: object, shape: object, batch: int, *, at_a_time: object = None, budget_s: float) -> Latency:
+        given.append((batch, budget_s))
+        return Latency(1.0, 0.1)
+
+    clock = itertools.count()
+    monkeypatch.setattr(experiment, "time", SimpleNamespace(perf_counter=lambda: next(clock) * epoch_s))
+    monkeypatch.setattr(reports, "latency", noted)
+    rounds = [e.metrics for e in run(toy.config(pruning_times=2, epochs=2), tiny) if e.kind == "round"]
+    batch = toy.config().batch_size
+    assert given == [(n, latency_budget_s(metrics["seconds"])) for metrics in rounds for n in (1, batch)]
+    assert [metrics["seconds"] for metrics in rounds] == [pytest.approx(2 * epoch_s)] * 2

@@ -98,7 +98,7 @@ def test_no_more_images_than_that_go_through_the_model_at_any_time(
         return forward(model, images)
 
     monkeypatch.setattr(VisionTransformer, "forward", noted)
-    monkeypatch.setattr(reports, "latency", partial(latency, budget_s=0.0, warmups=0))
+    monkeypatch.setattr(reports, "latency", partial(latency, warmups=0))
     list(run(toy.config(pruning_times=2, epochs=1, criteria=criteria, micro_batch_size=size), tiny))
     assert max(seen) == size
 
